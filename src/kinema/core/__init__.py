@@ -1,0 +1,1 @@
+"""What every layer agrees on: types, configuration, systems, tasks, seeds, errors."""

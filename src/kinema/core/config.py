@@ -1,0 +1,67 @@
+"""Configurations: frozen flat dataclasses, checked when they are made, strict when they are read."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from kinema.core.errors import ConfigError, accepted
+
+ConfigT = TypeVar("ConfigT", bound="Config")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Base of every configuration. A docstring under each field is its ``--help``."""
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise `ConfigError` when a value is out of range; a subclass says its ranges here."""
+
+    def require(self, holds: bool, field: str, wanted: str) -> None:
+        """Raise `ConfigError` naming `field`, its value and what is `wanted`, unless the condition `holds`."""
+        if not holds:
+            raise ConfigError(f"{field} is {getattr(self, field)!r}; it must be {wanted}")
+
+
+def to_mapping(config: Config) -> dict[str, Any]:
+    """Return the fields of a configuration as JSON values."""
+    return TypeAdapter(type(config)).dump_python(config, mode="json")
+
+
+def from_mapping(config_class: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """Build a configuration from JSON values.
+
+    Raises:
+        ConfigError: for an unknown field (with the nearest name), a missing one or a value of the wrong type.
+    """
+    refuse_unknown(config_class, values)
+    try:
+        return TypeAdapter(config_class).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{config_class.__name__}.{where}: {first['msg']} (got {first['input']!r})") from None
+
+
+def override(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
+    """Return `config` with some fields changed; unknown fields are refused as in `from_mapping`."""
+    refuse_unknown(type(config), values)
+    return replace(config, **values)
+
+
+def refuse_unknown(config_class: type[Config], values: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for the first key of `values` that is no field of `config_class`."""
+    known = [field.name for field in fields(config_class)]
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"{config_class.__name__} has no field {name!r}; {accepted(name, known)}")
+
+
+def differences(one: Config, other: Config) -> list[str]:
+    """List the fields in which two configurations of one class differ, as ``field: 1 -> 2``."""
+    a, b = asdict(one), asdict(other)
+    return [f"{name}: {a[name]!r} -> {b[name]!r}" for name in a if a[name] != b[name]]

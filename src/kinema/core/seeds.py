@@ -1,0 +1,48 @@
+"""Randomness that does not depend on batch size, process count or order.
+
+Sampling takes one seed per sample (`normal_codes`). Training draws per-sample noise through `draw_rows`: every process holds
+the same generator state, draws the rows of the *global* batch and keeps its own, so that two processes train on the same
+noise as one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_shard: ContextVar[tuple[int, int]] = ContextVar("shard", default=(0, 1))
+
+
+def normal_codes(seeds: Sequence[int], *shape: int, device: torch.device | str = "cpu") -> Tensor:
+    """Draw one standard normal tensor per seed, shape (len(seeds), \\*shape); row i depends on ``seeds[i]`` alone."""
+    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+    return torch.stack(rows).to(device) if rows else torch.empty(0, *shape, device=device)
+
+
+@contextmanager
+def shard_of_batch(rank: int, processes: int) -> Iterator[None]:
+    """Within this context `draw_rows` keeps the rows of process `rank` out of `processes`."""
+    token = _shard.set((rank, processes))
+    try:
+        yield
+    finally:
+        _shard.reset(token)
+
+
+def draw_rows(draw: Callable[[int], Tensor], rows: int) -> Tensor:
+    """Draw per-sample noise for this process's rows of the global batch.
+
+    Args:
+        draw: called with the number of rows of the global batch; uses torch's default generator.
+        rows: rows of this process.
+    """
+    rank, processes = _shard.get()
+    return draw(rows * processes)[rank * rows : (rank + 1) * rows]
+
+
+def numpy_generator(*path: int) -> np.random.Generator:
+    """Return an independent numpy generator for a path of non-negative integers, such as (seed, epoch, clip)."""
+    return np.random.default_rng(list(path))

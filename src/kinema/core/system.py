@@ -1,0 +1,136 @@
+"""A system is a game: its players each own some modules and minimise their own objective."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from kinema.core.config import Config, ConfigT
+from kinema.core.types import Batch, ClipShape, Scalar
+
+OptimizerFactory = Callable[[list[nn.Parameter]], "Optimizer | Sequence[Optimizer]"]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a system comes from."""
+
+    title: str
+    authors: str
+    venue: str
+    year: int
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a player minimises.
+
+    Attributes:
+        terms: named, already weighted terms, summed by `total`. None: the player passes this step.
+        metrics: logged, never differentiated.
+    """
+
+    terms: Mapping[str, Scalar]
+    metrics: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Scalar:
+        """Sum of the terms."""
+        return torch.stack([term.float() for term in self.terms.values()]).sum()
+
+
+@dataclass(frozen=True)
+class Player:
+    """One player of the game.
+
+    Attributes:
+        name: noun, for example "discriminator".
+        moves: the modules it owns; every other module is frozen while it plays.
+        objective: batch -> what it minimises.
+        optimizer: parameters -> one optimiser or several.
+        every: plays once every this many steps.
+    """
+
+    name: str
+    moves: tuple[nn.Module, ...]
+    objective: Callable[[Batch], Objective]
+    optimizer: OptimizerFactory
+    every: int = 1
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A closed-form stage, such as EM for a mixture; `run` reads every batch once."""
+
+    run: Callable[[Iterable[Batch]], None]
+
+
+Stage = tuple[Player, ...] | Fit
+
+
+@dataclass(frozen=True)
+class Preset(Generic[ConfigT]):
+    """A named, complete set of settings.
+
+    Attributes:
+        about: clips needed, minutes on which machine, what to expect: one or two sentences.
+        config: the system's configuration.
+        training: fields of `kinema.training.TrainConfig` that differ from its defaults.
+    """
+
+    about: str
+    config: ConfigT
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+class System(nn.Module, Generic[ConfigT]):
+    """Networks, objectives and samplers of one paper; no optimiser stepping, device, precision, logging or files.
+
+    Class attributes:
+        name: as on the command line.
+        needs: fields that a batch must carry.
+        presets: name -> `Preset`; "tiny" (tests) is always there, and the first is the default.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[Paper]
+    config_class: ClassVar[type[Config]]
+    presets: ClassVar[Mapping[str, Preset[Any]]]
+    needs: ClassVar[frozenset[str]] = frozenset({"video"})
+    config: ConfigT
+
+    def __init__(self, config: ConfigT) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def clip_shape(self) -> ClipShape:
+        """Shape of the clips that the system is trained on and makes."""
+        raise NotImplementedError
+
+    def stages(self) -> Mapping[str, Stage]:
+        """Return the stages of training in order."""
+        raise NotImplementedError
+
+    def averaged(self) -> tuple[nn.Module, ...]:
+        """Return the modules whose weights are averaged (EMA) for sampling: all of them, unless a subclass knows better."""
+        return (self,)
+
+    def sampling_pass(self, batch: Batch) -> None:
+        """Run the averaged modules forward once, as in sampling; the trainer re-estimates batch-norm statistics with it."""
+        raise NotImplementedError
+
+
+def adam(learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.0) -> OptimizerFactory:
+    """Return a factory of fused Adam (Kingma and Ba, 2015)."""
+
+    def build(parameters: list[nn.Parameter]) -> Optimizer:
+        return torch.optim.Adam(
+            parameters, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay, fused=True
+        )
+
+    return build

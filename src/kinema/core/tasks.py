@@ -1,0 +1,88 @@
+"""Abilities: what a trained system can do, found by asking `isinstance(system, Protocol)`.
+
+`PROTOCOLS` names every ability the command line and the web pages offer.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from kinema.core.types import Labels, Video
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """Makes clips out of seeds."""
+
+    def generate(self, seeds: Sequence[int], *, label: Labels | None = None) -> Video:
+        """Return one clip per seed; clip i depends on ``seeds[i]`` (and its label) alone."""
+        ...
+
+
+@runtime_checkable
+class Decomposes(Protocol):
+    """Makes clips out of seeds together with the streams they are composed of."""
+
+    def streams(self, seeds: Sequence[int]) -> Mapping[str, Video]:
+        """Return named videos in [-1, 1], in the order in which they are shown; the last is the result."""
+        ...
+
+
+@runtime_checkable
+class Interpolates(Protocol):
+    """Walks between two seeds in code space."""
+
+    def interpolate(self, start: int, end: int, steps: int) -> Video:
+        """Return `steps` clips whose codes lead from seed `start` to seed `end`."""
+        ...
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """Continues a past."""
+
+    past_frames: int
+
+    def predict(self, past: Video, *, seeds: Sequence[int]) -> Video:
+        """Return one future per clip of the past, which holds `past_frames` frames."""
+        ...
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """Encodes clips and decodes them again."""
+
+    def reconstruct(self, video: Video) -> Video:
+        """Return the clips as the system remembers them."""
+        ...
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """Judges clips as its discriminator does; used to watch over-fitting."""
+
+    def score(self, video: Video) -> Float[Tensor, "B"]:
+        """Return a logit per clip: positive means judged real."""
+        ...
+
+
+PROTOCOLS: Mapping[str, type] = {
+    "generate": Generates,
+    "streams": Decomposes,
+    "interpolate": Interpolates,
+    "predict": Predicts,
+    "reconstruct": Reconstructs,
+    "score": Scores,
+}
+
+
+def abilities(system: object) -> list[str]:
+    """Name what a system (an instance or a class) can do."""
+    return [name for name, protocol in PROTOCOLS.items() if all(hasattr(system, part) for part in _parts(protocol))]
+
+
+def _parts(protocol: type) -> list[str]:
+    members = {**getattr(protocol, "__annotations__", {}), **vars(protocol)}
+    return [name for name in members if not name.startswith("_")]
