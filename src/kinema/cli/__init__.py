@@ -1,0 +1,76 @@
+"""The command line. This module imports nothing heavy: a verb's module is imported when the verb is used.
+
+A verb module has ``run(arguments: list[str]) -> int``.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from kinema.core.errors import ConfigError, KinemaError, accepted
+
+VERBS: dict[str, tuple[str, str]] = {
+    "prepare": ("kinema.cli.prepare", "turn footage, or procedural people, into a dataset"),
+    "train": ("kinema.cli.train", "train a system on a dataset"),
+    "generate": ("kinema.cli.sample:generate", "make clips out of seeds"),
+    "predict": ("kinema.cli.sample:predict", "continue a still image"),
+    "reconstruct": ("kinema.cli.sample:reconstruct", "encode clips and decode them again"),
+    "interpolate": ("kinema.cli.sample:interpolate", "walk from one seed to another"),
+    "list": ("kinema.cli.catalogue:list_systems", "show systems, what they can do and their presets"),
+    "info": ("kinema.cli.catalogue:info", "say what is inside a run, a checkpoint or a dataset"),
+    "demo": ("kinema.cli.demo", "make data, train, generate and open a gallery"),
+}
+"""Verb -> (module, or module:function where a module has several verbs; one line of help)."""
+
+
+def usage() -> str:
+    """Return the text of ``kinema --help``."""
+    verbs = "\n".join(f"  {verb:<13}{about}" for verb, (_, about) in VERBS.items())
+    return f"""usage: kinema VERB ...
+
+Deep generative video on your own footage.
+
+{verbs}
+
+kinema VERB --help explains a verb; kinema --version prints the version.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status: 0, 2 after bad input (one sentence on stderr), 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return dispatch(arguments)
+    except KinemaError as error:
+        print(f"kinema: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of `kinema list | head` has gone: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:  # disk full, no permission: the system's own words and the file
+        place = f": {error.filename}" if error.filename else ""
+        print(f"kinema: {error.strerror or error}{place}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("kinema: stopped", file=sys.stderr)
+        return 130
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Hand the rest of the command line to the verb's module.
+
+    Raises:
+        ConfigError: for an unknown verb.
+    """
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0
+    verb, *rest = arguments
+    if verb == "--version":
+        print(f"kinema {importlib.import_module('kinema').__version__}")
+        return 0
+    if verb not in VERBS:
+        raise ConfigError(f"no verb {verb!r}; {accepted(verb, VERBS)}")
+    module, _, function = VERBS[verb][0].partition(":")
+    return getattr(importlib.import_module(module), function or "run")(rest)
