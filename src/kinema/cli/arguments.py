@@ -1,0 +1,60 @@
+"""Command lines from frozen dataclasses: tyro builds the parser, and what is wrong becomes one sentence.
+
+Fields that are positional are annotated ``Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]``.
+"""
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+import tyro
+
+from kinema.core.errors import ConfigError
+
+ArgumentsT = TypeVar("ArgumentsT")
+
+
+def parse(arguments_class: type[ArgumentsT], arguments: Sequence[str], verb: str) -> ArgumentsT:
+    """Build `arguments_class` from a command line; ``--help`` prints and exits.
+
+    Args:
+        arguments_class: frozen dataclass whose docstrings are the help.
+        arguments: what follows the verb.
+        verb: as the user typed it.
+
+    Raises:
+        ConfigError: for an unknown option (with the nearest name), a missing one or a value of the wrong kind.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                arguments_class,
+                prog=f"kinema {verb}",
+                args=list(arguments),
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as exit_:
+        if exit_.code in (0, None):
+            raise
+        raise ConfigError(f"{one_sentence(complaint.getvalue())} (see kinema {verb} --help)") from None
+
+
+def one_sentence(complaint: str) -> str:
+    """Turn tyro's framed complaint into one line: what is wrong and the nearest names, without frame and help.
+
+    Args:
+        complaint: text in a box; rules separate what is wrong, the nearest names and further help.
+    """
+    lines = [re.sub(r"^│ ?|\s*│$", "", line) for line in complaint.splitlines()]
+    parts: list[list[str]] = [[]]
+    for line in lines:
+        if line and set(line) <= {"─"}:
+            parts.append([])
+        elif line and line[0] not in "╭╰":
+            parts[-1].append(line)
+    what = re.sub(r"\s+", " ", " ".join(parts[0])).strip(" .")
+    near = [line.split()[0] for part in parts for line in part if "Perhaps you meant:" in part and re.match(r" {1,4}--", line)]
+    return f"{what}; did you mean {' or '.join(near)}?" if near else what
