@@ -1,0 +1,49 @@
+# Every target sets up .venv by itself when it is missing, or older than what it is made from.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name))))
+MINUTES ?= 5
+BIN := .venv/bin
+SOURCES := src tests benchmarks examples
+
+.PHONY: demo test test-all lint type docs bench clean help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/.package ## make data, train for MINUTES=5, generate, open the gallery
+	$(BIN)/kinema demo --minutes $(MINUTES) --overwrite
+
+test: .venv/.dev ## the default tests: no GPU, no browser, nothing slow
+	$(BIN)/pytest
+
+test-all: .venv/.dev ## every test that this machine can run
+	$(BIN)/pytest -m ""
+
+lint: .venv/.dev ## style, and that imports run one way
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/lint-imports
+
+type: .venv/.dev ## types
+	$(BIN)/basedpyright
+
+docs: .venv/.dev ## build site/; a broken link fails
+	$(BIN)/zensical build --clean --strict
+
+bench: .venv/.dev ## measure; one JSON line each
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean: ## remove what the other targets make, but .venv and the demo
+	rm -rf site .cache build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip keeps what is right already, so a stale environment is brought up to date in place.
+.venv/.package: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch .venv/.package $@
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "kinema needs Python 3.11 or 3.12; put it on the PATH or say PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
