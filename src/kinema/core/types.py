@@ -9,23 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kinema.core.shape import ClipShape as ClipShape
+
 Video = Float[Tensor, "B C T H W"]
 Image = Float[Tensor, "B C H W"]
 Code = Float[Tensor, "B Z"]
 Labels = Int[Tensor, "B"]
 Scalar = Float[Tensor, ""]
-
-
-@dataclass(frozen=True)
-class ClipShape:
-    """Frames, height and width of a clip, written ``32x64x64``."""
-
-    frames: int
-    height: int
-    width: int
-
-    def __str__(self) -> str:
-        return f"{self.frames}x{self.height}x{self.width}"
 
 
 @dataclass(frozen=True)

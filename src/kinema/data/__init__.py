@@ -1,0 +1,1 @@
+"""Footage into datasets, datasets into batches."""
