@@ -64,9 +64,9 @@ class Player:
 
 @dataclass(frozen=True)
 class Fit:
-    """A closed-form stage, such as EM for a mixture; `run` reads every batch once."""
+    """A closed-form stage, such as EM for a mixture; `run` reads every batch once and returns numbers worth logging."""
 
-    run: Callable[[Iterable[Batch]], None]
+    run: Callable[[Iterable[Batch]], Mapping[str, float]]
 
 
 Stage = tuple[Player, ...] | Fit

@@ -1,0 +1,1 @@
+"""Building blocks used unchanged by two or more systems."""

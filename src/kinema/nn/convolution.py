@@ -1,0 +1,69 @@
+"""Convolution blocks of the DCGAN line: kernel 4, stride 2, one normalisation, one activation.
+
+`rank` is 2 for images and 3 for videos. Every convolution has a bias, also before batch norm.
+"""
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+Size = int | tuple[int, ...]
+Upsampling = Literal["transposed", "resize"]
+
+CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+def upsample(rank: int, inputs: int, outputs: int, upsampling: Upsampling = "transposed") -> nn.Module:
+    """Return a layer that doubles every extent: a transposed convolution (kernel 4, stride 2), or nearest resize + convolution.
+
+    References:
+        Odena et al., "Deconvolution and Checkerboard Artifacts", Distill 2016, for the resize variant.
+    """
+    if upsampling == "transposed":
+        return TRANSPOSED[rank](inputs, outputs, 4, stride=2, padding=1)
+    return nn.Sequential(nn.Upsample(scale_factor=2), CONVOLUTION[rank](inputs, outputs, 3, padding=1))
+
+
+def stem(rank: int, inputs: int, outputs: int, kernel: tuple[int, ...]) -> nn.Module:
+    """Return the layer that turns a code (extent 1) into the first feature map, of extent `kernel`."""
+    return nn.Sequential(TRANSPOSED[rank](inputs, outputs, kernel), BATCH_NORM[rank](outputs), nn.ReLU(inplace=True))
+
+
+def up_block(rank: int, inputs: int, outputs: int, upsampling: Upsampling = "transposed") -> nn.Module:
+    """Return upsampling by two, batch norm and ReLU."""
+    return nn.Sequential(
+        upsample(rank, inputs, outputs, upsampling), BATCH_NORM[rank](outputs), nn.ReLU(inplace=True)
+    )
+
+
+def down_block(rank: int, inputs: int, outputs: int, norm: Literal["none", "batch", "spectral"]) -> nn.Module:
+    """Return a convolution that halves every extent, its normalisation and LeakyReLU 0.2."""
+    convolution = CONVOLUTION[rank](inputs, outputs, 4, stride=2, padding=1)
+    layers: list[nn.Module] = [spectral_norm(convolution) if norm == "spectral" else convolution]
+    if norm == "batch":
+        layers.append(BATCH_NORM[rank](outputs, eps=1e-3))
+    return nn.Sequential(*layers, nn.LeakyReLU(0.2, inplace=True))
+
+
+def initialise_dcgan(module: nn.Module) -> None:
+    """Set convolution weights to N(0, 0.01), batch-norm scales to N(1, 0.02) and every bias to 0.
+
+    Use as ``network.apply(initialise_dcgan)`` before spectral norm is of any effect: scale does not matter under it.
+
+    References:
+        The release of Vondrick et al. 2016; the paper says N(0, 0.01) for all weights.
+    """
+    kinds = (*CONVOLUTION.values(), *TRANSPOSED.values())
+    if isinstance(module, kinds):
+        weight: Tensor = module.weight  # a parametrised weight is a property: write to what is behind it
+        if hasattr(module, "parametrizations"):
+            weight = module.parametrizations.weight.original  # pyright: ignore
+        nn.init.normal_(weight, 0.0, 0.01)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, tuple(BATCH_NORM.values())):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)

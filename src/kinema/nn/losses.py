@@ -1,0 +1,58 @@
+"""Objectives that several systems share."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import relu, softplus
+
+from kinema.core.types import Scalar, Video
+
+Adversary = Literal["non_saturating", "minimax", "hinge"]
+
+
+def discriminator_terms(
+    real: Float[Tensor, "B"], fake: Float[Tensor, "B"], adversary: Adversary
+) -> dict[str, Scalar]:
+    """Return what a discriminator minimises for its logits of real and generated clips.
+
+    With sigmoid probabilities D: ``-log D(x) - log(1 - D(G(z)))``; for "hinge" the linear margins of Lim and Ye.
+
+    References:
+        Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, Equation 1; Lim and Ye, "Geometric GAN", 2017.
+    """
+    if adversary == "hinge":
+        return {"real": relu(1 - real.float()).mean(), "fake": relu(1 + fake.float()).mean()}
+    return {"real": softplus(-real.float()).mean(), "fake": softplus(fake.float()).mean()}
+
+
+def generator_term(fake: Float[Tensor, "B"], adversary: Adversary) -> Scalar:
+    """Return the adversarial term of a generator: ``-log D(G(z))``, or ``log(1 - D(G(z)))`` for "minimax".
+
+    References:
+        Goodfellow et al., NeurIPS 2014, Equation 1 and the remark below it.
+    """
+    match adversary:
+        case "non_saturating":
+            return softplus(-fake.float()).mean()
+        case "minimax":
+            return -softplus(fake.float()).mean()
+        case "hinge":
+            return -fake.float().mean()
+
+
+def r1_penalty(score: Callable[[Video], Float[Tensor, "B"]], real: Video) -> Scalar:
+    """Return half the mean squared norm of the score's gradient at real clips.
+
+    Computed in full precision: a gradient of a gradient in bfloat16 is mostly noise. The score must treat samples
+    independently (no batch norm), or the gradient is not that of one sample.
+
+    References:
+        Mescheder et al., "Which Training Methods for GANs do actually Converge?", ICML 2018, Equation 9.
+    """
+    with torch.autocast(real.device.type, enabled=False):
+        real = real.detach().float().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(score(real).sum(), real, create_graph=True)
+        return 0.5 * gradient.square().sum(dim=(1, 2, 3, 4)).mean()

@@ -1,0 +1,745 @@
+r"""VGAN: generating videos with scene dynamics.
+
+Vondrick, Pirsiavash and Torralba, NIPS 2016. Section or equation of the paper -> object:
+
+- Section 2.1, Equation 1 (adversarial learning) -> `VGAN.discriminator_objective`, `VGAN.generator_objective`
+- Section 2.2, one-stream architecture -> `Foreground` alone (`streams="one"`)
+- Section 2.2, two-stream architecture, Equation 2 -> `Foreground`, `Background`, `compose`
+- Section 2.2, sparsity prior on the mask -> the term "mask_sparsity"
+- Section 2.3, discriminator -> `VideoNetwork`
+- Section 3.2, baseline (autoencoder and Gaussian mixture) -> `VGANAutoencoder`
+- Section 3.3, video representation (K-way softmax with dropout) -> `VGANClassifier`
+- Section 3.4, Equation 3 (future generation) -> `ImageNetwork`, `FutureVGAN`
+
+Departures from the paper, each a field of the configuration:
+
+- The mask prior is the mean of the mask, as in the release; the printed L1 norm would be 131,072 times as strong.
+- The generator's term is non-saturating, as in the release; "minimax" is the printed one.
+- One logit (`discriminator_logits=2` is the release's: cross-entropy of two classes, the same function of their difference).
+- Weights start as in the release: batch-norm scales N(1, 0.02), epsilon 1e-3 in discriminator and encoders.
+- `FutureVGAN`: the weight of the first-frame term and the widths of the encoder are not printed; weight 10 and norm L1 follow
+  the release and the text, the widths copy the discriminator.
+- `small-data` and `laptop`: spectral norm in place of the discriminator's batch norm, R1, augmentation, averaged weights.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from kinema.core.config import Config
+from kinema.core.errors import ConfigError
+from kinema.core.seeds import draw_rows, normal_codes
+from kinema.core.system import Fit, Objective, Paper, Player, Preset, Stage, System, adam
+from kinema.core.types import Batch, ClipShape, Code, Image, Labels, Video
+from kinema.nn.augment import FAMILIES, augment
+from kinema.nn.convolution import (
+    CONVOLUTION,
+    Upsampling,
+    down_block,
+    initialise_dcgan,
+    stem,
+    up_block,
+    upsample,
+)
+from kinema.nn.losses import Adversary, discriminator_terms, generator_term, r1_penalty
+from kinema.nn.mixture import GaussianMixture
+
+PAPER = Paper(
+    title="Generating Videos with Scene Dynamics",
+    authors="Carl Vondrick, Hamed Pirsiavash, Antonio Torralba",
+    venue="NIPS",
+    year=2016,
+)
+
+CodeMap = Float[Tensor, "B Z h w"]  # a code is a 1x1 map; the released future model conditions on a 4x4 one
+
+
+# --- Configuration ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NetworkConfig(Config):
+    """What the networks of all four systems share."""
+
+    frames: int = 32
+    """Frames of a clip; a multiple of size / 4."""
+    size: int = 64
+    """Height and width of a clip in pixels: a power of two from 8 on."""
+    code: int = 100
+    """Dimensions of the code z."""
+    width: int = 64
+    """Channels of the generator's widest feature map; doubled with every halving of the resolution."""
+    discriminator_width: int = 64
+    """Channels of the discriminator's (or encoder's) first feature map."""
+    upsampling: Upsampling = "transposed"
+    """Transposed convolutions (paper), or resize + convolution, which leaves no checkerboards and costs more."""
+    learning_rate: float = 2e-4
+    """Adam's step size for the generator (or the only player)."""
+    beta1: float = 0.5
+    """Adam's decay of the gradient's mean."""
+    beta2: float = 0.999
+    """Adam's decay of the gradient's square."""
+
+    def check(self) -> None:
+        """Refuse shapes that the strided convolutions cannot make."""
+        self.require(self.size >= 8 and self.size & (self.size - 1) == 0, "size", "a power of two, at least 8")
+        self.require(
+            self.frames > 0 and self.frames % (self.size // 4) == 0, "frames", f"a multiple of size / 4 = {self.size // 4}"
+        )
+        for name in ("code", "width", "discriminator_width"):
+            self.require(getattr(self, name) >= 1, name, "at least 1")
+        self.require(self.learning_rate >= 0, "learning_rate", "0 or more")
+        for name in ("beta1", "beta2"):
+            self.require(0 <= getattr(self, name) < 1, name, "in [0, 1)")
+
+    @property
+    def doublings(self) -> int:
+        """How often the resolution doubles from 4 pixels to `size`."""
+        return self.size.bit_length() - 3
+
+
+@dataclass(frozen=True)
+class AdversarialConfig(NetworkConfig):
+    """What the two adversarial systems share."""
+
+    adversary: Adversary = "non_saturating"
+    """Adversarial loss of Equation 1: non_saturating (release), minimax (as printed) or hinge."""
+    discriminator_logits: Literal[1, 2] = 1
+    """Outputs of the discriminator: 1 (paper), or 2 with cross-entropy (release)."""
+    discriminator_norm: Literal["batch", "spectral"] = "batch"
+    """Normalisation in the discriminator; spectral norm is steadier on small data and allows R1."""
+    discriminator_learning_rate: float = 2e-4
+    """Adam's step size for the discriminator."""
+    mask_weight: float = 0.1
+    """Weight of the mean of the mask (sparsity prior of Section 2.2)."""
+    r1_weight: float = 0.0
+    """Weight gamma of the R1 gradient penalty on real clips; 0 turns it off."""
+    r1_every: int = 16
+    """R1 is computed once every this many steps and scaled up by as much (lazy regularisation)."""
+    augment: tuple[str, ...] = ()
+    """Differentiable augmentation of what the discriminator sees: colour, translation, cutout."""
+
+    def check(self) -> None:
+        """Refuse what cannot be computed."""
+        super().check()
+        self.require(set(self.augment) <= set(FAMILIES), "augment", f"names out of {', '.join(FAMILIES)}")
+        self.require(self.r1_every >= 1, "r1_every", "at least 1")
+        self.require(self.r1_weight >= 0 and self.mask_weight >= 0, "r1_weight", "0 or more, as must mask_weight")
+        self.require(self.discriminator_learning_rate >= 0, "discriminator_learning_rate", "0 or more")
+        if self.r1_weight and self.discriminator_norm == "batch":
+            raise ConfigError(
+                "r1_weight needs discriminator_norm 'spectral': under batch norm one sample's score depends on the others"
+            )
+
+
+# --- Networks (Sections 2.2 and 2.3) ------------------------------------------------------------------------------------------
+
+
+class Foreground(nn.Module):
+    """Space-time generator: the one-stream model, or with `mask` the moving stream of Section 2.2.
+
+    The trunk's channels halve while time, height and width double; both heads share it.
+    """
+
+    def __init__(self, config: NetworkConfig, *, mask: bool, code_map: bool = False) -> None:
+        super().__init__()
+        widths = [config.width << level for level in reversed(range(config.doublings))]
+        start = config.frames >> config.doublings
+        inputs, kernel = (widths[0], (start, 1, 1)) if code_map else (config.code, (start, 4, 4))
+        self.trunk = nn.Sequential(
+            stem(3, inputs, widths[0], kernel),
+            *(up_block(3, wide, narrow, config.upsampling) for wide, narrow in zip(widths, widths[1:], strict=False)),
+        )
+        self.rgb = upsample(3, widths[-1], 3, config.upsampling)
+        self.mask = upsample(3, widths[-1], 1, config.upsampling) if mask else None
+
+    def forward(self, code: CodeMap) -> tuple[Video, Float[Tensor, "B 1 T H W"] | None]:
+        """Return f in [-1, 1] and, where there is a mask head, m in [0, 1]."""
+        features = self.trunk(rearrange(code, "b z h w -> b z 1 h w"))
+        return self.rgb(features).tanh(), None if self.mask is None else self.mask(features).sigmoid()
+
+
+class Background(nn.Module):
+    """Image generator: the static stream of Section 2.2."""
+
+    def __init__(self, config: NetworkConfig, *, code_map: bool = False) -> None:
+        super().__init__()
+        widths = [config.width << level for level in reversed(range(config.doublings))]
+        first = nn.Identity() if code_map else stem(2, config.code, widths[0], (4, 4))
+        self.trunk = nn.Sequential(
+            first,
+            *(up_block(2, wide, narrow, config.upsampling) for wide, narrow in zip(widths, widths[1:], strict=False)),
+        )
+        self.rgb = upsample(2, widths[-1], 3, config.upsampling)
+
+    def forward(self, code: CodeMap) -> Image:
+        """Return b in [-1, 1]."""
+        return self.rgb(self.trunk(code)).tanh()
+
+
+def compose(mask: Float[Tensor, "B 1 T H W"], foreground: Video, background: Image) -> Video:
+    r"""Blend the streams: $m(z) \odot f(z) + (1 - m(z)) \odot b(z)$, b repeated over time and m over colour (Equation 2)."""
+    still = rearrange(background, "b c h w -> b c 1 h w")
+    return still + mask * (foreground - still)  # one pass less over the video than the printed form
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a generator returns: the video x and the streams it is made of (None for one stream)."""
+
+    video: Video
+    foreground: Video | None = None
+    mask: Float[Tensor, "B 1 T H W"] | None = None
+    background: Image | None = None
+
+
+class Generator(nn.Module):
+    """G(z): one stream, or two streams that share the code."""
+
+    def __init__(self, config: NetworkConfig, *, two_streams: bool, code_map: bool = False) -> None:
+        super().__init__()
+        self.foreground = Foreground(config, mask=two_streams, code_map=code_map)
+        self.background = Background(config, code_map=code_map) if two_streams else None
+
+    def forward(self, code: CodeMap) -> Generated:
+        """Return the video with its streams."""
+        foreground, mask = self.foreground(code)
+        if self.background is None or mask is None:
+            return Generated(foreground)
+        background = self.background(code)
+        return Generated(compose(mask, foreground, background), foreground, mask, background)
+
+
+class StridedNetwork(nn.Module):
+    """Convolutions of kernel 4 and stride 2 down to 4x4, then one over what is left: the generator in reverse.
+
+    Batch norm (epsilon 1e-3) everywhere except on the first and last layer, or spectral norm everywhere.
+    """
+
+    def __init__(self, config: NetworkConfig, rank: int, outputs: int, norm: Literal["batch", "spectral"]) -> None:
+        super().__init__()
+        widths = [config.discriminator_width << level for level in range(config.doublings)]
+        last = CONVOLUTION[rank](widths[-1], outputs, (config.frames >> config.doublings, 4, 4)[-rank:])
+        self.features = nn.Sequential(
+            down_block(rank, 3, widths[0], "spectral" if norm == "spectral" else "none"),
+            *(down_block(rank, narrow, wide, norm) for narrow, wide in zip(widths, widths[1:], strict=False)),
+        )
+        self.last = spectral_norm(last) if norm == "spectral" else last
+
+
+class VideoNetwork(StridedNetwork):
+    """Discriminator D of Section 2.3; with `code` outputs the encoder of the baseline."""
+
+    def __init__(self, config: NetworkConfig, outputs: int, norm: Literal["batch", "spectral"] = "batch") -> None:
+        super().__init__(config, 3, outputs, norm)
+
+    def forward(self, video: Video) -> Float[Tensor, "B outputs"]:
+        """Return the outputs of every clip."""
+        return rearrange(self.last(self.features(video)), "b c 1 1 1 -> b c")
+
+
+class ImageNetwork(StridedNetwork):
+    """Encoder of the first frame (Section 3.4): five layers to a code, or the release's four layers to a 4x4 map."""
+
+    def __init__(self, config: NetworkConfig, *, code_map: bool) -> None:
+        super().__init__(config, 2, config.code, "batch")
+        if code_map:
+            # The release: twice the width, plain ReLU, no code vector.
+            widths = [config.width << level for level in range(config.doublings)]
+            self.features = nn.Sequential(
+                *(
+                    nn.Sequential(*down_block(2, narrow, wide, "batch" if level else "none")[:-1], nn.ReLU(inplace=True))
+                    for level, (narrow, wide) in enumerate(zip([3, *widths], widths, strict=False))
+                )
+            )
+            self.last = nn.Identity()
+
+    def forward(self, image: Image) -> CodeMap:
+        """Return a code as a map."""
+        return self.last(self.features(image))
+
+
+# --- Adversarial systems ------------------------------------------------------------------------------------------------------
+
+
+class Adversarial(System[Any]):
+    """What VGAN and its future model share: the discriminator's side of the game."""
+
+    config: AdversarialConfig
+    steps: Tensor
+
+    def __init__(self, config: AdversarialConfig) -> None:
+        super().__init__(config)
+        self.discriminator = VideoNetwork(config, config.discriminator_logits, config.discriminator_norm)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))  # counts discriminator turns for lazy R1
+
+    @property
+    def clip_shape(self) -> ClipShape:
+        """Shape of a clip."""
+        return ClipShape(self.config.frames, self.config.size, self.config.size)
+
+    def score(self, video: Video) -> Float[Tensor, "B"]:
+        """Return the discriminator's logit of every clip: positive means judged real.
+
+        Cross-entropy of two logits (release) is the same function of their difference, real minus fake.
+        """
+        logits = self.discriminator(video)
+        return logits[:, 0] if logits.shape[1] == 1 else logits[:, 0] - logits[:, 1]
+
+    def augmented_score(self, video: Video) -> Float[Tensor, "B"]:
+        """Score clips the way the discriminator sees them in training."""
+        return self.score(augment(video, self.config.augment))
+
+    def judge(self, real: Video, fake: Video) -> Objective:
+        """Return the discriminator's side of Equation 1, with R1 on every `r1_every`-th call.
+
+        Real and generated clips pass as separate batches: batch norm must not tell them apart for free.
+        """
+        real_score, fake_score = self.augmented_score(real), self.augmented_score(fake)
+        terms = discriminator_terms(real_score, fake_score, self.config.adversary)
+        if self.config.r1_weight and int(self.steps) % self.config.r1_every == 0:
+            scale = self.config.r1_weight * self.config.r1_every
+            terms["r1"] = scale * r1_penalty(self.augmented_score, real)
+        self.steps += 1
+        metrics = {"accuracy_real": (real_score > 0).float().mean(), "accuracy_fake": (fake_score <= 0).float().mean()}
+        return Objective(terms, metrics)
+
+    def convince(self, made: Generated) -> Objective:
+        """Return the generator's side of Equation 1 and the sparsity prior of Section 2.2."""
+        terms = {"adversarial": generator_term(self.augmented_score(made.video), self.config.adversary)}
+        if made.mask is None:
+            return Objective(terms)
+        coverage = made.mask.float().mean()
+        if self.config.mask_weight:
+            terms["mask_sparsity"] = self.config.mask_weight * coverage
+        return Objective(terms, {"mask_mean": coverage})
+
+
+@dataclass(frozen=True)
+class VGANConfig(AdversarialConfig):
+    """Settings of VGAN; the defaults are the paper's."""
+
+    generator_streams: Literal["one", "two"] = "two"
+    """One space-time stream, or a masked foreground over a still background."""
+
+
+STABILISERS: Mapping[str, Any] = {
+    "discriminator_norm": "spectral",
+    "r1_weight": 1.0,
+    "augment": ("colour", "translation", "cutout"),
+}
+
+
+class VGAN(Adversarial):
+    """Generates clips from codes (Sections 2.1 to 2.3)."""
+
+    name = "vgan"
+    paper = PAPER
+    config_class = VGANConfig
+    presets: ClassVar[Mapping[str, Preset[Any]]] = {
+        "laptop": Preset(
+            "A few hundred clips of one scene, minutes on two cores.",
+            VGANConfig(width=24, discriminator_width=24, **STABILISERS),
+            {"batch_size": 16, "ema_samples": 2000, "flip": False, "minutes": 7.0},
+        ),
+        "small-data": Preset(
+            "100 to 5,000 clips: spectral norm, lazy R1, time-consistent augmentation, averaged weights.",
+            VGANConfig(**STABILISERS),
+            {"batch_size": 64, "ema_samples": 10000, "steps": 20000},
+        ),
+        "paper": Preset(
+            "The paper's numbers, for hundreds of thousands of clips on a GPU.",
+            VGANConfig(),
+            {"batch_size": 64, "steps": 65000},
+        ),
+        "code": Preset(
+            "The authors' release: two logits with cross-entropy.",
+            VGANConfig(discriminator_logits=2),
+            {"batch_size": 64, "steps": 65000},
+        ),
+        "tiny": Preset(
+            "For tests.",
+            VGANConfig(frames=8, size=16, code=8, width=4, discriminator_width=4, **STABILISERS),
+            {"batch_size": 4, "steps": 4, "ema_samples": 8},
+        ),
+    }
+    config: VGANConfig
+
+    def __init__(self, config: VGANConfig) -> None:
+        super().__init__(config)
+        self.generator = Generator(config, two_streams=config.generator_streams == "two")
+        self.apply(initialise_dcgan)
+
+    def stages(self) -> Mapping[str, Stage]:
+        """Return the one stage: discriminator and generator take turns."""
+        c = self.config
+        return {
+            "adversarial": (
+                Player(
+                    "discriminator",
+                    (self.discriminator,),
+                    self.discriminator_objective,
+                    adam(c.discriminator_learning_rate, c.beta1, c.beta2),
+                ),
+                Player("generator", (self.generator,), self.generator_objective, adam(c.learning_rate, c.beta1, c.beta2)),
+            )
+        }
+
+    def sample_code(self, batch: Batch) -> CodeMap:
+        """Draw z ~ N(0, I) for every clip of the batch."""
+        code = draw_rows(lambda rows: torch.randn(rows, self.config.code, 1, 1), len(batch))
+        return code.to(batch.video.device)
+
+    def discriminator_objective(self, batch: Batch) -> Objective:
+        """Equation 1 maximised over w_D."""
+        return self.judge(batch.video, self.generator(self.sample_code(batch)).video)
+
+    def generator_objective(self, batch: Batch) -> Objective:
+        """Equation 1 minimised over w_G, plus the sparsity prior of Section 2.2."""
+        return self.convince(self.generator(self.sample_code(batch)))
+
+    def averaged(self) -> tuple[nn.Module, ...]:
+        """Average the generator; nothing else is needed for sampling."""
+        return (self.generator,)
+
+    def sampling_pass(self, batch: Batch) -> None:
+        """Generate as many clips as the batch holds."""
+        self.generator(self.sample_code(batch))
+
+    def generate(self, seeds: Sequence[int], *, label: Labels | None = None) -> Video:
+        """Return one clip per seed.
+
+        Raises:
+            ConfigError: if labels are given; VGAN is unconditional.
+        """
+        if label is not None:
+            raise ConfigError("vgan is unconditional: it cannot generate by label")
+        return self.generator(self._codes(seeds)).video
+
+    def streams(self, seeds: Sequence[int]) -> Mapping[str, Video]:
+        """Return background, foreground, mask (white = foreground) and result, as in Figure 3.
+
+        Raises:
+            ConfigError: for a one-stream generator, which has no streams to show.
+        """
+        made = self.generator(self._codes(seeds))
+        if made.background is None or made.foreground is None or made.mask is None:
+            raise ConfigError("this vgan has generator_streams 'one': there is only the result; train one with 'two'")
+        return {
+            "background": repeat(made.background, "b c h w -> b c t h w", t=self.config.frames),
+            "foreground": made.foreground,
+            "mask": repeat(2 * made.mask - 1, "b 1 t h w -> b 3 t h w"),
+            "result": made.video,
+        }
+
+    def interpolate(self, start: int, end: int, steps: int) -> Video:
+        """Return clips whose codes lead from seed `start` to seed `end` along the great circle between them.
+
+        A straight line would pass through codes shorter than any that the generator was trained on.
+        """
+        first, last = self._codes([start, end])
+        cosine = F.cosine_similarity(first.flatten(), last.flatten(), dim=0).clamp(-1, 1)
+        angle = cosine.acos().clamp_min(1e-4)
+        share = torch.linspace(0, 1, steps, device=first.device)[:, None, None, None]
+        codes = (((1 - share) * angle).sin() * first + (share * angle).sin() * last) / angle.sin()
+        return self.generator(codes).video
+
+    def _codes(self, seeds: Sequence[int]) -> CodeMap:
+        return normal_codes(seeds, self.config.code, 1, 1, device=self.steps.device)
+
+
+@dataclass(frozen=True)
+class FutureVGANConfig(AdversarialConfig):
+    """Settings of the future model; the defaults are the paper's, with weight 10 for lack of a printed one."""
+
+    encoder_output: Literal["code", "map"] = "code"
+    """What the image encoder gives: a code vector (paper) or a 4x4 feature map (release)."""
+    first_frame_norm: Literal["l1", "squared_l2"] = "l1"
+    """Norm of the first-frame term, a mean over pixels: L1 (text, release) or squared L2 (Equation 3)."""
+    first_frame_weight: float = 10.0
+    """Weight lambda of the first-frame term."""
+
+    def check(self) -> None:
+        """Refuse a negative weight."""
+        super().check()
+        self.require(self.first_frame_weight >= 0, "first_frame_weight", "0 or more")
+
+
+class FutureVGAN(Adversarial):
+    """Generates the future of one image (Section 3.4); deterministic: one future per image."""
+
+    name = "vgan-future"
+    paper = PAPER
+    config_class = FutureVGANConfig
+    past_frames = 1
+    presets: ClassVar[Mapping[str, Preset[Any]]] = {
+        "laptop": Preset(
+            "A few hundred clips of one scene, minutes on two cores.",
+            FutureVGANConfig(width=24, discriminator_width=24, **STABILISERS),
+            {"batch_size": 16, "ema_samples": 2000, "minutes": 10.0},
+        ),
+        "small-data": Preset(
+            "100 to 5,000 clips: spectral norm, lazy R1, time-consistent augmentation, averaged weights.",
+            FutureVGANConfig(**STABILISERS),
+            {"batch_size": 64, "ema_samples": 10000, "steps": 20000},
+        ),
+        "paper": Preset(
+            "The paper's text: five-layer encoder to a 100-d code, the generator unchanged.",
+            FutureVGANConfig(),
+            {"batch_size": 64, "steps": 65000},
+        ),
+        "code": Preset(
+            "The authors' release: four-layer encoder to a map, doubled widths, no mask prior.",
+            FutureVGANConfig(
+                encoder_output="map", width=128, discriminator_width=128, discriminator_logits=2, mask_weight=0.0
+            ),
+            {"batch_size": 32, "steps": 65000},
+        ),
+        "tiny": Preset(
+            "For tests.",
+            FutureVGANConfig(frames=8, size=16, code=8, width=4, discriminator_width=4, **STABILISERS),
+            {"batch_size": 4, "steps": 4, "ema_samples": 8},
+        ),
+    }
+    config: FutureVGANConfig
+
+    def __init__(self, config: FutureVGANConfig) -> None:
+        super().__init__(config)
+        code_map = config.encoder_output == "map"
+        self.encoder = ImageNetwork(config, code_map=code_map)
+        self.generator = Generator(config, two_streams=True, code_map=code_map)
+        self.apply(initialise_dcgan)
+
+    def stages(self) -> Mapping[str, Stage]:
+        """Return the one stage: discriminator against encoder and generator."""
+        c = self.config
+        critic, maker = adam(c.discriminator_learning_rate, c.beta1, c.beta2), adam(c.learning_rate, c.beta1, c.beta2)
+        return {
+            "adversarial": (
+                Player("discriminator", (self.discriminator,), self.discriminator_objective, critic),
+                Player("generator", (self.encoder, self.generator), self.generator_objective, maker),
+            )
+        }
+
+    def continue_from(self, image: Image) -> Generated:
+        """Return the video that follows an image."""
+        return self.generator(self.encoder(image))
+
+    def discriminator_objective(self, batch: Batch) -> Objective:
+        """Equation 3 maximised over w_D: the discriminator sees clips alone, never the condition."""
+        return self.judge(batch.video, self.continue_from(batch.video[:, :, 0]).video)
+
+    def generator_objective(self, batch: Batch) -> Objective:
+        r"""Equation 3 minimised over w_G: adversarial, $\lambda \lVert x_0 - G^0(x_0) \rVert$ and the sparsity prior."""
+        first = batch.video[:, :, 0]
+        made = self.continue_from(first)
+        objective = self.convince(made)
+        gap = made.video[:, :, 0].float() - first.float()
+        distance = gap.abs().mean() if self.config.first_frame_norm == "l1" else gap.square().mean()
+        terms = {**objective.terms, "first_frame": self.config.first_frame_weight * distance}
+        return Objective(terms, objective.metrics)
+
+    def averaged(self) -> tuple[nn.Module, ...]:
+        """Average what prediction uses."""
+        return (self.encoder, self.generator)
+
+    def sampling_pass(self, batch: Batch) -> None:
+        """Continue the first frames of the batch."""
+        self.continue_from(batch.video[:, :, 0])
+
+    def predict(self, past: Video, *, seeds: Sequence[int]) -> Video:
+        """Return the future of each image, whose frame 0 repeats it; `seeds` change nothing, the model is deterministic."""
+        return self.continue_from(past[:, :, 0]).video
+
+
+# --- Baseline (Section 3.2) ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VGANAutoencoderConfig(NetworkConfig):
+    """Settings of the baseline; paper: 256 components. The covariance and the loss are not printed."""
+
+    reconstruction_norm: Literal["squared_l2", "l1"] = "squared_l2"
+    """Norm of the reconstruction error, a mean over pixels."""
+    components: int = 256
+    """Most components of the mixture; never more than one for every eight codes."""
+    covariance: Literal["diag", "full"] = "diag"
+    """Covariance of each component; full ones over-fit below about 5,000 clips."""
+
+    def check(self) -> None:
+        """Refuse an empty mixture."""
+        super().check()
+        self.require(self.components >= 1, "components", "at least 1")
+
+
+class VGANAutoencoder(System[VGANAutoencoderConfig]):
+    """Autoencoder whose codes are modelled by a Gaussian mixture, which is then sampled and decoded."""
+
+    name = "vgan-autoencoder"
+    paper = PAPER
+    config_class = VGANAutoencoderConfig
+    presets: ClassVar[Mapping[str, Preset[Any]]] = {
+        "laptop": Preset(
+            "A few hundred clips of one scene, minutes on two cores.",
+            VGANAutoencoderConfig(width=24, discriminator_width=24),
+            {"batch_size": 16, "ema_samples": 2000, "minutes": 7.0},
+        ),
+        "paper": Preset(
+            "The paper's networks and 256 components, with full covariances.",
+            VGANAutoencoderConfig(covariance="full"),
+            {"batch_size": 64, "steps": 65000},
+        ),
+        "small-data": Preset(
+            "100 to 5,000 clips: diagonal covariances, averaged weights.",
+            VGANAutoencoderConfig(),
+            {"batch_size": 64, "ema_samples": 10000, "steps": 20000},
+        ),
+        "tiny": Preset(
+            "For tests.",
+            VGANAutoencoderConfig(frames=8, size=16, code=8, width=4, discriminator_width=4, components=2),
+            {"batch_size": 4, "steps": 4, "ema_samples": 8},
+        ),
+    }
+
+    def __init__(self, config: VGANAutoencoderConfig) -> None:
+        super().__init__(config)
+        self.encoder = VideoNetwork(config, config.code)
+        self.generator = Generator(config, two_streams=True)
+        self.mixture = GaussianMixture(config.components, config.code, config.covariance)
+        self.apply(initialise_dcgan)
+
+    @property
+    def clip_shape(self) -> ClipShape:
+        """Shape of a clip."""
+        return ClipShape(self.config.frames, self.config.size, self.config.size)
+
+    def stages(self) -> Mapping[str, Stage]:
+        """Return training of the autoencoder, then expectation maximisation on its codes."""
+        c = self.config
+        player = Player(
+            "autoencoder",
+            (self.encoder, self.generator),
+            self.reconstruction_objective,
+            adam(c.learning_rate, c.beta1, c.beta2),
+        )
+        return {"autoencoder": (player,), "mixture": Fit(self.fit_mixture)}
+
+    def decode(self, code: Code) -> Video:
+        """Return the clips of codes."""
+        return self.generator(rearrange(code, "b z -> b z 1 1")).video
+
+    def reconstruction_objective(self, batch: Batch) -> Objective:
+        """Mean error of the reconstruction; no adversarial term."""
+        gap = self.decode(self.encoder(batch.video)).float() - batch.video.float()
+        error = gap.square().mean() if self.config.reconstruction_norm == "squared_l2" else gap.abs().mean()
+        return Objective({"reconstruction": error})
+
+    def fit_mixture(self, batches: Iterable[Batch]) -> Mapping[str, float]:
+        """Fit the mixture to the codes of all clips; returns its log-likelihoods, one of them on held-out codes."""
+        codes = torch.cat([self.encoder(batch.video).float() for batch in batches])
+        return self.mixture.fit(codes)
+
+    def averaged(self) -> tuple[nn.Module, ...]:
+        """Average both networks; the mixture is fitted to the averaged encoder's codes."""
+        return (self.encoder, self.generator)
+
+    def sampling_pass(self, batch: Batch) -> None:
+        """Reconstruct the batch."""
+        self.reconstruct(batch.video)
+
+    def reconstruct(self, video: Video) -> Video:
+        """Encode clips and decode them."""
+        return self.decode(self.encoder(video))
+
+    def generate(self, seeds: Sequence[int], *, label: Labels | None = None) -> Video:
+        """Sample a code from the mixture for every seed and decode it.
+
+        Raises:
+            ConfigError: if labels are given; the baseline is unconditional.
+        """
+        if label is not None:
+            raise ConfigError("vgan-autoencoder is unconditional: it cannot generate by label")
+        return self.decode(self.mixture.sample(seeds))
+
+
+# --- Recognition (Section 3.3) ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VGANClassifierConfig(NetworkConfig):
+    """Settings of the recognition network."""
+
+    classes: int = 101
+    """Number of classes K; training sets it to the dataset's."""
+    dropout: float = 0.5
+    """Share of feature channels dropped before the last layer."""
+
+    def check(self) -> None:
+        """Refuse fewer than two classes."""
+        super().check()
+        self.require(self.classes >= 2, "classes", "at least 2")
+        self.require(0 <= self.dropout < 1, "dropout", "in [0, 1)")
+
+
+class VGANClassifier(System[VGANClassifierConfig]):
+    """The discriminator with its last layer replaced by a K-way softmax, dropout on the penultimate one."""
+
+    name = "vgan-classifier"
+    paper = PAPER
+    config_class = VGANClassifierConfig
+    needs = frozenset({"video", "label"})
+    presets: ClassVar[Mapping[str, Preset[Any]]] = {
+        "laptop": Preset(
+            "A few hundred labelled clips, minutes on two cores.",
+            VGANClassifierConfig(discriminator_width=16),
+            {"batch_size": 16, "minutes": 5.0},
+        ),
+        "paper": Preset(
+            "The paper's network and the release's 1,000 iterations.", VGANClassifierConfig(), {"batch_size": 256, "steps": 1000}
+        ),
+        "tiny": Preset(
+            "For tests.",
+            VGANClassifierConfig(frames=8, size=16, discriminator_width=4, classes=3),
+            {"batch_size": 4, "steps": 4},
+        ),
+    }
+
+    def __init__(self, config: VGANClassifierConfig) -> None:
+        super().__init__(config)
+        self.network = VideoNetwork(config, config.classes)
+        self.apply(initialise_dcgan)
+
+    @property
+    def clip_shape(self) -> ClipShape:
+        """Shape of a clip."""
+        return ClipShape(self.config.frames, self.config.size, self.config.size)
+
+    def stages(self) -> Mapping[str, Stage]:
+        """Return the one stage: cross-entropy on labelled clips."""
+        c = self.config
+        player = Player("classifier", (self.network,), self.classification_objective, adam(c.learning_rate, c.beta1, c.beta2))
+        return {"classifier": (player,)}
+
+    def classify(self, video: Video) -> Float[Tensor, "B classes"]:
+        """Return a logit per class."""
+        features = F.dropout3d(self.network.features(video), self.config.dropout, self.training)
+        return rearrange(self.network.last(features), "b c 1 1 1 -> b c")
+
+    def classification_objective(self, batch: Batch) -> Objective:
+        """Cross-entropy of the labels."""
+        if batch.label is None:
+            raise ConfigError("vgan-classifier needs labelled clips")
+        logits = self.classify(batch.video).float()
+        right = (logits.argmax(dim=1) == batch.label).float().mean()
+        return Objective({"cross_entropy": F.cross_entropy(logits, batch.label)}, {"accuracy": right})
+
+    def sampling_pass(self, batch: Batch) -> None:
+        """Classify the batch."""
+        self.classify(batch.video)
