@@ -1,0 +1,212 @@
+"""Batches out of a prepared dataset: an order that depends on (seed, epoch) alone, read ahead by one thread.
+
+The stream of clips is epoch after epoch, each in its own random order, cut into global batches without a gap: the last batch
+of an epoch is completed from the next one, so that every batch is full and every clip is seen equally often. A process takes
+its contiguous slice of each global batch.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from kinema.core.errors import DataError
+from kinema.core.seeds import numpy_generator
+from kinema.core.types import Batch
+from kinema.data.dataset import Dataset
+
+BATCHES_AHEAD = 2
+
+Draw = tuple[int, int]  # (epoch, clip)
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A batch as it is stored.
+
+    Attributes:
+        frames: pixels, RGB.
+        keys: names of the clips.
+        label: class index per clip; None unless every clip of the dataset has one.
+        caption: one sentence per clip; None unless every clip of the batch has one.
+    """
+
+    frames: UInt8[Tensor, "B T H W 3"]
+    keys: tuple[str, ...]
+    label: Int64[Tensor, "B"] | None = None
+    caption: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def to_batch(self, device: torch.device | str = "cpu") -> Batch:
+        """Return what a system trains on, normalised to [-1, 1] on `device`.
+
+        The bytes travel as they are, a quarter of the floats; the video is a permuted view and so ``channels_last_3d``.
+        """
+        frames = self.frames.to(device, non_blocking=True)
+        video = frames.permute(0, 4, 1, 2, 3).div(127.5).sub_(1)  # B 3 T H W
+        label = None if self.label is None else self.label.to(device, non_blocking=True)
+        return Batch(video, label=label, caption=self.caption)
+
+
+class Loader:
+    """Iterates endlessly over the batches of a dataset.
+
+    Args:
+        dataset: the clips.
+        batch_size: clips of a global batch, over all processes.
+        seed: of the order and the augmentation.
+        rank: which process this is.
+        processes: how many there are.
+        shuffle: False keeps the dataset's order in every epoch.
+        flip: mirror half of the clips.
+        frames: length of a window drawn at random within each clip; None takes whole clips.
+        pin_memory: keep batches in page-locked memory, from which a GPU copies without waiting.
+
+    Raises:
+        DataError: for a batch that is larger than the dataset or that the processes cannot share equally, a window longer
+            than the clips, or a negative seed.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        shuffle: bool = True,
+        flip: bool = False,
+        frames: int | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        stored = dataset.info.frames
+        if not 1 <= batch_size <= len(dataset):
+            raise DataError(f"a batch of {batch_size} clips cannot be drawn from {len(dataset)}; give 1 to {len(dataset)}")
+        if not 0 <= rank < processes or batch_size % processes:
+            raise DataError(f"process {rank} of {processes} has no equal share of a batch of {batch_size} clips")
+        if frames is not None and not 1 <= frames <= stored:
+            raise DataError(f"windows of {frames} frames cannot be cut from clips of {stored}; give 1 to {stored}")
+        if seed < 0:
+            raise DataError(f"the seed is {seed}; it must be 0 or more")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.processes = processes
+        self.shuffle = shuffle
+        self.flip = flip
+        self.frames = stored if frames is None else frames
+        self.pin_memory = pin_memory
+        self._place = (0, 0)  # epoch, and clips of it that were delivered
+
+    def __iter__(self) -> Iterator[Clips]:
+        """Go on from the last batch that was delivered; closing the iterator ends its thread."""
+        for clips, place in _ahead(lambda step: (self._read(step[0]), step[1]), self._steps(*self._place)):
+            self._place = place
+            yield clips
+
+    def epoch(self) -> Iterator[Clips]:
+        """Yield every clip of the dataset once, in its order and unaugmented, in every process; the last batch may be short.
+
+        Of clips that are longer than the windows the beginning is taken.
+        """
+        size = self.batch_size // self.processes
+        indices = range(len(self.dataset))
+        yield from _ahead(self._read, ([(None, i) for i in indices[first : first + size]] for first in indices[::size]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the last delivered batch ended; what was only read ahead does not count."""
+        epoch, position = self._place
+        return {"epoch": epoch, "position": position, **self._identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the iterators that are made from now on begin where `state` was taken.
+
+        Raises:
+            DataError: when the state belongs to other clips or another order.
+        """
+        for name, here in self._identity().items():
+            if state[name] != here:
+                raise DataError(f"the run was saved with the {name} {state[name]!r} and cannot go on with {here!r}")
+        self._place = (state["epoch"], state["position"])
+
+    def _identity(self) -> dict[str, Any]:
+        dataset = {"dataset": self.dataset.fingerprint, "split": self.dataset.split, "clips": len(self.dataset)}
+        return {**dataset, "seed": self.seed, "shuffle": self.shuffle}
+
+    def _order(self, epoch: int) -> np.ndarray:
+        clips = np.arange(len(self.dataset))
+        return numpy_generator(self.seed, epoch).permutation(clips) if self.shuffle else clips
+
+    def _steps(self, epoch: int, position: int) -> Iterator[tuple[list[Draw], tuple[int, int]]]:
+        """Yield this process's slice of every global batch from a place in the stream on, and the place after it."""
+        size = self.batch_size // self.processes
+        order = self._order(epoch)
+        while True:
+            draws: list[Draw] = []
+            while len(draws) < self.batch_size:
+                taken = order[position : position + self.batch_size - len(draws)]
+                draws += [(epoch, index) for index in taken.tolist()]
+                position += len(taken)
+                if position == len(order):
+                    epoch, position = epoch + 1, 0
+                    order = self._order(epoch)
+            yield draws[self.rank * size : (self.rank + 1) * size], (epoch, position)
+
+    def _read(self, draws: list[Draw] | list[tuple[None, int]]) -> Clips:
+        """Copy clips into a new batch; a draw without an epoch is not augmented."""
+        shape = self.dataset.shape
+        frames = torch.empty(
+            (len(draws), self.frames, shape.height, shape.width, 3), dtype=torch.uint8, pin_memory=self.pin_memory
+        )
+        for row, (epoch, index) in zip(frames, draws, strict=True):
+            first, mirrored = (0, False) if epoch is None else self._augmentation(epoch, index)
+            row.numpy()[...] = self.dataset.video(index)[first : first + self.frames]  # numpy copies without the GIL
+            if mirrored:
+                row.copy_(row.flip(2))  # in the cache by now, and vectorised: 8 times as fast as numpy's reversed copy
+        indices = [index for _, index in draws]
+        records = [self.dataset.record(index) for index in indices]
+        captions = tuple(record.caption for record in records if record.caption is not None)
+        labels = self.dataset.labels
+        return Clips(
+            frames,
+            keys=tuple(record.key for record in records),
+            label=None if labels is None else torch.from_numpy(labels[indices]),
+            caption=captions if len(captions) == len(records) else None,
+        )
+
+    def _augmentation(self, epoch: int, index: int) -> tuple[int, bool]:
+        """Draw the first frame and whether to mirror, once per clip and epoch."""
+        stored = self.dataset.info.frames
+        if not self.flip and self.frames == stored:
+            return 0, False
+        generator = numpy_generator(self.seed, epoch, 1 + index)  # numpy takes (seed, epoch, 0) for (seed, epoch)
+        return int(generator.integers(stored - self.frames + 1)), self.flip and bool(generator.random() < 0.5)
+
+
+def _ahead(work: Callable[[_Task], _Result], tasks: Iterator[_Task]) -> Iterator[_Result]:
+    """Yield ``work(task)`` in order, done by a thread that is at most `BATCHES_AHEAD` results ahead.
+
+    An error of the thread reaches the consumer as it is; the thread ends with the iterator.
+    """
+    pool = ThreadPoolExecutor(1, thread_name_prefix="kinema-loader")
+    try:
+        pending = deque(pool.submit(work, task) for task in islice(tasks, BATCHES_AHEAD))
+        while pending:
+            result = pending.popleft().result()
+            pending.extend(pool.submit(work, task) for task in islice(tasks, 1))
+            yield result
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
