@@ -1,1 +1,1 @@
-"""Footage into datasets, datasets into batches."""
+"""Footage in and out: decoding, shots, stabilising, preparing, datasets, procedural people."""
