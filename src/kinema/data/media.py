@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import av
 import av.error
@@ -188,11 +189,11 @@ def probe(path: str | Path) -> MediaInfo:
         )
 
 
-def read_frames(path: str | Path, *, resize: Resize | None = None, threads: int = 1) -> Iterator[Frame]:
+def read_frames(path: str | Path | MediaInfo, *, resize: Resize | None = None, threads: int = 1) -> Iterator[Frame]:
     """Decode a video, animation or image frame by frame, in presentation order.
 
     Args:
-        path: the file.
+        path: the file, or what `probe` said about it, which saves looking twice.
         resize: wanted size from the displayed size, for example `cover(64, 64)`; done while converting to RGB, which costs
             far less than converting first. Default: as displayed.
         threads: decoder threads; leave 1 where every core already has its process.
@@ -201,7 +202,7 @@ def read_frames(path: str | Path, *, resize: Resize | None = None, threads: int 
         MediaError: at once when nothing can be read, as in `probe`.
         TruncatedError: after the frames before the damage, when the file breaks in the middle.
     """
-    info = probe(path)
+    info = path if isinstance(path, MediaInfo) else probe(path)
     interval = float(1 / info.fps) if info.fps else None
     if _is_for_pillow(info.path):
         return _read_animation(info.path, resize, interval)
@@ -423,15 +424,22 @@ def _decoded(container: InputContainer, stream: VideoStream, decoder: av.VideoCo
     Raises:
         _DamageError, av.error.FFmpegError: at the first damaged packet; whatever came before is out by then.
     """
-    for packet in container.demux(stream):
+    for packet in _packets(container, stream):
         if packet.is_corrupt:
             raise _DamageError("the data breaks off in the middle of a frame")
         yield from decoder.decode(packet if packet.size else None)
 
 
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
+    try:
+        yield from container.demux(stream)
+    except IndexError:  # PyAV 18 fails at the end of a file in which damage made new streams appear
+        raise _DamageError("it holds streams that it does not declare") from None
+
+
 def _first_picture(container: InputContainer, stream: VideoStream, path: Path) -> tuple[av.VideoFrame, list[float]]:
     """Decode the first picture, and collect the presentation times (seconds) of the first packets."""
-    packets = islice(container.demux(stream), PROBED_PACKETS)
+    packets = islice(_packets(container, stream), PROBED_PACKETS)
     decoder, picture, times = _decoder(stream, 1), None, []
     try:
         for packet in packets:
@@ -439,7 +447,7 @@ def _first_picture(container: InputContainer, stream: VideoStream, path: Path) -
                 picture = next(iter(decoder.decode(packet if packet.size else None)), None)
             if packet.pts is not None and packet.time_base:
                 times.append(float(packet.pts * packet.time_base))
-    except av.error.FFmpegError as error:
+    except (av.error.FFmpegError, _DamageError) as error:
         if picture is None:
             raise MediaError(f"{path} cannot be decoded ({_reason(error)})") from None
     if picture is None:
@@ -452,16 +460,16 @@ def _read_video(path: Path, resize: Resize | None, interval: float | None, threa
         stream = _video_stream(container, path)
         time_base = float(stream.time_base or 1)
         step = interval or 0.04
-        layout, scaler = None, VideoReformatter()
+        painter = None
         start, time, read = 0.0, -step, 0
         try:
             for picture in _decoded(container, stream, _decoder(stream, threads)):
-                if layout is None:
-                    layout = _layout(picture, stream, path).resized(resize)
+                if painter is None:
+                    painter = _Painter(_layout(picture, stream, path).resized(resize))
                     start = (picture.pts or 0) * time_base
                 stamp = time + step if picture.pts is None else picture.pts * time_base - start
                 time = stamp if stamp > time else time + step  # stamps of broken muxers stand still or run back
-                yield Frame(time, layout.turn(_to_rgb(picture, layout, scaler)), interval)
+                yield Frame(time, painter.paint(picture), interval)
                 read += 1
             _refuse_shortfall(stream, start + time, step)
         except (av.error.FFmpegError, _DamageError) as error:
@@ -472,22 +480,36 @@ def _refuse_shortfall(stream: VideoStream, end: float, step: float) -> None:
     """Raise `_DamageError` when a Matroska file ends before its declared duration; FFmpeg does not report its cut-off end."""
     hours, minutes, seconds = (stream.metadata.get("DURATION") or "0:0:0").split(":")
     declared = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    if declared - end > max(0.5, 3 * step):
+    if declared - end > 3 * step:
         raise _DamageError(f"it ends at {end:.2f} s and declares {declared:.2f} s")
 
 
-def _to_rgb(picture: av.VideoFrame, layout: _Layout, scaler: VideoReformatter) -> UInt8[np.ndarray, "h w 3"]:
-    has_alpha = any(component.is_alpha for component in picture.format.components)
-    scaled = scaler.reformat(
-        picture,
-        layout.width,
-        layout.height,
-        "rgba" if has_alpha else "rgb24",
-        interpolation=Interpolation.AREA if layout.width < picture.width else Interpolation.BICUBIC,
-        threads=1,
-    )
-    pixels = scaled.to_ndarray()
-    return _composite(pixels) if has_alpha else pixels
+class _Painter:
+    """Turns decoded pictures into displayed RGB of one size."""
+
+    def __init__(self, layout: _Layout) -> None:
+        self.layout = layout
+        # Each keeps its own swscale context; shared, they would be set up anew for every picture.
+        self.shrink, self.convert = VideoReformatter(), VideoReformatter()
+
+    def paint(self, picture: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+        width, height = self.layout.width, self.layout.height
+        kind = _pixel_kind(picture.format.name)
+        if kind == "yuv" and width < picture.width:
+            # swscale shrinks planes about three times as fast as it shrinks on the way to RGB (measured).
+            picture = self.shrink.reformat(picture, width, height, "yuv422p", interpolation=Interpolation.AREA, threads=1)
+        smooth = Interpolation.AREA if width < picture.width else Interpolation.BICUBIC
+        target = "rgba" if kind == "alpha" else "rgb24"
+        pixels = self.convert.reformat(picture, width, height, target, interpolation=smooth, threads=1).to_ndarray()
+        return self.layout.turn(_composite(pixels) if kind == "alpha" else pixels)
+
+
+@cache
+def _pixel_kind(format_name: str) -> Literal["alpha", "yuv", "rgb"]:
+    pixels = av.VideoFormat(format_name)
+    if any(component.is_alpha for component in pixels.components):
+        return "alpha"
+    return "rgb" if pixels.is_rgb or len(pixels.components) < 3 else "yuv"
 
 
 def _layout(picture: av.VideoFrame, stream: VideoStream, path: Path) -> _Layout:
@@ -512,13 +534,14 @@ def _nominal_rate(stream: VideoStream, times: Sequence[float]) -> Fraction | Non
         return average
     median = 1 / statistics.median(intervals)
     if average and abs(median / float(average) - 1) < 0.1:
-        return average
+        return _usual_rate(float(average), tolerance=0.0003)
     return _usual_rate(median)
 
 
-def _usual_rate(rate: float) -> Fraction:
-    nearest = min(STANDARD_RATES, key=lambda usual: abs(math.log(usual / rate)))
-    return nearest if abs(nearest / rate - 1) < 0.02 else Fraction(rate).limit_denominator(1001)
+def _usual_rate(rate: float, tolerance: float = 0.02) -> Fraction:
+    """Return the nearest standard rate within the relative tolerance, else the rate itself."""
+    nearest = min(STANDARD_RATES, key=lambda usual: abs(usual / rate - 1))
+    return nearest if abs(nearest / rate - 1) < tolerance else Fraction(rate).limit_denominator(1001)
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> float | None:
