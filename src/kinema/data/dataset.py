@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal, TypeVar, get_args
+from typing import Any, BinaryIO, ClassVar, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
@@ -47,7 +47,6 @@ ARRAYS: tuple[ArrayName, ...] = get_args(ArrayName)
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")  # WebDataset splits names at the first dot; a tar header holds 100 bytes
 _STRICT = ConfigDict(extra="forbid", strict=True)
-_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -139,6 +138,10 @@ class DatasetInfo:
     """Of this file and the shards."""
 
 
+_RECORD = TypeAdapter(ClipRecord)
+_INFO = TypeAdapter(DatasetInfo)
+
+
 def shard_name(number: int) -> str:
     """Return the name of a shard relative to its dataset, such as ``shards/000007.tar``."""
     return f"shards/{number:06d}.tar"
@@ -164,7 +167,7 @@ def write_shard(path: Path | str, clips: Iterable[Clip]) -> list[ClipRecord]:
                 raise DataError(f"clip key {key!r} must be 1 to 80 letters, digits, '_' or '-'")
             if key in records:
                 raise DataError(f"two clips of {path} have the key {key!r}; keys must be unique")
-            _add(tar, f"{key}.json", TypeAdapter(ClipRecord).dump_json(clip.record))
+            _add(tar, f"{key}.json", _RECORD.dump_json(clip.record))
             for name in reversed(ARRAYS):  # video last: small members lie together, which makes the index quick to read
                 if (array := getattr(clip, name)) is not None:
                     _check_array(key, name, array, clip.video.shape)
@@ -189,7 +192,7 @@ def write_info(folder: Path | str, info: DatasetInfo) -> DatasetInfo:
         sums = pool.map(_checksum, (folder / name for name in info.shards))
         info = replace(info, checksums=dict(zip(info.shards, sums, strict=True)))
     with _written_beside(folder / INFO_NAME) as file:
-        file.write(TypeAdapter(DatasetInfo).dump_json(info, indent=2) + b"\n")
+        file.write(_INFO.dump_json(info, indent=2) + b"\n")
     return info
 
 
@@ -215,7 +218,7 @@ def read_info(folder: Path | str) -> DatasetInfo:
         raise DataError(f"{path} is damaged: it is no JSON object with a format_version; prepare the dataset again") from None
     if version != FORMAT_VERSION:
         raise DataError(f"{path} has format version {version}; this kinema reads version {FORMAT_VERSION}: update kinema")
-    return _parse(DatasetInfo, text, str(path))
+    return _parse(_INFO, text, str(path))
 
 
 class Dataset:
@@ -260,7 +263,7 @@ class Dataset:
 
     def record(self, index: int) -> ClipRecord:
         """Return what is known about a clip."""
-        return _parse(ClipRecord, self._payload(index, "json").tobytes(), f"{self._shard_of(index)}, clip {index},")
+        return _parse(_RECORD, self._payload(index, "json").tobytes(), f"{self._shard_of(index)}, clip {index},")
 
     def video(self, index: int) -> UInt8[np.ndarray, "T H W 3"]:
         """Return the pixels of a clip as a read-only view of the mapped shard."""
@@ -307,7 +310,7 @@ class Dataset:
                     raise DataError(f"{place} {'is there twice' if key in keys else 'has no json'}; {_REPAIR}")
                 keys.add(key)
                 offset, size = members["json"]
-                record = _parse(ClipRecord, self._map(shard)[offset : offset + size], place)
+                record = _parse(_RECORD, self._map(shard)[offset : offset + size], place)
                 splits[record.split] += 1
                 if self.split not in (None, record.split):
                     continue
@@ -421,18 +424,13 @@ def _members(shard: Path) -> dict[str, dict[str, tuple[int, int]]]:
     return clips
 
 
-def _parse(kind: type[_Read], text: bytes, place: str) -> _Read:
+def _parse(adapter: TypeAdapter, text: bytes, place: str) -> Any:
     try:
-        return _adapter(kind).validate_json(text)
+        return adapter.validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "JSON"
         raise DataError(f"{place} is damaged: {where}: {first['msg']}; {_REPAIR}") from None
-
-
-@lru_cache
-def _adapter(kind: type[_Read]) -> TypeAdapter[_Read]:
-    return TypeAdapter(kind)
 
 
 @lru_cache(maxsize=64)

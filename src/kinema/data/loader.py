@@ -5,6 +5,8 @@ of an epoch is completed from the next one, so that every batch is full and ever
 its contiguous slice of each global batch.
 """
 
+import math
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +112,7 @@ class Loader:
         self.frames = stored if frames is None else frames
         self.pin_memory = pin_memory
         self._place = (0, 0)  # epoch, and clips of it that were delivered
+        self._free: deque[np.ndarray] = deque(maxlen=BATCHES_AHEAD + 2)  # memory of batches that nobody holds any more
 
     def __iter__(self) -> Iterator[Clips]:
         """Go on from the last batch that was delivered; closing the iterator ends its thread."""
@@ -167,10 +170,7 @@ class Loader:
 
     def _read(self, draws: list[Draw] | list[tuple[None, int]]) -> Clips:
         """Copy clips into a new batch; a draw without an epoch is not augmented."""
-        shape = self.dataset.shape
-        frames = torch.empty(
-            (len(draws), self.frames, shape.height, shape.width, 3), dtype=torch.uint8, pin_memory=self.pin_memory
-        )
+        frames = self._empty(len(draws))
         for row, (epoch, index) in zip(frames, draws, strict=True):
             first, mirrored = (0, False) if epoch is None else self._augmentation(epoch, index)
             row.numpy()[...] = self.dataset.video(index)[first : first + self.frames]  # numpy copies without the GIL
@@ -186,6 +186,22 @@ class Loader:
             label=None if labels is None else torch.from_numpy(labels[indices]),
             caption=captions if len(captions) == len(records) else None,
         )
+
+    def _empty(self, clips: int) -> UInt8[Tensor, "B T H W 3"]:
+        """Return memory for a batch, taken over from one that nobody holds any more: fresh pages cost more than the copy."""
+        shape = (clips, self.frames, self.dataset.info.height, self.dataset.info.width, 3)
+        if self.pin_memory:  # recycled by torch, which knows when the GPU has read it
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        size = math.prod(shape)
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = np.empty(size, np.uint8)
+        if len(memory) < size:  # what was free held the short end of an epoch
+            memory = np.empty(size, np.uint8)
+        lease = memory[:size].reshape(shape)  # lives as long as any tensor that shares its storage
+        weakref.finalize(lease, self._free.append, memory).atexit = False
+        return torch.from_numpy(lease)
 
     def _augmentation(self, epoch: int, index: int) -> tuple[int, bool]:
         """Draw the first frame and whether to mirror, once per clip and epoch."""
