@@ -1,0 +1,304 @@
+"""Procedural people: little films in which everything is known, made without a download.
+
+A film is a `Motion` performed by an `Identity` on a `Stage`: the same motion with another identity is the exact truth of a
+motion transfer. Clip i depends on (seed, i) alone.
+
+The mask is the opacity of the foreground: 255 on the body, fractions on its edges, and the opacity of its shadow (at most
+about a third) on the floor. So ``video = colour * mask + background * (1 - mask)`` everywhere, the video *is* the background
+wherever the mask is 0, and ``mask > 127`` is the silhouette without the shadow.
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+from kinema.core.config import Config
+from kinema.core.errors import ConfigError, accepted
+from kinema.data.dataset import Clip, ClipRecord
+from kinema.data.figures import Colour, Identity, View, draw_figure
+from kinema.data.motions import ACTIONS, Motion, sample_motion
+from kinema.data.stages import SCENES, Stage, backdrop
+from kinema.pose.kinematics import Body, Performance, perform
+from kinema.pose.noise import DetectorNoise, detect
+from kinema.pose.skeleton import COCO_18
+
+Variety = Literal["low", "medium", "high"]
+
+
+@dataclass(frozen=True)
+class PerformersSettings(Config):
+    """What `kinema prepare performers` makes."""
+
+    clips: int = 2000
+    """Number of clips."""
+    frames: int = 32
+    """Frames per clip."""
+    size: int = 64
+    """Height and width in pixels; people look best at 64 or more."""
+    fps: float = 16.0
+    """Frames per second: how fast everybody moves from frame to frame."""
+    variety: Variety = "low"
+    """low: one stage, four people, near the middle. medium: four stages, twelve people. high: everything drawn anew."""
+    actions: tuple[str, ...] = tuple(ACTIONS)
+    """What people do; the label of a clip."""
+    seed: int = 0
+    """Another seed gives other people, stages and motions."""
+    jitter: float = 0.0
+    """Shaking of the camera: standard deviation in pixels; 0 is a camera that stands still."""
+    pose_noise: float = 0.0
+    """Faults of a pose detector in the stored poses: 0 exact, 1 usual (jitter, drop-outs, left and right swapped)."""
+
+    def check(self) -> None:
+        """Refuse values out of range."""
+        for field, least in (("clips", 1), ("frames", 1), ("size", 16), ("seed", 0)):
+            self.require(getattr(self, field) >= least, field, f"at least {least}")
+        self.require(0 < self.fps <= 240, "fps", "above 0 and at most 240")
+        self.require(0 <= self.jitter <= self.size / 8, "jitter", f"from 0 to {self.size / 8:g} (an eighth of the size)")
+        self.require(0 <= self.pose_noise <= 10, "pose_noise", "from 0 to 10")
+        unknown = [action for action in self.actions if action not in ACTIONS]
+        self.require(not unknown, "actions", accepted(unknown[0], ACTIONS) if unknown else "")
+        self.require(len(self.actions) > 0, "actions", f"at least one of {', '.join(ACTIONS)}")
+        self.require(len(set(self.actions)) == len(self.actions), "actions", "different from each other")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where somebody performs.
+
+    Attributes:
+        x: metres to the right of the middle of the picture.
+        depth: metres from the camera.
+    """
+
+    x: float = 0.0
+    depth: float = 6.0
+
+
+@dataclass(frozen=True)
+class Film:
+    """A rendered performance.
+
+    Attributes:
+        video: pixels.
+        pose: joints of COCO-18 in pixels; confidence 0 outside the picture, else 1.
+        mask: opacity of the foreground.
+        background: the empty stage (with the camera at rest).
+    """
+
+    video: UInt8[np.ndarray, "T H W 3"]
+    pose: Float32[np.ndarray, "T 18 3"]
+    mask: UInt8[np.ndarray, "T H W"]
+    background: UInt8[np.ndarray, "H W 3"]
+
+
+def render(
+    motion: Motion,
+    identity: Identity,
+    stage: Stage,
+    placement: Placement = Placement(),
+    *,
+    size: int = 64,
+    shake: Float[np.ndarray, "T 2"] | None = None,
+) -> Film:
+    """Film somebody; an exact function of its arguments.
+
+    Args:
+        motion: what they do.
+        identity: who they are.
+        stage: scene and camera.
+        placement: where they do it.
+        size: edge of the picture in pixels.
+        shake: movement of the whole picture per frame in pixels (right, down), for a camera that is held by hand.
+    """
+    performance = _moved(perform(motion.angles, motion.lift, identity.body), placement)
+    shake = np.zeros((len(motion.lift), 2)) if shake is None else shake
+    view = View(stage, size, shake)
+    tiles = draw_figure(performance, identity, view)
+    video = _behind(view)
+    mask = np.zeros(video.shape[:3], np.uint8)
+    height, width = tiles.layers.shape[1:3]
+    rows = tiles.corners[:, 1, None] + np.arange(height)
+    columns = tiles.corners[:, 0, None] + np.arange(width)
+    where = np.arange(len(video))[:, None, None], rows[:, :, None], columns[:, None, :]
+    colour, opacity = tiles.layers[..., :3], tiles.layers[..., 3]
+    behind = video[where] * (255 - opacity[..., None]).astype(np.uint16)
+    video[where] = np.minimum((behind + 127) // 255 + colour, 255)
+    mask[where] = opacity
+    pose = view.project(performance.joints)
+    inside = ((pose > -0.5) & (pose < size - 0.5)).all(axis=-1, keepdims=True)
+    return Film(video, np.concatenate([pose, inside], axis=-1).astype(np.float32), mask, backdrop(stage, size))
+
+
+def _moved(performance: Performance, placement: Placement) -> Performance:
+    where = np.array([placement.x, 0, placement.depth])
+    fields = ("joints", "hands", "toes", "head")
+    return replace(performance, **{name: getattr(performance, name) + where for name in fields})
+
+
+def _behind(view: View) -> UInt8[np.ndarray, "T H W 3"]:
+    """Return the empty stage per frame, moved with the camera."""
+    if not view.shake.any():
+        return np.repeat(backdrop(view.stage, view.size)[None], len(view.shake), axis=0)
+    margin = view.size // 4
+    if np.abs(view.shake).max() > margin - 1:
+        raise ConfigError(f"the camera shakes by {np.abs(view.shake).max():.1f} pixels; it must stay within {margin - 1}")
+    wide = backdrop(view.stage, view.size, margin)
+    moves = [np.array([[1, 0, dx - margin], [0, 1, dy - margin]]) for dx, dy in view.shake]
+    return np.stack([cv2.warpAffine(wide, move, (view.size, view.size)) for move in moves])
+
+
+# Casting: who plays where.
+
+_SHIRTS: dict[str, Colour] = {
+    "red": (206, 50, 46),
+    "blue": (46, 92, 196),
+    "yellow": (236, 192, 48),
+    "green": (52, 150, 76),
+    "white": (236, 234, 228),
+    "purple": (132, 66, 168),
+    "orange": (238, 128, 36),
+    "black": (48, 46, 52),
+    "pink": (232, 122, 160),
+    "turquoise": (40, 170, 170),
+    "grey": (136, 138, 144),
+    "brown": (130, 86, 56),
+}
+_TROUSERS = ((44, 58, 102), (40, 40, 46), (84, 70, 58), (112, 116, 126), (62, 88, 132), (176, 152, 112), (58, 80, 60))
+_SKINS = ((246, 208, 178), (228, 178, 140), (198, 142, 104), (150, 102, 72), (104, 70, 52))
+_HAIRS = ((40, 30, 26), (78, 50, 32), (128, 84, 44), (206, 166, 92), (152, 70, 36), (150, 148, 146))
+_SHOES = ((40, 38, 42), (226, 224, 220), (120, 72, 44), (170, 44, 44))
+_STYLES = ("short", "long", "bun", "cap", "bald")
+_NAMES = ("ada", "ben", "cleo", "dan", "eva", "finn", "gil", "hana", "ivo", "june", "kofi", "lina")
+_FREEDOM: dict[Variety, float] = {"low": 0.3, "medium": 0.65, "high": 1.0}
+_CAST: dict[Variety, tuple[int, int]] = {"low": (4, 1), "medium": (len(_NAMES), 4)}  # people, stages
+
+
+def sample_identity(name: str, rng: np.random.Generator, shirt: str | None = None) -> Identity:
+    """Draw somebody's body and looks.
+
+    Args:
+        name: what to call them.
+        rng: source of randomness.
+        shirt: colour of the shirt in words; drawn when absent.
+    """
+    shirt = shirt or str(rng.choice(list(_SHIRTS)))
+    vary = lambda share: float(rng.uniform(1 - share, 1 + share))  # noqa: E731
+    legs, arms = vary(0.05), vary(0.06)
+    usual = Body()
+    body = Body(
+        height=1.7 * vary(0.07),
+        build=float(rng.uniform(0.9, 1.28)),
+        shoulders=usual.shoulders * vary(0.12),
+        hips=usual.hips * vary(0.1),
+        trunk=usual.trunk * vary(0.04),
+        thigh=usual.thigh * legs,
+        shin=usual.shin * legs,
+        upper_arm=usual.upper_arm * arms,
+        forearm=usual.forearm * arms,
+        head=usual.head * vary(0.07),
+    )
+    return Identity(
+        name,
+        body,
+        skin=_tint(rng, _SKINS),
+        hair=_tint(rng, _HAIRS),
+        hair_style=str(rng.choice(_STYLES, p=(0.42, 0.26, 0.12, 0.12, 0.08))),
+        shirt=_tint(rng, (_SHIRTS[shirt],)),
+        shirt_name=shirt,
+        long_sleeves=bool(rng.random() < 0.4),
+        stripe=_tint(rng, tuple(_SHIRTS.values())) if rng.random() < 0.3 else None,
+        trousers=_tint(rng, _TROUSERS),
+        shorts=bool(rng.random() < 0.25),
+        shoes=_tint(rng, _SHOES),
+    )
+
+
+def _tint(rng: np.random.Generator, colours: tuple[Colour, ...]) -> Colour:
+    base = np.array(colours[int(rng.integers(len(colours)))]) + rng.uniform(-8, 8, 3)
+    red, green, blue = (int(channel) for channel in np.clip(base, 0, 255))
+    return red, green, blue
+
+
+def sample_stage(rng: np.random.Generator, freedom: float = 1.0) -> Stage:
+    """Draw a scene and the camera before it."""
+    scene = str(rng.choice(list(SCENES)))
+    horizon, focal = 0.42 + freedom * rng.uniform(-0.05, 0.05), 2.2 + freedom * rng.uniform(-0.15, 0.15)
+    # The camera's height puts the feet of somebody at 6 m near the lower edge, whatever the horizon.
+    return Stage(scene, int(rng.integers(2**31)), float(horizon), float((0.926 - horizon) * 6 / focal), float(focal))
+
+
+def place(motion: Motion, identity: Identity, stage: Stage, rng: np.random.Generator, freedom: float = 1.0) -> Placement:
+    """Draw where somebody performs, so that the whole performance is in the picture where that is possible."""
+    depth = 6.05 + freedom * float(rng.uniform(0, 1.1))
+    performance = perform(motion.angles, motion.lift, identity.body)
+    across = performance.joints[..., 0]
+    room = 0.47 * depth / stage.focal
+    low, high = float(across.min()), float(across.max())
+    free = max(room - (high - low) / 2, 0.0)
+    return Placement(freedom * free * float(rng.uniform(-1, 1)) - (low + high) / 2, depth)
+
+
+@lru_cache(maxsize=8)
+def cast(seed: int, variety: Variety) -> tuple[tuple[Identity, ...], tuple[Stage, ...]]:
+    """Return the people and stages that all clips of a seed share; none for high variety, which draws them per clip."""
+    if variety not in _CAST:
+        return (), ()
+    people, stages = _CAST[variety]
+    rng = np.random.default_rng([seed, 0])
+    shirts = list(_SHIRTS)
+    actors = [sample_identity(name, rng, shirts[k]) for k, name in enumerate(_NAMES[:people])]
+    return tuple(actors), tuple(sample_stage(rng, _FREEDOM[variety]) for _ in range(stages))
+
+
+def caption(motion: Motion, identity: Identity) -> str:
+    """Say in a sentence what a film shows."""
+    article = "an" if identity.shirt_name[0] in "aeiou" else "a"
+    pace = " slowly" if motion.speed < 0.85 else " quickly" if motion.speed > 1.2 else ""
+    return f"a person in {article} {identity.shirt_name} shirt {ACTIONS[motion.action].verb}{pace}"
+
+
+def render_clip(index: int, settings: PerformersSettings) -> Clip:
+    """Make clip `index`: a function of the index and the settings alone.
+
+    Args:
+        index: number of the clip, from 0.
+        settings: what to make.
+    """
+    rng = np.random.default_rng([settings.seed, 1, index])
+    freedom = _FREEDOM[settings.variety]
+    action = settings.actions[int(rng.integers(len(settings.actions)))]
+    people, stages = cast(settings.seed, settings.variety)
+    identity = people[int(rng.integers(len(people)))] if people else sample_identity(f"person-{index:06d}", rng)
+    stage = stages[int(rng.integers(len(stages)))] if stages else sample_stage(rng)
+    motion = sample_motion(action, settings.frames, settings.fps, rng, freedom)
+    placement = place(motion, identity, stage, rng, freedom)
+    film = render(motion, identity, stage, placement, size=settings.size, shake=_shake(settings, rng))
+    pose = film.pose
+    if settings.pose_noise > 0:
+        pose = detect(pose, COCO_18, DetectorNoise().scaled(settings.pose_noise), rng)
+    record = ClipRecord(
+        key=f"{index:06d}",
+        source="performers",
+        first_frame=0,
+        fps=settings.fps,
+        label=action,
+        caption=caption(motion, identity),
+        group=identity.name,
+        extra={"speed": round(motion.speed, 3), "scene": stage.scene},
+    )
+    return Clip(record, film.video, pose, film.mask, film.background)
+
+
+def _shake(settings: PerformersSettings, rng: np.random.Generator) -> Float[np.ndarray, "T 2"] | None:
+    """Draw a smooth random movement of the camera."""
+    if settings.jitter == 0:
+        return None
+    steps = rng.normal(size=(settings.frames, 2))
+    for t in range(1, settings.frames):
+        steps[t] = 0.8 * steps[t - 1] + 0.6 * steps[t]
+    limit = settings.size // 4 - 1
+    return np.clip(settings.jitter * steps, -limit, limit)

@@ -1,0 +1,1 @@
+"""Human pose as data: named joints and what detectors do to them."""
