@@ -1,0 +1,185 @@
+"""Verbs that say what there is: list (systems) and info (what is inside a run, a dataset or a piece of footage)."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from kinema.cli.arguments import parse
+from kinema.core.errors import DataError
+
+
+@dataclass(frozen=True)
+class List:
+    """Show systems, what they can do and their presets."""
+
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say what is inside a run, a checkpoint, a dataset or a piece of footage."""
+
+    path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN|DATA|FILE", help_behavior_hint="")]
+    """Run directory, checkpoint file, zoo:NAME, dataset, video or image."""
+    verify: bool = False
+    """Read every byte of a dataset and compare it with its checksums."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print JSON."""
+
+
+def list_systems(arguments: list[str]) -> int:
+    """Run ``kinema list``."""
+    options = parse(List, arguments, "list")
+    systems = describe_systems()
+    if options.as_json:
+        print(json.dumps(systems, indent=2))
+        return 0
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("system", no_wrap=True)
+    for column in ("paper", "can", "needs", "presets"):
+        table.add_column(column)
+    for name, system in systems["systems"].items():
+        can = ", ".join(ability for ability in system["abilities"] if ability != "score")  # scoring serves training alone
+        paper = f"{system['paper']['title']} ({system['paper']['venue']} {system['paper']['year']})"
+        table.add_row(name, paper, can or "-", ", ".join(system["needs"]), ", ".join(system["presets"]))
+    console = Console()
+    console.print(table)
+    console.print(f"trained, ready to sample: {', '.join('zoo:' + name for name in systems['zoo']) or 'none'}", highlight=False)
+    console.print("kinema train SYSTEM --help explains the presets and settings of a system", highlight=False)
+    return 0
+
+
+def info(arguments: list[str]) -> int:
+    """Run ``kinema info``."""
+    options = parse(Info, arguments, "info")
+    facts = describe(options.path, verify=options.verify)
+    if options.as_json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {_words(value)}")
+    return 0
+
+
+def describe_systems() -> dict[str, Any]:
+    """Describe every system, and name the trained ones that come with kinema, as JSON values."""
+    from kinema.core.tasks import abilities
+    from kinema.systems import SYSTEMS
+    from kinema.training.checkpoint import zoo
+
+    systems = {
+        name: {
+            "paper": asdict(system.paper),
+            "abilities": abilities(system),
+            "needs": sorted(system.needs),
+            "presets": {preset: settings.about for preset, settings in system.presets.items()},
+        }
+        for name, system in SYSTEMS.items()
+    }
+    return {"systems": systems, "zoo": zoo()}
+
+
+def describe(path: str, *, verify: bool = False) -> dict[str, Any]:
+    """Describe a run, a checkpoint, a dataset or a piece of footage as JSON values.
+
+    Raises:
+        KinemaError: of the layer that reads it, when it is missing or damaged.
+    """
+    from kinema.data.dataset import INFO_NAME
+
+    place = Path(path)
+    if (place / INFO_NAME).exists():
+        return _describe_dataset(place, verify)
+    if verify:
+        raise DataError(f"{path} is no dataset, so there are no checksums to verify; leave out --verify")
+    if place.is_file() and place.suffix != ".safetensors":
+        return _describe_footage(place)
+    return _describe_checkpoint(path)
+
+
+def _describe_checkpoint(path: str) -> dict[str, Any]:
+    from kinema.core.tasks import abilities
+    from kinema.systems import SYSTEMS
+    from kinema.training.checkpoint import read_metadata, resolve
+
+    file = resolve(path)
+    metadata = read_metadata(file)
+    system = SYSTEMS[metadata.system]
+    return {
+        "checkpoint": str(file),
+        "bytes": file.stat().st_size,
+        "system": metadata.system,
+        "paper": f"{system.paper.title} ({system.paper.venue} {system.paper.year})",
+        "can": abilities(system),
+        "clips": str(metadata.clip),
+        "trained": f"stage {metadata.stage}, {metadata.steps} steps",
+        "settings": dict(metadata.config),
+        "dataset": dict(metadata.dataset),
+        "made by": dict(metadata.provenance),
+    }
+
+
+def _describe_dataset(place: Path, verify: bool) -> dict[str, Any]:
+    from kinema.data.dataset import ARRAYS, Dataset
+
+    dataset = Dataset(place)
+    if verify:
+        dataset.verify()
+    records = [dataset.record(index) for index in range(len(dataset))]
+    held = dataset.info
+    return {
+        "dataset": str(place),
+        "clips": len(dataset),
+        "shape": str(dataset.shape),
+        "frames per second": held.fps,
+        "splits": dict(Counter(record.split for record in records)),
+        "labels": dict(Counter(record.label for record in records if record.label is not None)),
+        "captions": sum(record.caption is not None for record in records),
+        "groups": len({record.group for record in records if record.group is not None}),
+        "arrays": [name for name in ARRAYS if dataset.array(0, name) is not None],
+        "skeleton": held.skeleton,
+        "sources": len(held.sources),
+        "refused": held.refused,
+        "settings": held.settings,
+        "bytes": sum(checksum.bytes for checksum in held.checksums.values()),
+        "fingerprint": dataset.fingerprint,
+        "verified": verify,
+    }
+
+
+def _describe_footage(place: Path) -> dict[str, Any]:
+    from kinema.data.media import probe
+
+    found = probe(place)
+    return {
+        "footage": str(place),
+        "size": f"{found.width}x{found.height}",
+        "frames per second": float(found.fps) if found.fps else None,
+        "frames": found.frames,
+        "seconds": found.duration,
+        "rotation": found.rotation,
+        "codec": found.codec,
+        "tags": dict(found.metadata),
+    }
+
+
+def _words(value: object) -> str:
+    """Write a JSON value for a person."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_words(inner)}" for name, inner in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_words, value))})"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "unknown" if value is None else str(value)

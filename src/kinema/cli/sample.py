@@ -1,0 +1,333 @@
+"""Verbs that sample from a trained system: generate, predict, reconstruct, interpolate."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
+
+import numpy as np
+import tyro
+from jaxtyping import UInt8
+
+from kinema.cli.arguments import parse
+from kinema.core.config import Config
+from kinema.core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from kinema.cli.output import Output
+    from kinema.cli.trained import Trained
+
+ItemT = TypeVar("ItemT")
+
+Run = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN", help_behavior_hint="")]
+Files = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE...", help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Config):
+    """What every sampling verb understands."""
+
+    made: ClassVar[str] = "samples"
+
+    run: Run
+    """Run directory, checkpoint file, or zoo:NAME for a system that comes with kinema."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR|FILE", help_behavior_hint="")] = None
+    """Folder for one file per clip, or one file for all of them: a moving grid, with .png a contact sheet. Default: a folder
+    in the run directory."""
+    format: Literal["mp4", "webm", "gif", "webp", "apng", "png", "npy"] = "mp4"
+    """Kind of the files in a folder."""
+    sheet: bool = False
+    """One file for all clips also in a folder."""
+    fps: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """Frames per second of the files. Default: those of the footage that the system was trained on."""
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda or cuda:N."""
+    overwrite: bool = False
+    """Replace files that exist."""
+
+    def check(self) -> None:
+        """Refuse what cannot be done."""
+        self.require(self.fps is None or 0 < self.fps <= 1000, "fps", "more than 0 and at most 1000")
+
+    def output(self, names: Sequence[str], trained: "Trained", about: str) -> "Output":
+        """Return where the clips go."""
+        from kinema.cli.output import Output
+
+        run = Path(self.run)
+        default = run / self.made if run.is_dir() else Path(f"{trained.name}-{self.made}")
+        return Output(
+            self.out or default,
+            names,
+            suffix=f".{self.format}",
+            sheet=self.sheet,
+            fps=self.fps or trained.fps,
+            about=f"{trained.metadata.system} of {trained.name}, {about}",
+            overwrite=self.overwrite,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSampling(Sampling):
+    """What verbs understand that work batch by batch."""
+
+    batch_size: int = 16
+    """Clips that are made at once; changes memory and speed, never a clip."""
+
+    def check(self) -> None:
+        """Refuse an empty batch."""
+        super().check()
+        self.require(self.batch_size >= 1, "batch_size", "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate(BatchSampling):
+    """Make clips out of seeds: seed i gives the same clip whatever else is asked for."""
+
+    made = "generated"
+
+    seeds: Annotated[str | None, tyro.conf.arg(metavar="0-15|3,7,9-12", help_behavior_hint="")] = None
+    """Which seeds, as ranges and single numbers."""
+    count: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """How many clips, from --seed on (default: 16)."""
+    seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """First seed for --count (default: 0)."""
+    streams: bool = False
+    """Show background, foreground, mask and result side by side, as Figure 3 of the VGAN paper; prints the mask's range."""
+
+    def check(self) -> None:
+        """Refuse contradictions and numbers that are no seeds."""
+        super().check()
+        if self.seeds is not None and (self.count is not None or self.seed is not None):
+            raise ConfigError("--seeds already says which clips; leave out --count and --seed")
+        self.require(self.count is None or self.count >= 1, "count", "at least 1")
+        self.require(self.seed is None or self.seed >= 0, "seed", "0 or more")
+
+    def chosen(self) -> list[int]:
+        """Return the seeds that are asked for."""
+        if self.seeds is not None:
+            return parse_seeds(self.seeds)
+        first = self.seed or 0
+        return list(range(first, first + (16 if self.count is None else self.count)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(BatchSampling):
+    """Continue still images, or the beginning of clips."""
+
+    made = "predicted"
+
+    files: Files
+    """Images or clips; a clip gives its first frames. The middle is cut to the system's shape."""
+    seed: int = 0
+    """Seed of the first future, for systems that imagine several; counted up per file."""
+
+    def check(self) -> None:
+        """Refuse a negative seed."""
+        super().check()
+        self.require(self.seed >= 0, "seed", "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct(BatchSampling):
+    """Encode clips and decode them: original and reconstruction side by side."""
+
+    made = "reconstructed"
+
+    files: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE|DATA...", help_behavior_hint="")]
+    """Clips, or prepared datasets."""
+    count: int = 16
+    """Clips taken from each dataset; its test split where there is one."""
+
+    def check(self) -> None:
+        """Refuse fewer than one clip."""
+        super().check()
+        self.require(self.count >= 1, "count", "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolate(Sampling):
+    """Walk from one seed to another in code space, one clip per step."""
+
+    made = "interpolated"
+
+    start: Annotated[int, tyro.conf.arg(name="from")]
+    """Seed of the first clip."""
+    end: Annotated[int, tyro.conf.arg(name="to")]
+    """Seed of the last clip."""
+    steps: int = 8
+    """Clips, both ends included."""
+
+    def check(self) -> None:
+        """Refuse a walk without two ends."""
+        super().check()
+        self.require(self.start >= 0, "start", "0 or more")
+        self.require(self.end >= 0, "end", "0 or more")
+        self.require(self.steps >= 2, "steps", "at least 2")
+
+
+def generate(arguments: list[str]) -> int:
+    """Run ``kinema generate``."""
+    options = parse(Generate, arguments, "generate")
+    seeds = options.chosen()
+    trained = _open(options, "streams" if options.streams else "generate")
+    output = options.output([f"seed-{seed:04d}" for seed in seeds], trained, f"seeds {seeds[0]} to {seeds[-1]}")
+    for batch in _progress(seeds, options.batch_size, "generating"):
+        for row in _streams(trained, batch) if options.streams else [[clip] for clip in trained.generate(batch)]:
+            output.add(row)
+    return _done(output, len(seeds), trained)
+
+
+def predict(arguments: list[str]) -> int:
+    """Run ``kinema predict``."""
+    options = parse(Predict, arguments, "predict")
+    _refuse_none(options.files, "predict wants images or clips")
+    trained = _open(options, "predict")
+    output = options.output([file.stem for file in options.files], trained, "predicted")
+    wanted = trained.system.past_frames
+    pasts = [_beginning(file, wanted, trained) for file in options.files]
+    for batch in _progress(list(enumerate(pasts, options.seed)), options.batch_size, "predicting"):
+        for clip in trained.predict(np.stack([past for _, past in batch]), [seed for seed, _ in batch]):
+            output.add([clip])
+    return _done(output, len(pasts), trained)
+
+
+def reconstruct(arguments: list[str]) -> int:
+    """Run ``kinema reconstruct``."""
+    options = parse(Reconstruct, arguments, "reconstruct")
+    _refuse_none(options.files, "reconstruct wants clips or a dataset")
+    trained = _open(options, "reconstruct")
+    clips: dict[str, UInt8[np.ndarray, "T H W 3"]] = {}
+    for path in options.files:
+        found = _stored(path, options.count, trained) if path.is_dir() else {path.stem: _whole(path, trained)}
+        if shared := clips.keys() & found.keys():
+            raise DataError(f"two clips are called {min(shared)!r}; give them to separate commands")
+        clips |= found
+    output = options.output(list(clips), trained, "reconstructed")
+    errors: list[float] = []
+    for batch in _progress(list(clips.items()), options.batch_size, "reconstructing"):
+        originals = np.stack([clip for _, clip in batch])
+        for (name, original), again in zip(batch, trained.reconstruct(originals), strict=True):
+            output.add([original, again])
+            errors.append(peak_signal_to_noise(original, again))
+            print(f"{name}: {errors[-1]:.2f} dB")
+    print(f"peak signal-to-noise ratio, mean over {len(errors)} clips: {np.mean(errors):.2f} dB; original left, memory right")
+    return _done(output, len(clips), trained)
+
+
+def interpolate(arguments: list[str]) -> int:
+    """Run ``kinema interpolate``."""
+    options = parse(Interpolate, arguments, "interpolate")
+    trained = _open(options, "interpolate")
+    names = [f"step-{step:02d}" for step in range(options.steps)]
+    output = options.output(names, trained, f"seed {options.start} to seed {options.end}")
+    for clip in trained.interpolate(options.start, options.end, options.steps):
+        output.add([clip])
+    return _done(output, options.steps, trained)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read ``0-15`` or ``3,7,9-12``.
+
+    Raises:
+        ConfigError: for anything else, or a seed that comes twice.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
+        if not match or (match[2] and int(match[2]) < int(match[1])):
+            raise ConfigError(f"--seeds {text!r} is no list of seeds; write for example 0-15 or 3,7,9-12")
+        seeds.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds {text!r} names a seed twice; name each once")
+    return seeds
+
+
+def peak_signal_to_noise(original: UInt8[np.ndarray, "T H W 3"], again: UInt8[np.ndarray, "T H W 3"]) -> float:
+    """Return 10 log10(255^2 / mean squared error) in decibels; infinite for equal clips."""
+    error = np.square(original.astype(np.float32) - again.astype(np.float32)).mean()
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")
+
+
+def _open(options: Sampling, ability: str) -> "Trained":
+    from kinema.cli.trained import Trained
+
+    return Trained(options.run, ability, options.device)
+
+
+def _streams(trained: "Trained", seeds: Sequence[int]) -> Iterable[list[UInt8[np.ndarray, "T H W 3"]]]:
+    """Yield a row of streams per seed, and say how far its mask reaches: a mask that is all 0 or all 1 shows a dead stream."""
+    streams, ranges = trained.streams(seeds)
+    for row, (seed, (low, mean, high)) in enumerate(zip(seeds, ranges.tolist(), strict=True)):
+        print(f"seed {seed}: {', '.join(streams)}; mask from {low:.3f} to {high:.3f}, mean {mean:.3f}")
+        yield [clips[row] for clips in streams.values()]
+
+
+def _progress(items: Sequence[ItemT], batch_size: int, doing: str) -> Iterable[Sequence[ItemT]]:
+    """Yield the items in batches, with a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    batches = [items[first : first + batch_size] for first in range(0, len(items), batch_size)]
+    console = Console(stderr=True)
+    return track(batches, doing, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _done(output: "Output", count: int, trained: "Trained") -> int:
+    place = output.close()
+    clips = "1 clip" if count == 1 else f"{count} clips"
+    print(f"{clips} of {trained.metadata.clip} at {output.fps:g} frames per second: {place}")
+    return 0
+
+
+def _refuse_none(files: Sequence[Path], wanted: str) -> None:
+    if not files:
+        raise ConfigError(f"{wanted}, and none is named")
+
+
+def _beginning(path: Path, frames: int, trained: "Trained") -> UInt8[np.ndarray, "T H W 3"]:
+    """Read the first frames of an image or clip at the system's size; says in a line what was cut.
+
+    Raises:
+        DataError: when the file holds fewer frames.
+    """
+    from itertools import islice
+
+    from kinema.data.media import cover, probe, read_frames
+
+    shape, info = trained.metadata.clip, probe(path)
+    found = [frame.image for frame in islice(read_frames(path, resize=cover(shape.width, shape.height)), frames)]
+    if len(found) < frames:
+        raise DataError(f"{path} has {len(found)} frames; {trained.metadata.system} wants clips of at least {frames}")
+    if (info.width, info.height) != (shape.width, shape.height):
+        # The largest middle part of the system's aspect ratio.
+        scale = min(Fraction(info.width, shape.width), Fraction(info.height, shape.height))
+        part = f"{round(shape.width * scale)}x{round(shape.height * scale)}"
+        print(f"{path}: of {info.width}x{info.height}, the middle {part} scaled to {shape.width}x{shape.height}")
+    return np.stack([_centre(image, shape.height, shape.width) for image in found])
+
+
+def _whole(path: Path, trained: "Trained") -> UInt8[np.ndarray, "T H W 3"]:
+    return _beginning(path, trained.metadata.clip.frames, trained)
+
+
+def _stored(path: Path, count: int, trained: "Trained") -> dict[str, UInt8[np.ndarray, "T H W 3"]]:
+    """Read clips of a dataset, of its test split where there is one.
+
+    Raises:
+        DataError: when the clips have another shape than the system's.
+    """
+    from kinema.data.dataset import Dataset
+
+    every = Dataset(path)
+    if every.shape != trained.metadata.clip:
+        raise DataError(f"{path} holds clips of {every.shape}; {trained.name} was trained on {trained.metadata.clip}")
+    held_out = any(every.record(index).split == "test" for index in range(len(every)))
+    dataset = Dataset(path, "test") if held_out else every
+    return {dataset.record(index).key: np.array(dataset.video(index)) for index in range(min(count, len(dataset)))}
+
+
+def _centre(image: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
