@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets import make_video, write_dataset
 from kinema.core.errors import DataError
 from kinema.core.shape import ClipShape
 from kinema.data import dataset as module
 from kinema.data.dataset import Clip, ClipRecord, Dataset, DatasetInfo, shard_name, write_info, write_shard
+from small_dataset import make_video, write_dataset
 
 RECORD = ClipRecord("a-1_b", "hall.mp4", 96, 29.97, "walk", "a man walks", "anna", "test", {"speed": [1.5, None]})
 

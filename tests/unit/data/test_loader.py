@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets import make_video, write_dataset
 from kinema.core.errors import DataError
 from kinema.core.seeds import numpy_generator
 from kinema.data.dataset import Dataset, shard_name
 from kinema.data.loader import Clips, Loader
+from small_dataset import make_video, write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +233,10 @@ def anonymous_memory() -> int:
     """Bytes of this process that are not pages of a file (those belong to the page cache)."""
     rollup = dict(line.split(":", 1) for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
     return int(rollup["Anonymous"].split()[0]) * 1024
+
+
+@pytest.mark.gpu
+def test_pinned_batches_reach_the_gpu_whole(dataset: Dataset) -> None:
+    for clips, pinned in zip(islice(Loader(dataset, 4), 20), Loader(dataset, 4, pin_memory=True), strict=False):
+        assert pinned.frames.is_pinned()
+        assert torch.equal(pinned.to_batch("cuda").video.cpu(), clips.to_batch().video)
