@@ -26,6 +26,11 @@ class Config:
         if not holds:
             raise ConfigError(f"{field} is {getattr(self, field)!r}; it must be {wanted}")
 
+    def at_least(self, least: int, *names: str) -> None:
+        """Raise `ConfigError` unless every named field is at least `least`."""
+        for name in names:
+            self.require(getattr(self, name) >= least, name, f"{least} or more")
+
 
 def to_mapping(config: Config) -> dict[str, Any]:
     """Return the fields of a configuration as JSON values."""

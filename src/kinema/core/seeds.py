@@ -17,7 +17,7 @@ _shard: ContextVar[tuple[int, int]] = ContextVar("shard", default=(0, 1))
 
 
 def normal_codes(seeds: Sequence[int], *shape: int, device: torch.device | str = "cpu") -> Tensor:
-    """Draw one standard normal tensor per seed, shape (len(seeds), \\*shape); row i depends on ``seeds[i]`` alone."""
+    """Draw one standard normal tensor of `shape` per seed, stacked along a first axis; row i depends on ``seeds[i]`` alone."""
     rows = [torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
     return torch.stack(rows).to(device) if rows else torch.empty(0, *shape, device=device)
 

@@ -129,8 +129,6 @@ def adam(learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, weight_
     """Return a factory of fused Adam (Kingma and Ba, 2015)."""
 
     def build(parameters: list[nn.Parameter]) -> Optimizer:
-        return torch.optim.Adam(
-            parameters, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay, fused=True
-        )
+        return torch.optim.Adam(parameters, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay, fused=True)
 
     return build

@@ -5,10 +5,9 @@
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-Size = int | tuple[int, ...]
 Upsampling = Literal["transposed", "resize"]
 
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -34,18 +33,22 @@ def stem(rank: int, inputs: int, outputs: int, kernel: tuple[int, ...]) -> nn.Mo
 
 def up_block(rank: int, inputs: int, outputs: int, upsampling: Upsampling = "transposed") -> nn.Module:
     """Return upsampling by two, batch norm and ReLU."""
-    return nn.Sequential(
-        upsample(rank, inputs, outputs, upsampling), BATCH_NORM[rank](outputs), nn.ReLU(inplace=True)
-    )
+    return nn.Sequential(upsample(rank, inputs, outputs, upsampling), BATCH_NORM[rank](outputs), nn.ReLU(inplace=True))
 
 
-def down_block(rank: int, inputs: int, outputs: int, norm: Literal["none", "batch", "spectral"]) -> nn.Module:
-    """Return a convolution that halves every extent, its normalisation and LeakyReLU 0.2."""
+def down_block(
+    rank: int,
+    inputs: int,
+    outputs: int,
+    norm: Literal["none", "batch", "spectral"],
+    activation: nn.Module | None = None,
+) -> nn.Module:
+    """Return a convolution that halves every extent, its normalisation and its activation (LeakyReLU 0.2)."""
     convolution = CONVOLUTION[rank](inputs, outputs, 4, stride=2, padding=1)
     layers: list[nn.Module] = [spectral_norm(convolution) if norm == "spectral" else convolution]
     if norm == "batch":
         layers.append(BATCH_NORM[rank](outputs, eps=1e-3))
-    return nn.Sequential(*layers, nn.LeakyReLU(0.2, inplace=True))
+    return nn.Sequential(*layers, activation or nn.LeakyReLU(0.2, inplace=True))
 
 
 def initialise_dcgan(module: nn.Module) -> None:
@@ -56,14 +59,9 @@ def initialise_dcgan(module: nn.Module) -> None:
     References:
         The release of Vondrick et al. 2016; the paper says N(0, 0.01) for all weights.
     """
-    kinds = (*CONVOLUTION.values(), *TRANSPOSED.values())
-    if isinstance(module, kinds):
-        weight: Tensor = module.weight  # a parametrised weight is a property: write to what is behind it
-        if hasattr(module, "parametrizations"):
-            weight = module.parametrizations.weight.original  # pyright: ignore
-        nn.init.normal_(weight, 0.0, 0.01)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, tuple(BATCH_NORM.values())):
+    if isinstance(module, (*CONVOLUTION.values(), *TRANSPOSED.values())):
+        for name, parameter in module.named_parameters():  # under spectral norm the weight has another name
+            nn.init.zeros_(parameter) if name.endswith("bias") else nn.init.normal_(parameter, 0.0, 0.01)
+    elif isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
         nn.init.normal_(module.weight, 1.0, 0.02)
         nn.init.zeros_(module.bias)

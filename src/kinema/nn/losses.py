@@ -13,9 +13,7 @@ from kinema.core.types import Scalar, Video
 Adversary = Literal["non_saturating", "minimax", "hinge"]
 
 
-def discriminator_terms(
-    real: Float[Tensor, "B"], fake: Float[Tensor, "B"], adversary: Adversary
-) -> dict[str, Scalar]:
+def discriminator_terms(real: Float[Tensor, "B"], fake: Float[Tensor, "B"], adversary: Adversary) -> dict[str, Scalar]:
     """Return what a discriminator minimises for its logits of real and generated clips.
 
     With sigmoid probabilities D: ``-log D(x) - log(1 - D(G(z)))``; for "hinge" the linear margins of Lim and Ye.

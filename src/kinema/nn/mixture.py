@@ -51,7 +51,7 @@ class GaussianMixture(nn.Module):
         mixture = self._estimate(data, seed)
         self._keep(mixture)
         return {
-            "components": float(len(mixture.weights_)),
+            "components": float(mixture.n_components),
             "log_likelihood": float(mixture.score(data)),
             "log_likelihood_held_out": heldout_likelihood,
         }
@@ -82,7 +82,7 @@ class GaussianMixture(nn.Module):
         return estimator.fit(data)
 
     def _keep(self, mixture) -> None:
-        used = len(mixture.weights_)
+        used = mixture.n_components
         covariances = torch.from_numpy(mixture.covariances_)
         factors = covariances.sqrt() if self.covariance == "diag" else torch.linalg.cholesky(covariances)
         for buffer, values in ((self.weights, mixture.weights_), (self.means, mixture.means_), (self.factors, factors)):

@@ -3,11 +3,10 @@
 from typing import Any
 
 from kinema.core.system import System
-from kinema.systems.vgan import VGAN, FutureVGAN, VGANAutoencoder, VGANClassifier
+from kinema.systems.vgan import VGAN, FutureVGAN, VGANAutoencoder
 
 SYSTEMS: dict[str, type[System[Any]]] = {
     "vgan": VGAN,
     "vgan-future": FutureVGAN,
     "vgan-autoencoder": VGANAutoencoder,
-    "vgan-classifier": VGANClassifier,
 }

@@ -2,13 +2,13 @@ r"""VGAN: generating videos with scene dynamics.
 
 Vondrick, Pirsiavash and Torralba, NIPS 2016. Section or equation of the paper -> object:
 
-- Section 2.1, Equation 1 (adversarial learning) -> `VGAN.discriminator_objective`, `VGAN.generator_objective`
+- Section 2.1, Equation 1 (adversarial learning) -> `Adversarial.discriminator_objective`, `.generator_objective`
 - Section 2.2, one-stream architecture -> `Foreground` alone (`streams="one"`)
 - Section 2.2, two-stream architecture, Equation 2 -> `Foreground`, `Background`, `compose`
 - Section 2.2, sparsity prior on the mask -> the term "mask_sparsity"
 - Section 2.3, discriminator -> `VideoNetwork`
 - Section 3.2, baseline (autoencoder and Gaussian mixture) -> `VGANAutoencoder`
-- Section 3.3, video representation (K-way softmax with dropout) -> `VGANClassifier`
+- Section 3.3, video representation -> `VideoNetwork` with K outputs
 - Section 3.4, Equation 3 (future generation) -> `ImageNetwork`, `FutureVGAN`
 
 Departures from the paper, each a field of the configuration:
@@ -22,9 +22,10 @@ Departures from the paper, each a field of the configuration:
 - `small-data` and `laptop`: spectral norm in place of the discriminator's batch norm, R1, augmentation, averaged weights.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from itertools import pairwise
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from einops import rearrange, repeat
@@ -93,9 +94,8 @@ class NetworkConfig(Config):
         self.require(
             self.frames > 0 and self.frames % (self.size // 4) == 0, "frames", f"a multiple of size / 4 = {self.size // 4}"
         )
-        for name in ("code", "width", "discriminator_width"):
-            self.require(getattr(self, name) >= 1, name, "at least 1")
-        self.require(self.learning_rate >= 0, "learning_rate", "0 or more")
+        self.at_least(1, "code", "width", "discriminator_width")
+        self.at_least(0, "learning_rate")
         for name in ("beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "in [0, 1)")
 
@@ -130,13 +130,48 @@ class AdversarialConfig(NetworkConfig):
         """Refuse what cannot be computed."""
         super().check()
         self.require(set(self.augment) <= set(FAMILIES), "augment", f"names out of {', '.join(FAMILIES)}")
-        self.require(self.r1_every >= 1, "r1_every", "at least 1")
-        self.require(self.r1_weight >= 0 and self.mask_weight >= 0, "r1_weight", "0 or more, as must mask_weight")
-        self.require(self.discriminator_learning_rate >= 0, "discriminator_learning_rate", "0 or more")
+        self.at_least(1, "r1_every")
+        self.at_least(0, "r1_weight", "mask_weight", "discriminator_learning_rate")
         if self.r1_weight and self.discriminator_norm == "batch":
             raise ConfigError(
                 "r1_weight needs discriminator_norm 'spectral': under batch norm one sample's score depends on the others"
             )
+
+
+STABILISERS: Mapping[str, Any] = {
+    "discriminator_norm": "spectral",
+    "r1_weight": 1.0,
+    "augment": ("colour", "translation", "cutout"),
+}
+
+
+def presets_of(
+    config_class: Callable[..., NetworkConfig], small: Mapping[str, Any] = {}, paper: Mapping[str, Any] = {}
+) -> dict[str, Preset[Any]]:
+    """Return the presets that the generative systems share; `small` and `paper` are further fields of their kind."""
+    narrow, miniature = {"width": 24, "discriminator_width": 24}, {"frames": 8, "size": 16, "code": 8}
+    return {
+        "laptop": Preset(
+            "A few hundred clips of one scene, minutes on two cores.",
+            config_class(**narrow, **small),
+            {"batch_size": 16, "ema_samples": 2000, "minutes": 7.0},
+        ),
+        "small-data": Preset(
+            "100 to 5,000 clips, an hour on a GPU: today's stabilisers and averaged weights.",
+            config_class(**small),
+            {"batch_size": 64, "ema_samples": 10000, "steps": 20000},
+        ),
+        "paper": Preset(
+            "The paper's numbers, for hundreds of thousands of clips on a GPU.",
+            config_class(**paper),
+            {"batch_size": 64, "steps": 65000},
+        ),
+        "tiny": Preset(
+            "For tests: seconds, and nothing to look at.",
+            config_class(**miniature, width=4, discriminator_width=4, **small),
+            {"batch_size": 4, "steps": 4, "ema_samples": 8},
+        ),
+    }
 
 
 # --- Networks (Sections 2.2 and 2.3) ------------------------------------------------------------------------------------------
@@ -155,7 +190,7 @@ class Foreground(nn.Module):
         inputs, kernel = (widths[0], (start, 1, 1)) if code_map else (config.code, (start, 4, 4))
         self.trunk = nn.Sequential(
             stem(3, inputs, widths[0], kernel),
-            *(up_block(3, wide, narrow, config.upsampling) for wide, narrow in zip(widths, widths[1:], strict=False)),
+            *(up_block(3, wide, narrow, config.upsampling) for wide, narrow in pairwise(widths)),
         )
         self.rgb = upsample(3, widths[-1], 3, config.upsampling)
         self.mask = upsample(3, widths[-1], 1, config.upsampling) if mask else None
@@ -175,7 +210,7 @@ class Background(nn.Module):
         first = nn.Identity() if code_map else stem(2, config.code, widths[0], (4, 4))
         self.trunk = nn.Sequential(
             first,
-            *(up_block(2, wide, narrow, config.upsampling) for wide, narrow in zip(widths, widths[1:], strict=False)),
+            *(up_block(2, wide, narrow, config.upsampling) for wide, narrow in pairwise(widths)),
         )
         self.rgb = upsample(2, widths[-1], 3, config.upsampling)
 
@@ -229,7 +264,7 @@ class StridedNetwork(nn.Module):
         last = CONVOLUTION[rank](widths[-1], outputs, (config.frames >> config.doublings, 4, 4)[-rank:])
         self.features = nn.Sequential(
             down_block(rank, 3, widths[0], "spectral" if norm == "spectral" else "none"),
-            *(down_block(rank, narrow, wide, norm) for narrow, wide in zip(widths, widths[1:], strict=False)),
+            *(down_block(rank, narrow, wide, norm) for narrow, wide in pairwise(widths)),
         )
         self.last = spectral_norm(last) if norm == "spectral" else last
 
@@ -255,7 +290,7 @@ class ImageNetwork(StridedNetwork):
             widths = [config.width << level for level in range(config.doublings)]
             self.features = nn.Sequential(
                 *(
-                    nn.Sequential(*down_block(2, narrow, wide, "batch" if level else "none")[:-1], nn.ReLU(inplace=True))
+                    down_block(2, narrow, wide, "batch" if level else "none", nn.ReLU(inplace=True))
                     for level, (narrow, wide) in enumerate(zip([3, *widths], widths, strict=False))
                 )
             )
@@ -266,24 +301,50 @@ class ImageNetwork(StridedNetwork):
         return self.last(self.features(image))
 
 
-# --- Adversarial systems ------------------------------------------------------------------------------------------------------
+NetworkConfigT = TypeVar("NetworkConfigT", bound=NetworkConfig)
+AdversarialConfigT = TypeVar("AdversarialConfigT", bound=AdversarialConfig)
 
 
-class Adversarial(System[Any]):
-    """What VGAN and its future model share: the discriminator's side of the game."""
-
-    config: AdversarialConfig
-    steps: Tensor
-
-    def __init__(self, config: AdversarialConfig) -> None:
-        super().__init__(config)
-        self.discriminator = VideoNetwork(config, config.discriminator_logits, config.discriminator_norm)
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))  # counts discriminator turns for lazy R1
+class VideoSystem(System[NetworkConfigT]):
+    """A system on square clips of a fixed number of frames."""
 
     @property
     def clip_shape(self) -> ClipShape:
         """Shape of a clip."""
         return ClipShape(self.config.frames, self.config.size, self.config.size)
+
+
+# --- Adversarial systems ------------------------------------------------------------------------------------------------------
+
+
+class Adversarial(VideoSystem[AdversarialConfigT]):
+    """What VGAN and its future model share: the discriminator's side of the game."""
+
+    steps: Tensor
+
+    def __init__(self, config: AdversarialConfigT) -> None:
+        super().__init__(config)
+        self.discriminator = VideoNetwork(config, config.discriminator_logits, config.discriminator_norm)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))  # counts discriminator turns for lazy R1
+
+    def stages(self) -> Mapping[str, Stage]:
+        """Return the one stage: the discriminator and the maker of videos take turns."""
+        c = self.config
+        critic, maker = adam(c.discriminator_learning_rate, c.beta1, c.beta2), adam(c.learning_rate, c.beta1, c.beta2)
+        return {
+            "adversarial": (
+                Player("discriminator", (self.discriminator,), self.discriminator_objective, critic),
+                Player("generator", self.averaged(), self.generator_objective, maker),
+            )
+        }
+
+    def make(self, batch: Batch) -> Generated:
+        """Return as many generated videos as the batch holds clips."""
+        raise NotImplementedError
+
+    def sampling_pass(self, batch: Batch) -> None:
+        """Make as many videos as the batch holds clips."""
+        self.make(batch)
 
     def score(self, video: Video) -> Float[Tensor, "B"]:
         """Return the discriminator's logit of every clip: positive means judged real.
@@ -297,11 +358,12 @@ class Adversarial(System[Any]):
         """Score clips the way the discriminator sees them in training."""
         return self.score(augment(video, self.config.augment))
 
-    def judge(self, real: Video, fake: Video) -> Objective:
-        """Return the discriminator's side of Equation 1, with R1 on every `r1_every`-th call.
+    def discriminator_objective(self, batch: Batch) -> Objective:
+        """Equation 1 maximised over w_D, with R1 on every `r1_every`-th call.
 
         Real and generated clips pass as separate batches: batch norm must not tell them apart for free.
         """
+        real, fake = batch.video, self.make(batch).video
         real_score, fake_score = self.augmented_score(real), self.augmented_score(fake)
         terms = discriminator_terms(real_score, fake_score, self.config.adversary)
         if self.config.r1_weight and int(self.steps) % self.config.r1_every == 0:
@@ -311,8 +373,12 @@ class Adversarial(System[Any]):
         metrics = {"accuracy_real": (real_score > 0).float().mean(), "accuracy_fake": (fake_score <= 0).float().mean()}
         return Objective(terms, metrics)
 
+    def generator_objective(self, batch: Batch) -> Objective:
+        """Equation 1 minimised over w_G, plus the sparsity prior of Section 2.2."""
+        return self.convince(self.make(batch))
+
     def convince(self, made: Generated) -> Objective:
-        """Return the generator's side of Equation 1 and the sparsity prior of Section 2.2."""
+        """Return the generator's adversarial term for what it made, and the prior on its mask."""
         terms = {"adversarial": generator_term(self.augmented_score(made.video), self.config.adversary)}
         if made.mask is None:
             return Objective(terms)
@@ -330,88 +396,34 @@ class VGANConfig(AdversarialConfig):
     """One space-time stream, or a masked foreground over a still background."""
 
 
-STABILISERS: Mapping[str, Any] = {
-    "discriminator_norm": "spectral",
-    "r1_weight": 1.0,
-    "augment": ("colour", "translation", "cutout"),
-}
-
-
-class VGAN(Adversarial):
+class VGAN(Adversarial[VGANConfig]):
     """Generates clips from codes (Sections 2.1 to 2.3)."""
 
     name = "vgan"
     paper = PAPER
     config_class = VGANConfig
     presets: ClassVar[Mapping[str, Preset[Any]]] = {
-        "laptop": Preset(
-            "A few hundred clips of one scene, minutes on two cores.",
-            VGANConfig(width=24, discriminator_width=24, **STABILISERS),
-            {"batch_size": 16, "ema_samples": 2000, "flip": False, "minutes": 7.0},
-        ),
-        "small-data": Preset(
-            "100 to 5,000 clips: spectral norm, lazy R1, time-consistent augmentation, averaged weights.",
-            VGANConfig(**STABILISERS),
-            {"batch_size": 64, "ema_samples": 10000, "steps": 20000},
-        ),
-        "paper": Preset(
-            "The paper's numbers, for hundreds of thousands of clips on a GPU.",
-            VGANConfig(),
-            {"batch_size": 64, "steps": 65000},
-        ),
+        **presets_of(VGANConfig, STABILISERS),
         "code": Preset(
             "The authors' release: two logits with cross-entropy.",
             VGANConfig(discriminator_logits=2),
             {"batch_size": 64, "steps": 65000},
         ),
-        "tiny": Preset(
-            "For tests.",
-            VGANConfig(frames=8, size=16, code=8, width=4, discriminator_width=4, **STABILISERS),
-            {"batch_size": 4, "steps": 4, "ema_samples": 8},
-        ),
     }
-    config: VGANConfig
 
     def __init__(self, config: VGANConfig) -> None:
         super().__init__(config)
         self.generator = Generator(config, two_streams=config.generator_streams == "two")
         self.apply(initialise_dcgan)
 
-    def stages(self) -> Mapping[str, Stage]:
-        """Return the one stage: discriminator and generator take turns."""
-        c = self.config
-        return {
-            "adversarial": (
-                Player(
-                    "discriminator",
-                    (self.discriminator,),
-                    self.discriminator_objective,
-                    adam(c.discriminator_learning_rate, c.beta1, c.beta2),
-                ),
-                Player("generator", (self.generator,), self.generator_objective, adam(c.learning_rate, c.beta1, c.beta2)),
-            )
-        }
-
-    def sample_code(self, batch: Batch) -> CodeMap:
-        """Draw z ~ N(0, I) for every clip of the batch."""
+    def make(self, batch: Batch) -> Generated:
+        """Generate from z ~ N(0, I)."""
         code = draw_rows(lambda rows: torch.randn(rows, self.config.code, 1, 1), len(batch))
-        return code.to(batch.video.device)
-
-    def discriminator_objective(self, batch: Batch) -> Objective:
-        """Equation 1 maximised over w_D."""
-        return self.judge(batch.video, self.generator(self.sample_code(batch)).video)
-
-    def generator_objective(self, batch: Batch) -> Objective:
-        """Equation 1 minimised over w_G, plus the sparsity prior of Section 2.2."""
-        return self.convince(self.generator(self.sample_code(batch)))
+        return self.generator(code.to(batch.video.device))
 
     def averaged(self) -> tuple[nn.Module, ...]:
-        """Average the generator; nothing else is needed for sampling."""
+        """Return the generator; nothing else is needed for sampling."""
         return (self.generator,)
-
-    def sampling_pass(self, batch: Batch) -> None:
-        """Generate as many clips as the batch holds."""
-        self.generator(self.sample_code(batch))
 
     def generate(self, seeds: Sequence[int], *, label: Labels | None = None) -> Video:
         """Return one clip per seed.
@@ -469,10 +481,10 @@ class FutureVGANConfig(AdversarialConfig):
     def check(self) -> None:
         """Refuse a negative weight."""
         super().check()
-        self.require(self.first_frame_weight >= 0, "first_frame_weight", "0 or more")
+        self.at_least(0, "first_frame_weight")
 
 
-class FutureVGAN(Adversarial):
+class FutureVGAN(Adversarial[FutureVGANConfig]):
     """Generates the future of one image (Section 3.4); deterministic: one future per image."""
 
     name = "vgan-future"
@@ -480,35 +492,13 @@ class FutureVGAN(Adversarial):
     config_class = FutureVGANConfig
     past_frames = 1
     presets: ClassVar[Mapping[str, Preset[Any]]] = {
-        "laptop": Preset(
-            "A few hundred clips of one scene, minutes on two cores.",
-            FutureVGANConfig(width=24, discriminator_width=24, **STABILISERS),
-            {"batch_size": 16, "ema_samples": 2000, "minutes": 10.0},
-        ),
-        "small-data": Preset(
-            "100 to 5,000 clips: spectral norm, lazy R1, time-consistent augmentation, averaged weights.",
-            FutureVGANConfig(**STABILISERS),
-            {"batch_size": 64, "ema_samples": 10000, "steps": 20000},
-        ),
-        "paper": Preset(
-            "The paper's text: five-layer encoder to a 100-d code, the generator unchanged.",
-            FutureVGANConfig(),
-            {"batch_size": 64, "steps": 65000},
-        ),
+        **presets_of(FutureVGANConfig, STABILISERS),
         "code": Preset(
             "The authors' release: four-layer encoder to a map, doubled widths, no mask prior.",
-            FutureVGANConfig(
-                encoder_output="map", width=128, discriminator_width=128, discriminator_logits=2, mask_weight=0.0
-            ),
+            FutureVGANConfig(encoder_output="map", width=128, discriminator_width=128, discriminator_logits=2, mask_weight=0.0),
             {"batch_size": 32, "steps": 65000},
         ),
-        "tiny": Preset(
-            "For tests.",
-            FutureVGANConfig(frames=8, size=16, code=8, width=4, discriminator_width=4, **STABILISERS),
-            {"batch_size": 4, "steps": 4, "ema_samples": 8},
-        ),
     }
-    config: FutureVGANConfig
 
     def __init__(self, config: FutureVGANConfig) -> None:
         super().__init__(config)
@@ -517,42 +507,26 @@ class FutureVGAN(Adversarial):
         self.generator = Generator(config, two_streams=True, code_map=code_map)
         self.apply(initialise_dcgan)
 
-    def stages(self) -> Mapping[str, Stage]:
-        """Return the one stage: discriminator against encoder and generator."""
-        c = self.config
-        critic, maker = adam(c.discriminator_learning_rate, c.beta1, c.beta2), adam(c.learning_rate, c.beta1, c.beta2)
-        return {
-            "adversarial": (
-                Player("discriminator", (self.discriminator,), self.discriminator_objective, critic),
-                Player("generator", (self.encoder, self.generator), self.generator_objective, maker),
-            )
-        }
-
     def continue_from(self, image: Image) -> Generated:
         """Return the video that follows an image."""
         return self.generator(self.encoder(image))
 
-    def discriminator_objective(self, batch: Batch) -> Objective:
-        """Equation 3 maximised over w_D: the discriminator sees clips alone, never the condition."""
-        return self.judge(batch.video, self.continue_from(batch.video[:, :, 0]).video)
+    def make(self, batch: Batch) -> Generated:
+        """Continue the first frames of the batch; the discriminator never sees the condition beside the clip."""
+        return self.continue_from(batch.video[:, :, 0])
 
     def generator_objective(self, batch: Batch) -> Objective:
         r"""Equation 3 minimised over w_G: adversarial, $\lambda \lVert x_0 - G^0(x_0) \rVert$ and the sparsity prior."""
-        first = batch.video[:, :, 0]
-        made = self.continue_from(first)
+        made = self.make(batch)
         objective = self.convince(made)
-        gap = made.video[:, :, 0].float() - first.float()
+        gap = made.video[:, :, 0].float() - batch.video[:, :, 0].float()
         distance = gap.abs().mean() if self.config.first_frame_norm == "l1" else gap.square().mean()
         terms = {**objective.terms, "first_frame": self.config.first_frame_weight * distance}
         return Objective(terms, objective.metrics)
 
     def averaged(self) -> tuple[nn.Module, ...]:
-        """Average what prediction uses."""
+        """Return what prediction uses."""
         return (self.encoder, self.generator)
-
-    def sampling_pass(self, batch: Batch) -> None:
-        """Continue the first frames of the batch."""
-        self.continue_from(batch.video[:, :, 0])
 
     def predict(self, past: Video, *, seeds: Sequence[int]) -> Video:
         """Return the future of each image, whose frame 0 repeats it; `seeds` change nothing, the model is deterministic."""
@@ -576,37 +550,16 @@ class VGANAutoencoderConfig(NetworkConfig):
     def check(self) -> None:
         """Refuse an empty mixture."""
         super().check()
-        self.require(self.components >= 1, "components", "at least 1")
+        self.at_least(1, "components")
 
 
-class VGANAutoencoder(System[VGANAutoencoderConfig]):
+class VGANAutoencoder(VideoSystem[VGANAutoencoderConfig]):
     """Autoencoder whose codes are modelled by a Gaussian mixture, which is then sampled and decoded."""
 
     name = "vgan-autoencoder"
     paper = PAPER
     config_class = VGANAutoencoderConfig
-    presets: ClassVar[Mapping[str, Preset[Any]]] = {
-        "laptop": Preset(
-            "A few hundred clips of one scene, minutes on two cores.",
-            VGANAutoencoderConfig(width=24, discriminator_width=24),
-            {"batch_size": 16, "ema_samples": 2000, "minutes": 7.0},
-        ),
-        "paper": Preset(
-            "The paper's networks and 256 components, with full covariances.",
-            VGANAutoencoderConfig(covariance="full"),
-            {"batch_size": 64, "steps": 65000},
-        ),
-        "small-data": Preset(
-            "100 to 5,000 clips: diagonal covariances, averaged weights.",
-            VGANAutoencoderConfig(),
-            {"batch_size": 64, "ema_samples": 10000, "steps": 20000},
-        ),
-        "tiny": Preset(
-            "For tests.",
-            VGANAutoencoderConfig(frames=8, size=16, code=8, width=4, discriminator_width=4, components=2),
-            {"batch_size": 4, "steps": 4, "ema_samples": 8},
-        ),
-    }
+    presets = presets_of(VGANAutoencoderConfig, paper={"covariance": "full"})
 
     def __init__(self, config: VGANAutoencoderConfig) -> None:
         super().__init__(config)
@@ -614,11 +567,6 @@ class VGANAutoencoder(System[VGANAutoencoderConfig]):
         self.generator = Generator(config, two_streams=True)
         self.mixture = GaussianMixture(config.components, config.code, config.covariance)
         self.apply(initialise_dcgan)
-
-    @property
-    def clip_shape(self) -> ClipShape:
-        """Shape of a clip."""
-        return ClipShape(self.config.frames, self.config.size, self.config.size)
 
     def stages(self) -> Mapping[str, Stage]:
         """Return training of the autoencoder, then expectation maximisation on its codes."""
@@ -667,79 +615,3 @@ class VGANAutoencoder(System[VGANAutoencoderConfig]):
         if label is not None:
             raise ConfigError("vgan-autoencoder is unconditional: it cannot generate by label")
         return self.decode(self.mixture.sample(seeds))
-
-
-# --- Recognition (Section 3.3) ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class VGANClassifierConfig(NetworkConfig):
-    """Settings of the recognition network."""
-
-    classes: int = 101
-    """Number of classes K; training sets it to the dataset's."""
-    dropout: float = 0.5
-    """Share of feature channels dropped before the last layer."""
-
-    def check(self) -> None:
-        """Refuse fewer than two classes."""
-        super().check()
-        self.require(self.classes >= 2, "classes", "at least 2")
-        self.require(0 <= self.dropout < 1, "dropout", "in [0, 1)")
-
-
-class VGANClassifier(System[VGANClassifierConfig]):
-    """The discriminator with its last layer replaced by a K-way softmax, dropout on the penultimate one."""
-
-    name = "vgan-classifier"
-    paper = PAPER
-    config_class = VGANClassifierConfig
-    needs = frozenset({"video", "label"})
-    presets: ClassVar[Mapping[str, Preset[Any]]] = {
-        "laptop": Preset(
-            "A few hundred labelled clips, minutes on two cores.",
-            VGANClassifierConfig(discriminator_width=16),
-            {"batch_size": 16, "minutes": 5.0},
-        ),
-        "paper": Preset(
-            "The paper's network and the release's 1,000 iterations.", VGANClassifierConfig(), {"batch_size": 256, "steps": 1000}
-        ),
-        "tiny": Preset(
-            "For tests.",
-            VGANClassifierConfig(frames=8, size=16, discriminator_width=4, classes=3),
-            {"batch_size": 4, "steps": 4},
-        ),
-    }
-
-    def __init__(self, config: VGANClassifierConfig) -> None:
-        super().__init__(config)
-        self.network = VideoNetwork(config, config.classes)
-        self.apply(initialise_dcgan)
-
-    @property
-    def clip_shape(self) -> ClipShape:
-        """Shape of a clip."""
-        return ClipShape(self.config.frames, self.config.size, self.config.size)
-
-    def stages(self) -> Mapping[str, Stage]:
-        """Return the one stage: cross-entropy on labelled clips."""
-        c = self.config
-        player = Player("classifier", (self.network,), self.classification_objective, adam(c.learning_rate, c.beta1, c.beta2))
-        return {"classifier": (player,)}
-
-    def classify(self, video: Video) -> Float[Tensor, "B classes"]:
-        """Return a logit per class."""
-        features = F.dropout3d(self.network.features(video), self.config.dropout, self.training)
-        return rearrange(self.network.last(features), "b c 1 1 1 -> b c")
-
-    def classification_objective(self, batch: Batch) -> Objective:
-        """Cross-entropy of the labels."""
-        if batch.label is None:
-            raise ConfigError("vgan-classifier needs labelled clips")
-        logits = self.classify(batch.video).float()
-        right = (logits.argmax(dim=1) == batch.label).float().mean()
-        return Objective({"cross_entropy": F.cross_entropy(logits, batch.label)}, {"accuracy": right})
-
-    def sampling_pass(self, batch: Batch) -> None:
-        """Classify the batch."""
-        self.classify(batch.video)
