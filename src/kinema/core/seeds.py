@@ -45,4 +45,4 @@ def draw_rows(draw: Callable[[int], Tensor], rows: int) -> Tensor:
 
 def numpy_generator(*path: int) -> np.random.Generator:
     """Return an independent numpy generator for a path of non-negative integers, such as (seed, epoch, clip)."""
-    return np.random.default_rng(list(path))
+    return np.random.default_rng([len(path), *path])  # without the length, (1,) and (1, 0) would be one stream
