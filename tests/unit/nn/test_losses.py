@@ -1,0 +1,47 @@
+import math
+
+import pytest
+import torch
+
+from kinema.nn.losses import discriminator_terms, generator_term, r1_penalty
+
+
+def test_undecided_logits_cost_log_two():
+    zero = torch.zeros(4)
+    terms = discriminator_terms(zero, zero, "non_saturating")
+    assert terms["real"].item() == pytest.approx(math.log(2))
+    assert terms["fake"].item() == pytest.approx(math.log(2))
+    assert generator_term(zero, "non_saturating").item() == pytest.approx(math.log(2))
+    assert generator_term(zero, "minimax").item() == pytest.approx(-math.log(2))
+
+
+def test_hinge_by_hand():
+    terms = discriminator_terms(torch.tensor([0.5, 2.0]), torch.tensor([-3.0, 0.0]), "hinge")
+    assert (terms["real"].item(), terms["fake"].item()) == (0.25, 0.5)
+    assert generator_term(torch.tensor([1.0, 3.0]), "hinge").item() == -2
+
+
+@pytest.mark.parametrize("adversary", ["non_saturating", "minimax", "hinge"])
+def test_a_generator_gains_by_higher_scores(adversary):
+    score = torch.tensor([0.3], requires_grad=True)
+    generator_term(score, adversary).backward()
+    assert score.grad is not None
+    assert score.grad.item() < 0
+
+
+def test_r1_of_a_linear_score_is_half_its_squared_norm():
+    weight = torch.randn(1, 3, 2, 4, 4)
+    penalty = r1_penalty(lambda video: (video * weight).sum(dim=(1, 2, 3, 4)), torch.randn(5, 3, 2, 4, 4))
+    assert penalty.item() == pytest.approx(0.5 * weight.square().sum().item(), rel=1e-5)
+
+
+def test_r1_is_computed_in_full_precision_under_autocast():
+    seen = []
+
+    def score(video):
+        seen.append((video.dtype, torch.is_autocast_enabled("cpu")))
+        return video.square().sum(dim=(1, 2, 3, 4))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        r1_penalty(score, torch.ones(1, 3, 2, 4, 4, dtype=torch.bfloat16))
+    assert seen == [(torch.float32, False)]
