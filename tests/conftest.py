@@ -6,4 +6,4 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("kinema", "beartype.beartype")
+install_import_hook("kinema", "runtime_types.check")
