@@ -1,0 +1,168 @@
+"""``kinema prepare SOURCE... --out DATA``: footage, or procedural people and shapes, to a dataset."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from kinema.cli.arguments import parse
+from kinema.core.config import Config
+from kinema.core.errors import ConfigError
+from kinema.data import plan
+from kinema.data.cutting import PrepareSettings
+from kinema.data.dataset import DatasetInfo
+from kinema.data.performers import PerformersSettings
+from kinema.data.prepare import prepare, work
+from kinema.data.procedural import KINDS, Split, plan_procedural
+from kinema.data.shapes import ShapesSettings
+
+
+def _cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Work(Config):
+    """Where the dataset goes and who does the work; none of it changes what comes out."""
+
+    out: Path
+    """Folder of the dataset. An interrupted preparation goes on where it was when the same command is given again."""
+    workers: int = field(default_factory=_cores)
+    """Tasks at a time; by default one per core."""
+    executor: Literal["local", "ray", "slurm"] = "local"
+    """local: processes of this machine. ray: Ray, on the cluster of RAY_ADDRESS if it is set. slurm: one Slurm job per task."""
+    cluster: tuple[str, ...] = ()
+    """Options of --executor slurm, each NAME=VALUE as in submitit: slurm_partition=cpu timeout_min=60 ..."""
+    overwrite: bool = False
+    """Replace a dataset that is there already."""
+
+    def check(self) -> None:
+        """Refuse values out of range."""
+        self.require(self.workers >= 1, "workers", "at least 1")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the cluster; whole numbers as such."""
+        pairs = [option.partition("=") for option in self.cluster]
+        wrong = next(("".join(pair) for pair in pairs if not pair[1]), None)
+        if wrong:
+            raise ConfigError(f"cluster option {wrong!r} must be NAME=VALUE, such as slurm_partition=cpu")
+        return {name: int(value) if value.isdigit() else value for name, _, value in pairs}
+
+
+_Sources = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Turn footage into a dataset: videos, folders of frames, image strips, and folders of all these.
+
+    Instead of a source, the word performers draws procedural people, and the word shapes moving shapes
+    (see kinema prepare performers --help).
+    """
+
+    sources: _Sources
+    """Files, or folders that are searched."""
+    work: tyro.conf.OmitArgPrefixes[Work]
+    settings: tyro.conf.OmitArgPrefixes[PrepareSettings] = field(default_factory=PrepareSettings)
+
+
+@dataclass(frozen=True)
+class Performers:
+    """Draw procedural people who move, with their poses, masks and backgrounds."""
+
+    work: tyro.conf.OmitArgPrefixes[Work]
+    settings: tyro.conf.OmitArgPrefixes[PerformersSettings] = field(default_factory=PerformersSettings)
+    held_out: tyro.conf.OmitArgPrefixes[Split] = field(default_factory=Split)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Draw moving shapes (Shape Motion), with their masks."""
+
+    work: tyro.conf.OmitArgPrefixes[Work]
+    settings: tyro.conf.OmitArgPrefixes[ShapesSettings] = field(default_factory=ShapesSettings)
+    held_out: tyro.conf.OmitArgPrefixes[Split] = field(default_factory=Split)
+
+
+def run(arguments: list[str]) -> int:
+    """Prepare a dataset; returns the exit status."""
+    began = time.monotonic()
+    if arguments and arguments[0] in KINDS and not Path(arguments[0]).exists():
+        out, info = _draw(arguments[0], arguments[1:])
+    else:
+        out, info = _cut(arguments)
+    _summarise(out, info, time.monotonic() - began)
+    return 0
+
+
+def _cut(arguments: list[str]) -> tuple[Path, DatasetInfo]:
+    options = parse(Footage, arguments, "prepare")
+    with _shown(options.work) as progress:
+        info = prepare(options.sources, options.work.out, options.settings, progress=progress, **_who(options.work))
+    return options.work.out, info
+
+
+def _draw(kind: str, arguments: list[str]) -> tuple[Path, DatasetInfo]:
+    options = parse(Performers if kind == "performers" else Shapes, arguments, f"prepare {kind}")
+    todo = plan_procedural(kind, options.settings, options.held_out)
+    with _shown(options.work) as progress:
+        info = work(options.work.out, todo, KINDS[kind].make, progress=progress, **_who(options.work))
+    return options.work.out, info
+
+
+def _who(options: Work) -> dict[str, Any]:
+    return {
+        "executor": options.executor,
+        "workers": options.workers,
+        "cluster": options.options,
+        "overwrite": options.overwrite,
+    }
+
+
+@contextmanager
+def _shown(options: Work) -> Iterator[Callable[[plan.Progress], None]]:
+    """Show progress on the terminal, and after Ctrl-C how to go on."""
+    columns = (
+        BarColumn(bar_width=28),
+        TextColumn("{task.fields[words]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+    began: list[tuple[float, int]] = []
+
+    def show(state: plan.Progress) -> None:
+        began.append((time.monotonic(), state.kept)) if not began else None
+        seconds, clips = time.monotonic() - began[0][0], state.kept - began[0][1]
+        rate = f", {clips / seconds:.0f} clips/s" if clips and seconds > 0 else ""
+        words = f"task {state.tasks_done} of {state.tasks}: {state.kept:,} kept, {state.refused:,} refused{rate}"
+        bar.update(row, completed=state.cost_done, total=state.cost, words=words)
+
+    try:
+        with bar:
+            row = bar.add_task("", total=None, words="looking at the footage")
+            yield show
+    except KeyboardInterrupt:
+        if options.out.exists():
+            print(f"kinema: what is done is kept in {options.out}; the same command goes on from there", file=sys.stderr)
+        raise
+
+
+def _summarise(out: Path, info: DatasetInfo, seconds: float) -> None:
+    shape = f"{info.frames} frames of {info.width}x{info.height} at {info.fps:g} fps"
+    print(f"{out}: {info.kept:,} clips, {shape}, from {len(info.sources):,} sources in {seconds:.1f} s")
+    if info.refused:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(info.refused.items(), key=lambda item: -item[1]))
+        print(f"refused: {reasons} (each is listed in {out / plan.REFUSED_NAME})")
+    print(f"report: {out / plan.REPORT_NAME}")

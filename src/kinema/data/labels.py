@@ -1,0 +1,222 @@
+"""Classes, captions, groups and splits of footage: from folder names or from a table."""
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kinema.core.errors import DataError
+from kinema.data.sources import Source
+
+NAMINGS = {
+    "folder": "the folder it is in",
+    "parent2": "the folder above that",
+    "name": "its own name without suffix",
+    "prefix": "its own name up to the first '_'",
+    "source": "itself",
+}
+"""How a path names a class or group -> what it takes."""
+
+NAME_COLUMNS = ("source", "clip", "file", "path", "name")
+GROUP_COLUMNS = ("group", "subject", "person")
+TABLE_SUFFIXES = (".csv", ".jsonl", ".txt")
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Where the words about footage come from.
+
+    Attributes:
+        labels: one of `NAMINGS` or a table; None for no classes.
+        captions: a table; None takes captions from the labels' table, if it has any.
+        group: one of `NAMINGS` or a table; None for no groups.
+    """
+
+    labels: str | None = None
+    captions: str | None = None
+    group: str | None = None
+
+
+def annotate(sources: Sequence[Source], naming: Naming) -> list[Source]:
+    """Return the sources with their label, caption and group.
+
+    A source that a table of labels leaves out keeps the label None.
+
+    Raises:
+        DataError: for a table that cannot be read, lacks a column, names unknown clips or one clip twice, or for a source
+            that a table of groups leaves out.
+    """
+    labels, captions = _words(sources, naming.labels, ("label",)), _words(sources, naming.captions, ("caption",))
+    if naming.labels and naming.labels not in NAMINGS and naming.captions is None:
+        captions = _words(sources, naming.labels, ("caption",), required=False)
+    groups = _words(sources, naming.group, GROUP_COLUMNS)
+    alone = [source.name for source in sources if naming.group and source.name not in groups]
+    if alone:
+        raise DataError(
+            f"{naming.group} gives no group for {_first_of(alone)}; every source needs one for a split without leaks"
+        )
+    return [
+        replace(source, label=labels.get(source.name), caption=captions.get(source.name), group=groups.get(source.name))
+        for source in sources
+    ]
+
+
+def split_by_group(sources: Sequence[Source], test_fraction: float) -> list[Source]:
+    """Put whole groups into the test split; a source without a group is its own.
+
+    Groups are taken in the order of a hash of their name while they fit into the wanted share of frames, and the smallest one
+    where none fits, so that both splits are never empty and the choice depends on nothing else.
+
+    Args:
+        sources: with groups and numbers of frames (of bytes, where a number of frames is unknown).
+        test_fraction: wanted share of the test split, in [0, 1).
+
+    Raises:
+        DataError: all footage is one group.
+    """
+    if test_fraction == 0:
+        return list(sources)
+    known = all(source.frames for source in sources)
+    sizes: defaultdict[str, int] = defaultdict(int)
+    for source in sources:
+        sizes[_group(source)] += (source.frames or 0) if known else source.bytes
+    if len(sizes) < 2:
+        raise DataError(f"a split needs at least 2 groups (or sources), but all footage is {next(iter(sizes), 'nothing')!r}")
+    wanted, test = test_fraction * sum(sizes.values()), set[str]()
+    for group in sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        if sum(sizes[name] for name in test) + sizes[group] <= wanted:
+            test.add(group)
+    test = test or {min(sizes, key=lambda name: (sizes[name], name))}
+    return [replace(source, split="test" if _group(source) in test else "train") for source in sources]
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read a table: CSV with a header line, JSON lines, or text lines ``path label`` (VGAN's lists).
+
+    Raises:
+        DataError: another suffix, a missing or empty file, or a line that cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a table: {getattr(error, 'strerror', None) or error}") from None
+    suffix = path.suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        raise DataError(f"{path} is no table; accepted: {', '.join(TABLE_SUFFIXES)}, or one of {', '.join(NAMINGS)}")
+    readers = {".csv": _read_csv, ".jsonl": _read_json_lines, ".txt": _read_list}
+    rows = readers[suffix](path, text)
+    if not rows:
+        raise DataError(f"{path} has no rows; give one row per clip")
+    return rows
+
+
+def _words(sources: Sequence[Source], origin: str | None, columns: Sequence[str], *, required: bool = True) -> dict[str, str]:
+    """Return source name -> word, from the path or from one column of a table."""
+    if origin is None:
+        return {}
+    if origin in NAMINGS:
+        return {source.name: _from_path(source, origin) for source in sources}
+    path = Path(origin)
+    rows = read_table(path)
+    header = list(dict.fromkeys(name for row in rows for name in row))
+    column = next((name for name in columns if name in header), None)
+    if column is None and not required:
+        return {}
+    key = next((name for name in NAME_COLUMNS if name in header), None)
+    if column is None or key is None:
+        missing = f"column {columns[0]!r}" if column is None else f"column that names the clip ({', '.join(NAME_COLUMNS)})"
+        raise DataError(f"{path} has no {missing}; it has: {', '.join(header)}")
+    return _match(sources, path, [(row.get(key, ""), row.get(column, "")) for row in rows])
+
+
+def _match(sources: Sequence[Source], table: Path, rows: Iterable[tuple[str, str]]) -> dict[str, str]:
+    known, words, unknown = _names(sources, table), dict[str, str](), []
+    for clip, word in rows:
+        name = known.get(clip) or known.get(str((table.parent / clip).absolute()))
+        if name is None:
+            unknown.append(clip)
+        elif words.setdefault(name, word) != word:
+            raise DataError(f"{table} says both {words[name]!r} and {word!r} about {name}; give one row per clip")
+    if unknown:
+        raise DataError(
+            f"{table} names {len(unknown)} clips that are not in the sources: {_first_of(unknown)}; "
+            f"the sources are called: {_first_of([source.name for source in sources])}"
+        )
+    return {name: word for name, word in words.items() if word}
+
+
+def _names(sources: Sequence[Source], table: Path) -> dict[str, str]:
+    """Return everything that a table may call a source -> its name: paths, and file names that are unique."""
+    short = Counter(alias for source in sources for alias in _aliases(source))
+    names = {alias: source.name for source in sources for alias in _aliases(source) if short[alias] == 1}
+    for source in sources:
+        names[source.name] = names[source.path] = source.name
+    return names
+
+
+def _aliases(source: Source) -> set[str]:
+    path = Path(source.name)
+    return {str(path.with_suffix("")), path.name, path.stem} - {source.name}
+
+
+def _from_path(source: Source, naming: str) -> str:
+    path = Path(source.path)
+    stem = path.name if source.kind == "frames" else path.stem
+    words = {
+        "folder": path.parent.name,
+        "parent2": path.parent.parent.name,
+        "name": stem,
+        "prefix": stem.split("_")[0],
+        "source": source.name,
+    }
+    return words[naming]
+
+
+def _group(source: Source) -> str:
+    return source.group or source.name
+
+
+def _first_of(names: Sequence[str], shown: int = 3) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def _read_csv(path: Path, text: str) -> list[dict[str, str]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    rows = []
+    for row in reader:
+        if None in row or None in row.values():
+            raise DataError(
+                f"{path}, line {reader.line_num}: as many fields as in the header line are wanted ({reader.fieldnames})"
+            )
+        rows.append({name.strip(): value.strip() for name, value in row.items()})
+    return rows
+
+
+def _read_json_lines(path: Path, text: str) -> list[dict[str, str]]:
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number} is no JSON: {error}") from None
+        if not isinstance(row, Mapping):
+            raise DataError(f'{path}, line {number} is no JSON object; wanted is one such as {{"source": ..., "label": ...}}')
+        rows.append({str(name): str(value) for name, value in row.items() if value is not None})
+    return rows
+
+
+def _read_list(path: Path, text: str) -> list[dict[str, str]]:
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.rsplit(maxsplit=1)
+        if len(words) == 1:
+            raise DataError(f"{path}, line {number} is {line!r}; wanted is a path, a space and a label")
+        if words:
+            rows.append({"path": words[0], "label": words[1]})
+    return rows

@@ -1,0 +1,551 @@
+"""Resumable work on a dataset: a plan written first, one task per shard, every result written beside and renamed.
+
+    DATA/prepare/plan.json           settings, sources and tasks; makes a folder without dataset.json an unfinished one
+    DATA/prepare/000007.json         outcome of task 7: what was kept and refused; its presence means that the shard is done
+    DATA/shards/000007.tar           its clips
+    DATA/report.html, refused.jsonl  written at the end, then dataset.json, then DATA/prepare is removed
+
+Killing at any moment loses at most the tasks that were running: the same command takes up the plan and does what has no
+outcome. What a task makes depends on the plan alone, so that the finished dataset is the same to the byte.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, TypeVar
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from pydantic import TypeAdapter, ValidationError
+
+from kinema.core.errors import DataError
+from kinema.data.dataset import INFO_NAME, Clip, DatasetInfo, shard_name, write_info, write_shard
+from kinema.data.executor import run_tasks
+
+WORK = "prepare"
+REFUSED_NAME = "refused.jsonl"
+REPORT_NAME = "report.html"
+OURS = frozenset({WORK, REFUSED_NAME, REPORT_NAME, INFO_NAME, "shards"})
+
+PLAN_VERSION = 1
+PICTURES_PER_REASON = 3  # of a task's refused clips that the report may show
+SIGNATURE_FRAMES = 3
+SIGNATURE_CELLS = 16
+
+_Read = TypeVar("_Read")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A stretch of footage that did not become a clip.
+
+    Attributes:
+        source: name of the footage.
+        reason: one word or two, under which it is counted.
+        first: first frame, at the rate of the clips; None for the whole source.
+        last: last frame.
+        detail: what was measured and what would have been right, as JSON values.
+        video: its pixels, where the report should show it.
+    """
+
+    source: str
+    reason: str
+    first: int | None = None
+    last: int | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+    video: UInt8[np.ndarray, "T H W 3"] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, as JSON values; equal plans make equal datasets."""
+
+    kind: str
+    """Name of the maker."""
+    settings: dict[str, Any]
+    """Everything that decides what is made."""
+    frames: int
+    """Frames of a clip."""
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+    items: list[dict[str, Any]]
+    """What the tasks are ranges of, such as sources; empty where a number is all there is to an item."""
+    tasks: list[tuple[int, int]]
+    """First item and one past the last, of each task."""
+    costs: list[float]
+    """Estimated seconds per task, for the remaining time."""
+    refused: list[dict[str, Any]] = field(default_factory=list)
+    """What was refused while planning."""
+    ignored: list[str] = field(default_factory=list)
+    """Files that are no footage."""
+    labels: list[str] = field(default_factory=list)
+    """Class names."""
+    skeleton: str | None = None
+    """Name of the skeleton of the poses."""
+    duplicates: float | None = None
+    """Near-duplicates differ by at most this many grey levels anywhere; None keeps them."""
+    version: int = PLAN_VERSION
+    """Of the plan's format."""
+
+    def to_json(self) -> bytes:
+        """Return the text of ``plan.json``."""
+        return TypeAdapter(Plan).dump_json(self, indent=1)
+
+
+class Maker(Protocol):
+    """Makes the clips of one task; a function of a module, so that other processes can import it."""
+
+    def __call__(self, job: "Job") -> Iterator[Clip | Refusal]:
+        """Yield clips and refusals in a fixed order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task as it travels to a worker.
+
+    Attributes:
+        make: what makes its clips.
+        folder: of the dataset.
+        digest: of the plan.
+        number: of the task and its shard.
+        first: first item.
+        stop: one past the last item.
+        items: the items from the plan, where they are listed there.
+        settings: from the plan.
+    """
+
+    make: Maker
+    folder: Path
+    digest: str
+    number: int
+    first: int
+    stop: int
+    items: Sequence[dict[str, Any]]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A clip that a task wrote.
+
+    Attributes:
+        key: of its record.
+        source: name of its footage.
+        first: first frame.
+        fps: frames per second.
+        motion: mean difference of neighbouring frames, in grey levels.
+        signature: tiny pictures of it, base64.
+        label: class.
+    """
+
+    key: str
+    source: str
+    first: int
+    fps: float
+    motion: float
+    signature: str
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A refusal as it is stored; `picture` is a JPEG strip of its frames, base64."""
+
+    source: str
+    reason: str
+    first: int | None = None
+    last: int | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+    picture: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task did."""
+
+    digest: str
+    """Of the plan it belongs to."""
+    kept: list[Kept]
+    """Clips of its shard, in order."""
+    refused: list[Refused]
+    """What did not become a clip."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the work is."""
+
+    tasks_done: int
+    tasks: int
+    cost_done: float
+    cost: float
+    kept: int
+    refused: int
+
+
+Report = Callable[[Path, Plan, Sequence[Outcome], Sequence[Refused], frozenset[str]], str]
+"""Makes report.html from the folder, the plan, the outcomes, all refusals and the keys of the duplicates."""
+
+
+def claim(folder: Path, plan: Plan, *, overwrite: bool) -> Plan:
+    """Make `folder` the place of this plan, or find it there from an earlier, interrupted start.
+
+    Raises:
+        DataError: the folder holds a finished dataset (without `overwrite`), the work of another plan, or something else.
+    """
+    _refuse_foreign(folder)
+    if overwrite:
+        _clear(folder)
+    earlier = _read_plan(folder)
+    if earlier is not None:
+        _refuse_difference(folder, earlier, plan)
+        return earlier
+    if (folder / INFO_NAME).exists():
+        raise DataError(f"{folder} is a finished dataset; give another --out, or --overwrite to replace it")
+    if any(folder.glob("*")):
+        raise DataError(
+            f"{folder} holds parts of a dataset without their plan; give another --out, or --overwrite to replace them"
+        )
+    _write(folder / WORK / "plan.json", plan.to_json())
+    return plan
+
+
+def carry_out(
+    folder: Path,
+    plan: Plan,
+    make: Maker,
+    executor: Executor,
+    *,
+    in_flight: int,
+    report: Report,
+    progress: Callable[[Progress], None] = lambda progress: None,
+) -> DatasetInfo:
+    """Do the tasks that have no outcome yet, then finish the dataset.
+
+    Args:
+        folder: claimed for `plan`.
+        plan: what to do.
+        make: what makes the clips of a task.
+        executor: where the tasks run.
+        in_flight: tasks to hand out at a time.
+        report: makes the report.
+        progress: called after each task.
+
+    Raises:
+        DataError: nothing usable came out, or a file cannot be read or written.
+    """
+    digest = hashlib.sha256(plan.to_json()).hexdigest()
+    outcomes = _read_outcomes(folder, digest)
+    jobs = [
+        Job(make, folder, digest, number, first, stop, plan.items[first:stop], plan.settings)
+        for number, (first, stop) in enumerate(plan.tasks)
+        if number not in outcomes
+    ]
+    progress(_progress(plan, outcomes))
+    for job, outcome in run_tasks(executor, run_job, jobs, in_flight=in_flight):
+        outcomes[job.number] = outcome
+        progress(_progress(plan, outcomes))
+    return finish(folder, plan, [outcomes[number] for number in range(len(plan.tasks))], report)
+
+
+def run_job(job: Job) -> Outcome:
+    """Make the shard of one task and write its outcome; runs in a worker.
+
+    Raises:
+        KinemaError: whatever the maker raises, or a file that cannot be written.
+    """
+    cv2.setNumThreads(1)  # one process per core
+    kept: list[Kept] = []
+    refused: list[Refused] = []
+    clips = _kept(job.make(job), kept, refused)
+    shard = job.folder / shard_name(job.number)
+    first = next(clips, None)
+    if first is None:
+        shard.unlink(missing_ok=True)
+    else:
+        write_shard(shard, chain([first], clips))
+    outcome = Outcome(job.digest, kept, refused)
+    _write(_outcome_path(job.folder, job.number), TypeAdapter(Outcome).dump_json(outcome))
+    return outcome
+
+
+def finish(folder: Path, plan: Plan, outcomes: Sequence[Outcome], report: Report) -> DatasetInfo:
+    """Drop near-duplicates, write the report and ``dataset.json``, and remove the plan.
+
+    Raises:
+        DataError: nothing usable came out, or a file cannot be read or written.
+    """
+    refused = [*(Refused(**refusal) for refusal in plan.refused), *(r for outcome in outcomes for r in outcome.refused)]
+    twins = {} if plan.duplicates is None else find_duplicates([k for o in outcomes for k in o.kept], plan.duplicates)
+    clips = {kept.key: kept for outcome in outcomes for kept in outcome.kept}
+    for key, (twin, difference) in twins.items():
+        clip = clips[key]
+        detail = {"of": f"{clips[twin].source}, frame {clips[twin].first}", "difference": difference, "limit": plan.duplicates}
+        refused.append(Refused(clip.source, "duplicate", clip.first, clip.first + plan.frames - 1, detail))
+    if not clips:
+        _give_up(folder, refused)
+    if not (folder / WORK / REPORT_NAME).exists() and not (folder / REPORT_NAME).exists():
+        # Before anything is dropped, since it shows the duplicates too; once, since a killed run may have dropped them since.
+        _write(folder / WORK / REPORT_NAME, report(folder, plan, outcomes, refused, frozenset(twins)).encode())
+    shards = _drop(folder, outcomes, frozenset(twins))
+    _write(folder / REFUSED_NAME, b"".join(_refusal_line(refusal) for refusal in refused))
+    if (folder / WORK / REPORT_NAME).exists():
+        (folder / WORK / REPORT_NAME).replace(folder / REPORT_NAME)
+    info = write_info(folder, _describe(plan, [clip for key, clip in clips.items() if key not in twins], refused, shards))
+    shutil.rmtree(folder / WORK)
+    return info
+
+
+def signature(video: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "N C C"]:
+    """Reduce a clip to tiny grey pictures of its first, middle and last frame."""
+    chosen = np.linspace(0, len(video) - 1, SIGNATURE_FRAMES).round().astype(int)
+    size = (SIGNATURE_CELLS, SIGNATURE_CELLS)
+    grey = [cv2.cvtColor(video[t], cv2.COLOR_RGB2GRAY) for t in chosen]
+    return np.stack([cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in grey])
+
+
+def find_duplicates(clips: Sequence[Kept], limit: float) -> dict[str, tuple[str, int]]:
+    """Find clips that hardly differ from an earlier one that is kept.
+
+    With a fixed camera most of the picture is the same in all clips. So what counts is the largest difference of any cell of
+    the signatures, not the mean: a small thing that moved elsewhere makes a difference of its own contrast.
+
+    Args:
+        clips: in order.
+        limit: largest difference of near-duplicates, in grey levels.
+
+    Returns:
+        Key of a duplicate -> key of the earlier clip, and their difference in grey levels.
+    """
+    from scipy.spatial import KDTree  # here, not above: workers never come here and start faster without
+
+    if not clips:
+        return {}
+    signatures = np.stack([np.frombuffer(base64.b64decode(clip.signature), np.uint8) for clip in clips])
+    # A tree over the cells that vary most finds candidates: within the limit everywhere is within the limit there.
+    telling = np.argsort(-signatures.std(axis=0), kind="stable")[:12]
+    tree = KDTree(signatures[:, telling].astype(np.float32))
+    twins: dict[int, tuple[int, int]] = {}
+    for one in range(len(clips)):
+        if one in twins:
+            continue
+        near = [other for other in tree.query_ball_point(signatures[one, telling], limit, p=np.inf) if other > one]
+        differences = np.abs(signatures[near].astype(np.int16) - signatures[one]).max(axis=1, initial=0)
+        for other, difference in zip(near, differences.tolist(), strict=True):
+            if difference <= limit:
+                twins.setdefault(other, (one, difference))
+    return {clips[other].key: (clips[one].key, difference) for other, (one, difference) in sorted(twins.items())}
+
+
+def motion(video: UInt8[np.ndarray, "T H W 3"]) -> float:
+    """Return the mean difference of neighbouring frames, in grey levels."""
+    if len(video) < 2:
+        return 0.0
+    return round(float(np.mean([cv2.mean(cv2.absdiff(a, b))[:3] for a, b in pairwise(video)])), 4)
+
+
+def filmstrip(video: UInt8[np.ndarray, "T H W 3"], frames: int = 8) -> bytes:
+    """Return evenly spaced frames side by side, as JPEG."""
+    chosen = np.linspace(0, len(video) - 1, frames).round().astype(int)
+    strip = cv2.cvtColor(np.concatenate(list(video[chosen]), axis=1), cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+
+
+def read_videos(shard: Path, keys: Sequence[str]) -> dict[str, UInt8[np.ndarray, "T H W 3"]]:
+    """Read some clips of a shard whose dataset is not finished."""
+    with tarfile.open(shard, "r:") as tar:
+        files = {key: tar.extractfile(f"{key}.video.npy") for key in keys}
+        return {key: np.load(io.BytesIO(file.read())) for key, file in files.items() if file is not None}
+
+
+def _kept(made: Iterator[Clip | Refusal], kept: list[Kept], refused: list[Refused]) -> Iterator[Clip]:
+    """Pass clips on, noting clips and refusals."""
+    shown: Counter[str] = Counter()
+    for result in made:
+        if isinstance(result, Refusal):
+            picture = None
+            if result.video is not None and shown[result.reason] < PICTURES_PER_REASON:
+                shown[result.reason] += 1
+                picture = base64.b64encode(filmstrip(result.video)).decode()
+            refused.append(Refused(result.source, result.reason, result.first, result.last, result.detail, picture))
+            continue
+        record = result.record
+        moved = record.extra.get("motion")
+        moved = motion(result.video) if moved is None else moved
+        tiny = base64.b64encode(signature(result.video).tobytes()).decode()
+        kept.append(Kept(record.key, record.source, record.first_frame, record.fps, moved, tiny, record.label))
+        yield replace(result, record=replace(record, extra=record.extra | {"motion": moved}))
+
+
+def _progress(plan: Plan, outcomes: Mapping[int, Outcome]) -> Progress:
+    return Progress(
+        tasks_done=len(outcomes),
+        tasks=len(plan.tasks),
+        cost_done=sum(plan.costs[number] for number in outcomes),
+        cost=sum(plan.costs),
+        kept=sum(len(outcome.kept) for outcome in outcomes.values()),
+        refused=len(plan.refused) + sum(len(outcome.refused) for outcome in outcomes.values()),
+    )
+
+
+def _describe(plan: Plan, kept: Sequence[Kept], refused: Sequence[Refused], shards: Sequence[str]) -> DatasetInfo:
+    sources: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for clip in kept:
+        sources[clip.source]["kept"] += 1
+    for refusal in refused:
+        sources[refusal.source][refusal.reason] += 1
+    rates = Counter(clip.fps for clip in kept)
+    return DatasetInfo(
+        frames=plan.frames,
+        height=plan.height,
+        width=plan.width,
+        fps=max(rates, key=lambda rate: (rates[rate], rate)),
+        shards=tuple(shards),
+        kept=len(kept),
+        refused=dict(sorted(Counter(refusal.reason for refusal in refused).items())),
+        sources={name: dict(counts) for name, counts in sources.items()},
+        labels=tuple(plan.labels),
+        skeleton=plan.skeleton,
+        settings={"kind": plan.kind} | plan.settings,
+    )
+
+
+def _drop(folder: Path, outcomes: Sequence[Outcome], keys: frozenset[str]) -> list[str]:
+    """Take clips out of the shards and return the shards that are left; nothing else stays among them."""
+    shards = []
+    for number, outcome in enumerate(outcomes):
+        name = shard_name(number)
+        held = {kept.key for kept in outcome.kept}
+        if held - keys:
+            shards.append(name)
+            if held & keys:
+                _copy_without(folder / name, keys)
+    for path in (folder / shard_name(0)).parent.glob("*"):
+        if path.relative_to(folder).as_posix() not in shards:
+            path.unlink()
+    return shards
+
+
+def _copy_without(shard: Path, keys: frozenset[str]) -> None:
+    kind = tarfile.USTAR_FORMAT
+    with _beside(shard) as beside, tarfile.open(shard, "r:") as old, tarfile.open(beside, "w", format=kind) as new:
+        for member in old:
+            if member.name.partition(".")[0] not in keys:
+                new.addfile(member, old.extractfile(member))
+
+
+def _give_up(folder: Path, refused: Sequence[Refused]) -> NoReturn:
+    _clear(folder)
+    counts = ", ".join(f"{count} {reason}" for reason, count in Counter(refusal.reason for refusal in refused).most_common())
+    example = next((refusal for refusal in refused if refusal.detail), None)
+    first = f"; for example {example.source}: {_words(example.detail)}" if example else ""
+    raise DataError(f"no usable clip: refused {counts or 'nothing, for there was nothing'}{first}")
+
+
+def _words(detail: Mapping[str, Any]) -> str:
+    return str(detail["error"]) if "error" in detail else ", ".join(f"{name} {value}" for name, value in detail.items())
+
+
+def _refusal_line(refusal: Refused) -> bytes:
+    line = {"source": refusal.source, "reason": refusal.reason, "first": refusal.first, "last": refusal.last} | refusal.detail
+    return json.dumps(line).encode() + b"\n"
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; give a folder that does not exist yet as --out")
+    foreign = sorted(path.name for path in folder.glob("*") if path.name not in OURS) if folder.exists() else []
+    if foreign:
+        raise DataError(
+            f"{folder} holds other things ({', '.join(foreign[:3])}); give a folder that does not exist yet as --out"
+        )
+
+
+def _refuse_difference(folder: Path, earlier: Plan, plan: Plan) -> None:
+    """Raise `DataError` naming the first difference between the plan of an unfinished dataset and this one."""
+    ways = "give the same settings to go on, another --out, or --overwrite to begin again"
+    if earlier.kind != plan.kind:
+        raise DataError(f"{folder} is an unfinished dataset of {earlier.kind}, not of {plan.kind}; {ways}")
+    for name in plan.settings | earlier.settings:
+        before, now = earlier.settings.get(name), plan.settings.get(name)
+        if before != now:
+            raise DataError(f"{folder} is unfinished and was begun with {name} = {before!r}, now it is {now!r}; {ways}")
+    if earlier != plan:
+        before, now = ({item.get("name"): item for item in p.items} for p in (earlier, plan))
+        changed = next((name for name in [*now, *before] if before.get(name) != now.get(name)), "their list")
+        raise DataError(f"{folder} is unfinished and its sources have changed since ({changed}); {ways}")
+
+
+def _clear(folder: Path) -> None:
+    """Remove a dataset; dataset.json first, so that what is left after a kill is not taken for a finished one."""
+    with _explained(folder):
+        (folder / INFO_NAME).unlink(missing_ok=True)
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+        shutil.rmtree(folder / "shards", ignore_errors=True)
+        for name in (REFUSED_NAME, REPORT_NAME):
+            (folder / name).unlink(missing_ok=True)
+        if folder.is_dir():
+            folder.rmdir()
+
+
+def _outcome_path(folder: Path, number: int) -> Path:
+    return folder / WORK / f"{number:06d}.json"
+
+
+def _read_plan(folder: Path) -> Plan | None:
+    path = folder / WORK / "plan.json"
+    return _parse(Plan, path) if path.exists() else None
+
+
+def _read_outcomes(folder: Path, digest: str) -> dict[int, Outcome]:
+    outcomes = {int(path.stem): _parse(Outcome, path) for path in sorted((folder / WORK).glob("[0-9]*.json"))}
+    return {number: outcome for number, outcome in outcomes.items() if outcome.digest == digest}
+
+
+def _parse(kind: type[_Read], path: Path) -> _Read:
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        raise DataError(f"{path} is damaged or of another version of kinema; begin again with --overwrite") from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    with _beside(path) as beside:
+        beside.write_bytes(content)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path`, which takes its place when the block ends well."""
+    beside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield beside
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what the file system says (disk full, no permission) into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from None

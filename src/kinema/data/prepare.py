@@ -1,0 +1,184 @@
+"""Footage to dataset: find it, name it, divide it into tasks, cut it (`kinema.data.cutting`), finish the dataset."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kinema.core.config import to_mapping
+from kinema.core.errors import DataError, MediaError
+from kinema.data.cutting import PrepareSettings, cut_footage, scene_filter, unreadable
+from kinema.data.dataset import DatasetInfo
+from kinema.data.executor import Kind, open_executor
+from kinema.data.labels import Naming, annotate, split_by_group
+from kinema.data.plan import WORK, Maker, Plan, Progress, Refusal, carry_out, claim
+from kinema.data.report import report
+from kinema.data.sources import Source, find_sources, measure
+
+TASKS = 64  # about as many tasks as this, so that many workers are busy to the end,
+TASK_SECONDS = (0.7, 60.0)  # but no shorter and no longer ones than this, and
+SHARD_BYTES = 512 * 2**20  # no larger shards than this
+FRAME_SECONDS, PIXEL_SECONDS, STABILISE_SECONDS = 2e-4, 3.5e-9, 2e-2  # rough cost of a frame, for the size of tasks
+
+
+def prepare(
+    roots: Sequence[Path],
+    out: Path,
+    settings: PrepareSettings,
+    *,
+    executor: Kind = "local",
+    workers: int = 1,
+    cluster: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[Progress], None] = lambda progress: None,
+) -> DatasetInfo:
+    """Make a dataset from footage; the same call takes up what an interrupted one has left.
+
+    Args:
+        roots: files and folders with footage.
+        out: folder of the dataset, which must not exist, or be an unfinished one of the same call.
+        settings: how footage becomes clips.
+        executor: where the work is done.
+        workers: tasks at a time.
+        cluster: options of a Slurm executor.
+        overwrite: replace a dataset.
+        progress: called after each task.
+
+    Raises:
+        ConfigError: a setting out of range, or a package that is not installed.
+        DataError: footage, tables or the folder cannot be used, or nothing usable came out.
+    """
+    out = Path(out).absolute()
+    _refuse_overlap(roots, out)
+    return work(
+        out,
+        plan_footage(roots, settings),
+        cut_footage,
+        executor=executor,
+        workers=workers,
+        cluster=cluster,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def plan_footage(roots: Sequence[Path], settings: PrepareSettings) -> Plan:
+    """Look at all footage and divide it into tasks.
+
+    Raises:
+        DataError: nothing was found, a table cannot be used, or, with `strict`, a file cannot be read.
+    """
+    found = find_sources(roots, strips=settings.strip is not None)
+    scene_filter(settings)  # now, for what is wrong with it
+    refused: list[Refusal] = []
+    named = annotate(found.sources, Naming(settings.labels, settings.captions, settings.group))
+    sources = _measured(_labelled(named, settings, refused), settings, refused)
+    if sources:
+        sources = split_by_group(sources, settings.split)
+    costs = [_seconds(source, settings) for source in sources]
+    width, height = settings.shape
+    tasks = divide(costs, [_bytes(source, settings) for source in sources])
+    return Plan(
+        kind="footage",
+        settings=to_mapping(settings),
+        frames=settings.frames,
+        height=height,
+        width=width,
+        items=[asdict(source) for source in sources],
+        tasks=tasks,
+        costs=[round(sum(costs[first:stop]), 3) for first, stop in tasks],
+        refused=[{"source": r.source, "reason": r.reason, "detail": r.detail} for r in refused],
+        ignored=list(found.ignored),
+        labels=sorted({source.label for source in sources if source.label}),
+        duplicates=settings.duplicates if settings.duplicates >= 0 else None,
+    )
+
+
+def work(
+    out: Path,
+    plan: Plan,
+    make: Maker,
+    *,
+    executor: Kind = "local",
+    workers: int = 1,
+    cluster: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[Progress], None] = lambda progress: None,
+) -> DatasetInfo:
+    """Carry a plan out in a folder, from its beginning or from where it was interrupted; see `prepare` for the arguments."""
+    plan = claim(out, plan, overwrite=overwrite)
+    with open_executor(executor, workers, folder=out / WORK / "cluster", options=cluster) as pool:
+        return carry_out(out, plan, make, pool, in_flight=2 * workers, report=report, progress=progress)
+
+
+def divide(costs: Sequence[float], sizes: Sequence[float]) -> list[tuple[int, int]]:
+    """Divide items into tasks of neighbours, of about the same cost.
+
+    Args:
+        costs: estimated seconds per item.
+        sizes: estimated bytes per item.
+
+    Returns:
+        First item and one past the last, of each task.
+    """
+    least, most = TASK_SECONDS
+    wanted = min(max(sum(costs) / TASKS, least), most)
+    tasks, first, cost, size = [], 0, 0.0, 0.0
+    for number, (seconds, held) in enumerate(zip(costs, sizes, strict=True)):
+        if number > first and (cost + seconds / 2 > wanted or size + held > SHARD_BYTES):
+            tasks.append((first, number))
+            first, cost, size = number, 0.0, 0.0
+        cost += seconds
+        size += held
+    return [*tasks, (first, len(costs))] if costs else []
+
+
+def _refuse_overlap(roots: Sequence[Path], out: Path) -> None:
+    for root in (Path(root).resolve() for root in roots):
+        if out.resolve() == root or (root.is_dir() and root in out.resolve().parents):
+            raise DataError(f"--out {out} lies inside the footage {root}; give a folder outside of it")
+        if out.resolve() in root.parents:
+            raise DataError(f"the footage {root} lies inside --out {out}; give a folder that does not hold the footage")
+
+
+def _labelled(sources: Sequence[Source], settings: PrepareSettings, refused: list[Refusal]) -> list[Source]:
+    """Take out the sources that a table of labels leaves out."""
+    if settings.labels is None:
+        return list(sources)
+    error = f"{settings.labels} gives no label for it"
+    refused += [Refusal(source.name, "unlabelled", detail={"error": error}) for source in sources if source.label is None]
+    return [source for source in sources if source.label is not None]
+
+
+def _measured(sources: Sequence[Source], settings: PrepareSettings, refused: list[Refusal]) -> list[Source]:
+    """Look at every source and take out those that cannot be read at all."""
+
+    def look(source: Source) -> Source | MediaError:
+        try:
+            return measure(source, settings.strip_shape)
+        except MediaError as error:
+            return error
+
+    measured = []
+    with ThreadPoolExecutor(8) as pool:  # FFmpeg and the disk work outside of Python's lock
+        for source, seen in zip(sources, pool.map(look, sources), strict=True):
+            if isinstance(seen, Source):
+                measured.append(seen)
+            elif settings.strict:
+                raise seen
+            else:
+                refused.append(unreadable(source, seen))
+    return measured
+
+
+def _seconds(source: Source, settings: PrepareSettings) -> float:
+    """Estimate what it costs to cut a source, in seconds of one core."""
+    per_frame = FRAME_SECONDS + source.pixels * PIXEL_SECONDS + (STABILISE_SECONDS if settings.stabilise != "off" else 0)
+    return (source.frames or 0) * per_frame + 1e-3
+
+
+def _bytes(source: Source, settings: PrepareSettings) -> float:
+    """Estimate the size of a source's clips, in bytes."""
+    width, height = settings.shape
+    return (source.frames or 0) * width * height * 3 * max(1.0, settings.frames / settings.step)
