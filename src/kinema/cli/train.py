@@ -1,0 +1,193 @@
+"""``kinema train SYSTEM DATA --out RUN``: the command line of training, and its loop, `play`.
+
+A run plays and fits the stages of its system in order. Stages that are played share the budget of steps and minutes equally;
+closed-form stages (such as fitting a mixture) read every clip once and count towards no budget. Between two stages the system
+takes over its averaged weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields, make_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from kinema.cli.arguments import parse
+from kinema.core.config import Config, differences, from_mapping, override
+from kinema.core.errors import ConfigError, TrainingError, accepted
+from kinema.core.system import Fit, System
+from kinema.data.loader import Loader
+from kinema.systems import SYSTEMS
+from kinema.training import distributed, runlog
+from kinema.training.run import Options, Plan, Run
+from kinema.training.trainer import TrainConfig, Trainer
+
+
+def run(arguments: list[str]) -> int:
+    """Train; returns 0, or 128 plus the signal that stopped the run."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage(), end="")
+        return 0
+    plan = read_plan(arguments)
+    device = distributed.choose_device(plan.options.device)
+    with distributed.together(device):
+        return train(Run(plan, device))
+
+
+def usage() -> str:
+    """Return the text of ``kinema train --help``, before a system is named."""
+    systems = "\n".join(f"  {name:<20}{', '.join(system.presets)}" for name, system in SYSTEMS.items())
+    return f"""usage: kinema train SYSTEM DATA --out RUN [--preset NAME] ...
+
+Train a system on a prepared dataset.
+
+  {"SYSTEM":<20}PRESETS (the first is the default)
+{systems}
+
+kinema train SYSTEM --help lists the presets and settings of a system.
+"""
+
+
+# --- The loop -----------------------------------------------------------------------------------------------------------------
+
+
+def train(run: Run) -> int:
+    """Play or fit every stage that is not done yet; returns the exit status: 128 plus the signal where one stopped it."""
+    for stage in run.stages_to_do():
+        if isinstance(run.stages[stage], Fit):
+            run.fit(stage)
+            continue
+        trainer, loader = Trainer(run.system, stage, run.share(), run.device), run.loader()
+        with run.playing(trainer, loader), runlog.StopSignals() as signals:
+            if not trainer.finished:
+                play(run, trainer, loader, signals)
+                if signals.received:
+                    run.save(trainer, loader)
+                    return run.stop(trainer, signals.received)
+                run.look(trainer)
+                run.save(trainer, loader)
+        run.take_over(trainer)
+    run.finish()
+    return 0
+
+
+def play(run: Run, trainer: Trainer, loader: Loader, signals: runlog.StopSignals) -> None:
+    """Play a stage until its budget is used up or somebody wants it to stop."""
+    for clips in run.log.waiting_for(loader):
+        numbers = trainer.step(clips.to_batch(run.device))
+        run.note(trainer, numbers)
+        if run.look_is_due(trainer):
+            run.look(trainer)
+        if run.save_is_due():
+            run.save(trainer, loader)
+        if trainer.finished or signals.anywhere(run.device):
+            return
+
+
+# --- From the command line to a plan ------------------------------------------------------------------------------------------
+
+
+def read_plan(arguments: Sequence[str]) -> Plan:
+    """Read the system's name, then the rest with that system's own options.
+
+    With ``--resume`` the run's own settings are the defaults, so that nothing has to be repeated.
+
+    Raises:
+        ConfigError: for an unknown system, preset or option, or a value outside its range.
+        TrainingError: when a resumed run has other settings.
+    """
+    name, *rest = arguments
+    if name not in SYSTEMS:
+        raise ConfigError(f"train: there is no system {name!r}; {accepted(name, SYSTEMS)}")
+    system = SYSTEMS[name]
+    stored = stored_run(rest)
+    if stored and stored.system != name:
+        raise TrainingError(f"{given(rest, '--out')} holds a run of {stored.system}, not of {name}; resume it as what it is")
+    preset_name = given(rest, "--preset") or (stored.preset if stored else next(iter(system.presets)))
+    if preset_name not in system.presets:
+        raise ConfigError(f"{name} has no preset {preset_name!r}; {accepted(preset_name, system.presets)}")
+    config, training, extra = defaults(system, preset_name, stored)
+    options = Options(data=tyro.MISSING, out=tyro.MISSING, preset=preset_name, **extra)
+    parsed: Any = parse(arguments_class(system, config, training, options), rest, f"train {name}")
+    training = one_budget(parsed.training, rest)
+    command = ("kinema", "train", *arguments)
+    plan = Plan(system, parsed.system, training, parsed.options, stored, command, given(rest, "--classes") is not None)
+    if stored and (changed := changes(plan, stored)):
+        raise TrainingError(
+            f"--resume goes on with the settings of {plan.options.out}, but these differ: {'; '.join(changed)}; "
+            f"leave them out, or train in a new directory"
+        )
+    return plan
+
+
+def stored_run(rest: Sequence[str]) -> runlog.Description | None:
+    """Return the description of the run that is to be resumed, if there is one."""
+    out = given(rest, "--out")
+    if "--resume" not in rest or out is None or not (Path(out) / runlog.CONFIG_NAME).is_file():
+        return None
+    return runlog.read_description(Path(out))
+
+
+def given(rest: Sequence[str], option: str) -> str | None:
+    """Return the value of an option before the whole line is parsed; None where it is not given."""
+    for word, following in zip(rest, [*rest[1:], None], strict=True):
+        if word == option:
+            return following
+        if word.startswith(option + "="):
+            return word.removeprefix(option + "=")
+    return None
+
+
+def defaults(
+    system: type[System[Any]], preset_name: str, stored: runlog.Description | None
+) -> tuple[Any, TrainConfig, dict[str, Any]]:
+    """Return the system's configuration, the trainer's and options to start from: the preset's, or those of a stored run."""
+    if stored:
+        training = from_mapping(TrainConfig, stored.training)
+        return from_mapping(system.config_class, stored.config), training, dict(stored.options)
+    preset = system.presets[preset_name]
+    own = {field.name for field in fields(Options)}
+    extra = {name: value for name, value in preset.training.items() if name in own}
+    rest = {name: value for name, value in preset.training.items() if name not in own}
+    return preset.config, override(TrainConfig(), rest), extra
+
+
+def arguments_class(system: type[System[Any]], config: Config, training: TrainConfig, options: Options) -> type[Any]:
+    """Return a dataclass whose options are those of the run, of the system and of the trainer, without prefixes."""
+    flat = tyro.conf.OmitArgPrefixes
+    made = make_dataclass(
+        "Arguments",
+        [
+            ("options", Annotated[Options, flat], options),
+            ("system", Annotated[system.config_class, flat], config),
+            ("training", Annotated[TrainConfig, flat], training),
+        ],
+        frozen=True,
+    )
+    presets = "\n".join(f"  {name:<12}{preset.about}" for name, preset in system.presets.items())
+    made.__doc__ = (
+        f"Train {system.name}: {system.paper.title} ({system.paper.authors}, {system.paper.year}).\n\nPresets:\n{presets}"
+    )
+    return made
+
+
+def one_budget(training: TrainConfig, rest: Sequence[str]) -> TrainConfig:
+    """Let ``--steps`` or ``--minutes`` alone replace both budgets of the preset; given together, both hold."""
+    steps, minutes = given(rest, "--steps"), given(rest, "--minutes")
+    if steps is not None and minutes is None:
+        return replace(training, minutes=None)
+    return replace(training, steps=None) if minutes is not None and steps is None else training
+
+
+def changes(plan: Plan, stored: runlog.Description) -> list[str]:
+    """List the settings in which a plan differs from the run that it goes on with.
+
+    The budget may grow, unless the schedule of the learning rate depends on it.
+    """
+    config = from_mapping(plan.system.config_class, stored.config)
+    training = from_mapping(TrainConfig, stored.training)
+    if training.schedule == "constant":
+        training = replace(training, steps=plan.training.steps, minutes=plan.training.minutes)
+    options = replace(plan.options, preset=stored.preset, **stored.options)
+    pairs = ((config, plan.config), (training, plan.training), (options, plan.options))
+    return [change for before, after in pairs for change in differences(before, after)]

@@ -1,0 +1,476 @@
+"""One session of training: what surrounds the loop of ``kinema train``.
+
+`Run` checks the dataset against the system, claims the directory, and does what the loop asks for: logging, looking (sample
+sheets and health), saving, resuming, ending. In a run of several processes only the first one writes and looks.
+"""
+
+import os
+import shlex
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+import kinema
+from kinema.core.config import Config, override, to_mapping
+from kinema.core.errors import CheckpointError, ConfigError, KinemaError, TrainingError
+from kinema.core.system import Fit, System
+from kinema.core.types import Batch
+from kinema.data.dataset import Dataset
+from kinema.data.loader import Loader
+from kinema.training import distributed, runlog
+from kinema.training.checkpoint import CHECKPOINT_NAME, load_resume, provenance, save_checkpoint, save_resume
+from kinema.training.health import YOUNG, Watch, not_finite, players_of, sample_clips
+from kinema.training.report import write_report
+from kinema.training.trainer import NotFiniteError, TrainConfig, Trainer, run_fit
+
+RESUME_VERSION = 1
+SAMPLES = 48  # clips that are made at every look
+CALIBRATION = (16, 256)  # at most so many batches and clips re-estimate the batch-norm statistics of averaged weights
+LOOKING_SHARE = 0.03  # automatic looks take at most this share of a run
+STORED = ("split", "flip", "look_steps", "log_steps")  # options that a resumed run keeps
+CARRIED = ("steps_before", "seconds_before", "looks", "looking_seconds", "verdicts")  # fields of `Run` that survive a stop
+
+
+@dataclass(frozen=True)
+class Options(Config):
+    """Where to read and write, and how often to look."""
+
+    data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
+    """The prepared dataset."""
+    out: Path
+    """The directory of the run, new or empty."""
+    preset: str
+    """Complete settings to start from; see above."""
+    split: Literal["train", "test", "all"] = "train"
+    """The clips to train on; those of the other split, if any, are held out to watch over-fitting."""
+    flip: bool = False
+    """Mirror half of the clips, left to right."""
+    resume: bool = False
+    """Go on with the run in --out: the result is as if it had never stopped."""
+    overwrite: bool = False
+    """Begin anew in --out and lose the run that is there."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    save_minutes: float = 5.0
+    """Minutes between checkpoints; the end, Ctrl-C and SIGTERM always save."""
+    look_steps: int = 0
+    """Steps between looks (sample sheets, health). 0: ever rarer, and never more than 3 % of the time."""
+    log_steps: int = 10
+    """Steps that a line of metrics.jsonl averages."""
+
+    def check(self) -> None:
+        """Refuse intervals outside their range."""
+        self.require(self.save_minutes >= 0, "save_minutes", "0 or more")
+        self.require(self.look_steps >= 0, "look_steps", "0 or more")
+        self.require(self.log_steps >= 1, "log_steps", "at least 1")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do: everything that the command line asks for.
+
+    Attributes:
+        system: what to train.
+        config: its configuration.
+        training: how to train.
+        options: where to read and write.
+        stored: description of the run that is resumed, if one is.
+        command: words of the command line.
+        classes_given: whether the number of classes was named, rather than left to the dataset.
+    """
+
+    system: type[System[Any]]
+    config: Any
+    training: TrainConfig
+    options: Options
+    stored: runlog.Description | None
+    command: tuple[str, ...]
+    classes_given: bool
+
+
+class Run:
+    """One session of training: dataset, system and directory of a run.
+
+    Args:
+        plan: what to do.
+        device: where to compute.
+
+    Raises:
+        DataError: for a dataset that cannot be used.
+        TrainingError: for a dataset that does not fit the system, a directory that is taken, or nothing to resume.
+    """
+
+    def __init__(self, plan: Plan, device: torch.device) -> None:
+        self.options, self.training, self.device, self.folder = plan.options, plan.training, device, plan.options.out
+        self.dataset, self.held_out = open_dataset(plan.options)
+        torch.manual_seed(plan.training.seed)
+        self.system = plan.system(fitted_config(plan, self.dataset))
+        refuse_misfit(self.dataset, self.system)
+        self.stages = self.system.stages()
+        self.played = [name for name, stage in self.stages.items() if not isinstance(stage, Fit)]
+        if len(self.played) > 1 and plan.training.steps is None and plan.training.minutes is None:
+            raise TrainingError(
+                f"{plan.system.name} plays {' and '.join(self.played)} in turn and needs a budget; give --steps"
+            )
+        self.loader()  # refuses a batch that cannot be drawn before anything is written
+        self.first = distributed.is_first()
+        if self.first:
+            runlog.claim(self.folder, resume=self.options.resume, overwrite=self.options.overwrite)
+        distributed.wait_for_all()
+        self.state = self.read_state(plan.stored) if plan.stored else None
+        self.steps_before, self.seconds_before = 0, 0.0  # of the stages before this one
+        self.steps_saved = self.looks = 0
+        self.refreshed_at: int | None = None
+        self.looking_seconds, self.saved_at = 0.0, time.monotonic()
+        self.verdicts: dict[str, str] = {}
+        self.log = runlog.RunLog(self.folder, self.options.log_steps, plan.training.batch_size)
+        self.watch: Watch | None = None
+        self.display: runlog.Display | None = None
+        if self.first:
+            self.open(plan)
+
+    # What the loop asks for
+
+    def note(self, trainer: Trainer, numbers: Mapping[str, float]) -> None:
+        """Log and show the numbers of a step."""
+        if self.display is None:
+            return
+        place = (self.step(trainer), trainer.stage_name, self.seconds(trainer))
+        self.log.note(*place, numbers)
+        if trainer.finished:
+            self.log.flush(*place)
+        minutes = trainer.config.minutes
+        remaining = None if minutes is None else 60 * minutes - trainer.seconds_done
+        self.display.update(trainer.steps_done, trainer.progress, remaining, numbers)
+
+    def look_is_due(self, trainer: Trainer) -> bool:
+        """Tell whether to look after this step; automatic looks keep to their share of the time."""
+        if not self.first or trainer.finished:
+            return False
+        if self.options.look_steps:
+            return self.step(trainer) % self.options.look_steps == 0
+        expected = self.looking_seconds + self.looking_seconds / max(1, self.looks)
+        return runlog.is_look_step(self.step(trainer)) and expected <= LOOKING_SHARE * self.seconds(trainer)
+
+    def look(self, trainer: Trainer) -> None:
+        """Draw sample sheets and judge the run's health."""
+        if not self.first:
+            return
+        began = time.monotonic()
+        self.look_at(self.sampler(trainer), trainer.stage_name, self.step(trainer))
+        self.looks += 1
+        self.looking_seconds += time.monotonic() - began
+
+    def save_is_due(self) -> bool:
+        """Tell whether the last checkpoint is old enough."""
+        return self.first and time.monotonic() - self.saved_at >= 60 * self.options.save_minutes
+
+    def save(self, trainer: Trainer, loader: Loader) -> None:
+        """Write the sampler and everything that the next step depends on.
+
+        Raises:
+            TrainingError: when a file cannot be written; the previous ones are then intact.
+        """
+        if not self.first or self.watch is None:
+            return
+        state = {
+            "format_version": RESUME_VERSION,
+            "stage": trainer.stage_name,
+            "trainer": trainer.state_dict(),
+            "loader": loader.state_dict(),
+            "log": self.log.state_dict(),
+            "watch": self.watch.state_dict(),
+            "run": {name: getattr(self, name) for name in CARRIED},
+        }
+        try:
+            self.save_sampler(self.sampler(trainer), trainer.stage_name, self.step(trainer))
+            save_resume(self.folder / runlog.RESUME_NAME, state)
+        except CheckpointError as error:
+            kept = f"the checkpoint of step {self.steps_saved} is intact" if self.steps_saved else "nothing was saved before"
+            raise TrainingError(f"{error}; {kept}: make room and go on with --resume") from None
+        self.steps_saved, self.saved_at = self.step(trainer), time.monotonic()
+
+    # Beginning
+
+    def loader(self) -> Loader:
+        """Return this process's batches."""
+        return Loader(
+            self.dataset,
+            self.training.batch_size,
+            seed=self.training.seed,
+            rank=distributed.rank(),
+            processes=distributed.processes(),
+            flip=self.options.flip,
+            frames=self.system.clip_shape.frames,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def sampler(self, trainer: Trainer) -> System[Any]:
+        """Return the system to sample with, its batch-norm statistics re-estimated once after every step that needs it."""
+        if self.refreshed_at != self.step(trainer) or trainer.sampler is self.system:
+            trainer.refresh_sampler(self.calibration())
+            self.refreshed_at = self.step(trainer)
+        return trainer.sampler
+
+    def calibration(self) -> Iterator[Batch]:
+        """Yield the same batches at every call, for batch-norm statistics; training's own order goes on untouched."""
+        size = max(1, self.training.batch_size // distributed.processes())
+        loader = Loader(self.dataset, size, seed=self.training.seed + 1, frames=self.system.clip_shape.frames)
+        for clips in islice(loader, min(CALIBRATION[0], max(4, CALIBRATION[1] // size))):
+            yield clips.to_batch(self.device)
+
+    def share(self) -> TrainConfig:
+        """Return the training settings of one stage: an equal share of the budget."""
+        stages, steps, minutes = len(self.played), self.training.steps, self.training.minutes
+        steps, minutes = steps and -(-steps // stages), minutes and minutes / stages
+        return replace(self.training, steps=steps, minutes=minutes)
+
+    def read_state(self, stored: runlog.Description) -> Mapping[str, Any] | None:
+        """Return the state to go on from; None when the run was killed before it could save one, and begins again."""
+        if stored.dataset["fingerprint"] != self.dataset.fingerprint:
+            raise TrainingError(
+                f"{self.folder} was trained on {stored.dataset['path']}, whose clips are not those of {self.dataset.path}"
+            )
+        path = self.folder / runlog.RESUME_NAME
+        if not path.is_file():
+            return None
+        state = load_resume(path)
+        if state.get("format_version", 0) > RESUME_VERSION:
+            raise CheckpointError(
+                f"{path} has format {state['format_version']}; this kinema reads {RESUME_VERSION}: update kinema"
+            )
+        lines = runlog.read_metrics(self.folder)
+        if lines and lines[-1].get("end") == "finished" and used_up(self.share(), state["trainer"]):
+            raise TrainingError(
+                f"there is nothing to resume in {self.folder}: it is finished, at step {lines[-1]['step']:,}; "
+                "give more --steps or --minutes than it had"
+            )
+        return state
+
+    def open(self, plan: Plan) -> None:
+        """Write the description, open the log and tell what is going to happen."""
+        state = self.state
+        step = state["run"]["steps_before"] + state["trainer"]["steps"] if state else 0
+        self.log.start(state["log"] if state else None, step)
+        made = provenance(plan.command)
+        session = {name: made[name] for name in ("time", "machine", "torch", "python")}
+        session |= {"command": shlex.join(plan.command), "device": device_name(self.device), "first_step": step}
+        description = runlog.Description(
+            system=self.system.name,
+            preset=self.options.preset,
+            config=to_mapping(self.system.config),
+            training=to_mapping(self.training),
+            options={name: getattr(self.options, name) for name in STORED},
+            dataset=summary(self.dataset, self.held_out),
+            sessions=[*(plan.stored.sessions if plan.stored else ()), session],
+            weights=sum(parameter.numel() for parameter in self.system.parameters()),
+            kinema=kinema.__version__,
+        )
+        runlog.write_description(self.folder, description)
+        self.watch = Watch(self.dataset, self.held_out, self.system.clip_shape.frames, self.device)
+        if state:
+            self.watch.load_state_dict(state["watch"])
+        self.display = runlog.Display(self.training.batch_size)
+        held_out = f"{len(self.held_out):,} held out" if self.held_out else "none held out"
+        self.display.say(
+            f"{self.system.name} ({self.options.preset}): {description.weights:,} weights, clips of {self.system.clip_shape}, "
+            f"{len(self.dataset):,} to train on, {held_out}, on {session['device']}"
+            + (f", from step {step:,} on" if step else "")
+        )
+
+    def stages_to_do(self) -> list[str]:
+        """Name the stages from the one on in which the run stopped."""
+        names = list(self.stages)
+        return names[names.index(self.state["stage"]) if self.state else 0 :]
+
+    def restore(self, trainer: Trainer, loader: Loader) -> None:
+        """Go on where the run stopped, if it did in this stage."""
+        state, self.state = self.state, None
+        if state is None:
+            return
+        trainer.load_state_dict(state["trainer"])
+        loader.load_state_dict(state["loader"])
+        for name in CARRIED:
+            setattr(self, name, state["run"][name])
+        self.steps_saved = self.step(trainer)
+
+    # Looking, saving, ending
+
+    def step(self, trainer: Trainer) -> int:
+        """Return the steps of the run, earlier stages included."""
+        return self.steps_before + trainer.steps_done
+
+    def seconds(self, trainer: Trainer) -> float:
+        """Return the seconds that the run has taken, earlier stages and sessions included."""
+        return self.seconds_before + trainer.seconds_done
+
+    @torch.no_grad()
+    def look_at(self, sampler: System[Any], stage: str, step: int) -> None:
+        """Draw the sheets of a sampler and judge it."""
+        if self.watch is None or self.display is None:
+            return
+        real = self.watch.held_out if len(self.watch.held_out) else self.watch.training
+        clips = sample_clips(sampler, SAMPLES, real)
+        findings = self.watch.look(sampler, players_of(self.system, stage), step, clips)
+        sheets = runlog.write_sheets(self.log, step, clips, runlog.comparisons(sampler, real), self.dataset.info.fps)
+        self.log.report(step, stage, findings, sheets)
+        for finding in findings:
+            changed = finding.verdict != self.verdicts.get(finding.name, "ok")
+            if changed and (step >= YOUNG or finding.verdict == "bad"):
+                self.display.say(f"step {step:,}, {finding.name}: {finding.verdict}. {finding.sentence}")
+            self.verdicts[finding.name] = finding.verdict
+        write_report(self.folder)
+
+    def save_sampler(self, sampler: System[Any], stage: str, step: int) -> None:
+        """Write checkpoint.safetensors."""
+        save_checkpoint(
+            self.folder / CHECKPOINT_NAME,
+            sampler,
+            stage=stage,
+            steps=step,
+            dataset=summary(self.dataset, self.held_out),
+            provenance=provenance(),
+        )
+
+    def fit(self, stage: str) -> None:
+        """Run a closed-form stage."""
+        loader = Loader(self.dataset, self.training.batch_size, frames=self.system.clip_shape.frames)
+        if self.display:
+            self.display.say(f"{stage}: fitting to {len(self.dataset):,} clips")
+        numbers = run_fit(self.system, stage, (clips.to_batch() for clips in loader.epoch()), self.training, self.device)
+        if self.first:
+            self.log.write(self.steps_before, stage, numbers)
+            self.look_at(self.system.eval(), stage, self.steps_before)
+            self.save_sampler(self.system, stage, self.steps_before)
+
+    @contextmanager
+    def playing(self, trainer: Trainer, loader: Loader) -> Iterator[None]:
+        """Restore a stage and show its progress; write down how a failure ended it, as far as possible, and pass it on."""
+        self.restore(trainer, loader)
+        if self.display:
+            self.display.begin()
+        try:
+            yield
+        except distributed.PeerStoppedError:
+            raise
+        except KinemaError as error:
+            if not self.first:  # every process fails alike: one sentence is enough
+                raise SystemExit(2) from None
+            with suppress(KinemaError, OSError):
+                if isinstance(error, NotFiniteError):
+                    self.log.report(self.step(trainer), trainer.stage_name, [not_finite(str(error))])
+                self.close(self.step(trainer), trainer.stage_name, "failed", str(error))
+            raise
+        finally:
+            if self.display:
+                self.display.end()
+
+    def take_over(self, trainer: Trainer) -> None:
+        """End a stage: its steps are done, and the next one begins with the averaged weights."""
+        self.steps_before += trainer.steps_done
+        self.seconds_before += trainer.seconds_done
+        if trainer.stage_name != list(self.stages)[-1] and trainer.sampler is not self.system:
+            self.system.load_state_dict(self.sampler(trainer).state_dict())
+
+    def stop(self, trainer: Trainer, received: signal.Signals) -> int:
+        """Say how to go on; returns the exit status."""
+        if self.display:
+            why = "Ctrl-C" if received == signal.SIGINT else received.name
+            step = self.step(trainer)
+            self.display.say(f"stopped by {why} at step {step:,}; everything is saved: go on with --resume")
+            self.close(step, trainer.stage_name, "stopped", f"Stopped by {why}; --resume goes on.")
+        return 128 + received
+
+    def finish(self) -> None:
+        """Say where the results are."""
+        if self.display is None:
+            return
+        took = runlog.clock(self.seconds_before)
+        self.display.say(
+            f"finished: {self.steps_before:,} steps in {took}; open {self.folder / runlog.REPORT_NAME}, "
+            f"make clips with: kinema generate {self.folder}"
+        )
+        self.close(self.steps_before, list(self.stages)[-1], "finished", "")
+
+    def close(self, step: int, stage: str, how: str, sentence: str) -> None:
+        """End the log and write the report a last time."""
+        self.log.end(step, stage, how, sentence)
+        self.log.close()
+        write_report(self.folder)
+
+
+# --- Checks before anything is written ----------------------------------------------------------------------------------------
+
+
+def open_dataset(options: Options) -> tuple[Dataset, Dataset | None]:
+    """Return the clips to train on, and those that are held out, if any."""
+    if options.split == "all":
+        return Dataset(options.data), None
+    training = Dataset(options.data, options.split)
+    if len(Dataset(options.data)) == len(training):
+        return training, None
+    return training, Dataset(options.data, "test" if options.split == "train" else "train")
+
+
+def fitted_config(plan: Plan, dataset: Dataset) -> Any:
+    """Return the system's configuration with the number of classes that the dataset has, where it has such a field."""
+    classes = len(dataset.info.labels)
+    if not classes or getattr(plan.config, "classes", classes) == classes:
+        return plan.config
+    if plan.classes_given:
+        raise ConfigError(f"--classes is {plan.config.classes}; {dataset.path} has {classes}: {', '.join(dataset.info.labels)}")
+    return override(plan.config, {"classes": classes})
+
+
+def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
+    """Raise when the clips of a dataset are not what a system trains on.
+
+    Raises:
+        TrainingError: for clips of another size, shorter clips, or clips without the labels or captions that it needs.
+    """
+    has, wants = dataset.shape, system.clip_shape
+    if (has.height, has.width) != (wants.height, wants.width) or has.frames < wants.frames:
+        raise TrainingError(
+            f"{dataset.path} holds clips of {has}, and {system.name} with these settings trains on {wants}; "
+            f"prepare the footage at that size, or choose other settings"
+        )
+    carries = {"video"} | ({"label"} if dataset.labels is not None else set())
+    if dataset.record(0).caption is not None:
+        carries.add("caption")
+    if missing := sorted(system.needs - carries):
+        raise TrainingError(
+            f"{system.name} learns from {' and '.join(sorted(system.needs))}; the clips of {dataset.path} come without "
+            f"{' and '.join(missing)}: prepare them with it"
+        )
+
+
+def used_up(training: TrainConfig, trainer: Mapping[str, Any]) -> bool:
+    """Tell whether a saved trainer has used the budget of its stage."""
+    steps, minutes = training.steps, training.minutes
+    return (steps is not None and trainer["steps"] >= steps) or (minutes is not None and trainer["seconds"] >= 60 * minutes)
+
+
+def summary(dataset: Dataset, held_out: Dataset | None) -> dict[str, Any]:
+    """Describe a dataset in a checkpoint and in config.json."""
+    return {
+        "path": str(dataset.path.absolute()),
+        "fingerprint": dataset.fingerprint,
+        "clips": len(dataset),
+        "held_out": len(held_out) if held_out else 0,
+        "shape": str(dataset.shape),
+        "fps": dataset.info.fps,
+        "labels": list(dataset.info.labels),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Name a device as people do."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
