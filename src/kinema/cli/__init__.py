@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status: 0, 2 after bad input (one sentence on stderr), 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return dispatch(arguments)
+        status = dispatch(arguments)
+        sys.stdout.flush()  # while a reader that has gone is still our business
+        return status
     except KinemaError as error:
         print(f"kinema: {error}", file=sys.stderr)
         return 2

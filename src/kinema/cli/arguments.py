@@ -46,15 +46,17 @@ def one_sentence(complaint: str) -> str:
     """Turn tyro's framed complaint into one line: what is wrong and the nearest names, without frame and help.
 
     Args:
-        complaint: text in a box; rules separate what is wrong, the nearest names and further help.
+        complaint: a title, then what is wrong, the nearest names and further help, with rules between them. The frame is of
+            spaces and hyphens where the terminal has no UTF-8.
     """
-    lines = [re.sub(r"^│ ?|\s*│$", "", line) for line in complaint.splitlines()]
+    lines = complaint.splitlines()
+    body = lines[1:-1] if complaint.startswith("╭") else lines[2:]
     parts: list[list[str]] = [[]]
-    for line in lines:
-        if line and set(line) <= {"─"}:
+    for line in (re.sub(r"^[│ ] ?|[│ ]+$", "", line) for line in body):
+        if line and set(line) <= set("─-"):
             parts.append([])
-        elif line and line[0] not in "╭╰":
+        elif line:
             parts[-1].append(line)
-    what = re.sub(r"\s+", " ", " ".join(parts[0])).strip(" .")
-    near = [line.split()[0] for part in parts for line in part if "Perhaps you meant:" in part and re.match(r" {1,4}--", line)]
-    return f"{what}; did you mean {' or '.join(near)}?" if near else what
+    wrong = re.sub(r"\s+", " ", " ".join(parts[0])).strip(" .")
+    near = [line.split()[0] for part in parts if "Perhaps you meant:" in part for line in part if re.match(r" {4}--", line)]
+    return f"{wrong}; did you mean {' or '.join(near)}?" if near else wrong

@@ -68,7 +68,7 @@ class Trained:
         return to_pixels(self.system.interpolate(start, end, steps))
 
     @torch.inference_mode()
-    def predict(self, past: Clips, seeds: Sequence[int]) -> Clips:
+    def predict(self, past: UInt8[np.ndarray, "B past H W 3"], seeds: Sequence[int]) -> Clips:
         """Return the future of every past."""
         return to_pixels(self.system.predict(self._video(past), seeds=seeds))
 
