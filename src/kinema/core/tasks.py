@@ -45,7 +45,7 @@ class Predicts(Protocol):
 
     past_frames: int
 
-    def predict(self, past: Video, *, seeds: Sequence[int]) -> Video:
+    def predict(self, past: Float[Tensor, "B C past H W"], *, seeds: Sequence[int]) -> Video:
         """Return one future per clip of the past, which holds `past_frames` frames."""
         ...
 

@@ -528,7 +528,7 @@ class FutureVGAN(Adversarial[FutureVGANConfig]):
         """Return what prediction uses."""
         return (self.encoder, self.generator)
 
-    def predict(self, past: Video, *, seeds: Sequence[int]) -> Video:
+    def predict(self, past: Float[Tensor, "B C past H W"], *, seeds: Sequence[int]) -> Video:
         """Return the future of each image, whose frame 0 repeats it; `seeds` change nothing, the model is deterministic."""
         return self.continue_from(past[:, :, 0]).video
 
