@@ -64,8 +64,7 @@ def test_two_stream_counts_shapes_and_costs(paper):
     generator = paper.generator
     assert (parameters(generator), buffers(generator)) == (16_245_383, 3_848)
     assert parameters(generator.foreground.trunk) == 12_651_328
-    assert parameters(generator.foreground.rgb) == 12_291
-    assert parameters(generator.foreground.mask) == 4_097
+    assert parameters(generator.foreground.heads) == 12_291 + 4_097  # colours and mask
     assert parameters(generator.background) == 3_577_667
     code = blank(1, 100, 1, 1)
     assert multiplications(lambda: generator(code)) == 2_253_750_272
@@ -209,8 +208,10 @@ def test_generator_equals_the_layer_table():
         moving = F.relu(deconvolve(code[..., None], trunk[0][0], trunk[0][1], 1, 0))
         for block in trunk[1:]:
             moving = F.relu(deconvolve(moving, block[0], block[1], 2, 1))
-        f = torch.tanh(deconvolve(moving, system.generator.foreground.rgb, None, 2, 1))
-        m = torch.sigmoid(deconvolve(moving, system.generator.foreground.mask, None, 2, 1))
+        heads = system.generator.foreground.heads
+        weights, biases = heads.weight.split([3, 1], dim=1), heads.bias.split([3, 1])
+        f = torch.tanh(F.conv_transpose3d(moving, weights[0], biases[0], stride=2, padding=1))
+        m = torch.sigmoid(F.conv_transpose3d(moving, weights[1], biases[1], stride=2, padding=1))
         still = F.relu(deconvolve(code, background.trunk[0][0], background.trunk[0][1], 1, 0))
         for block in background.trunk[1:]:
             still = F.relu(deconvolve(still, block[0], block[1], 2, 1))
