@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 Upsampling = Literal["transposed", "smoothed", "resize"]
+Normalisation = Literal["none", "batch", "spectral"]
 
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -65,7 +66,7 @@ def down_block(
     rank: int,
     inputs: int,
     outputs: int,
-    norm: Literal["none", "batch", "spectral"],
+    norm: Normalisation,
     activation: nn.Module | None = None,
 ) -> nn.Module:
     """Return a convolution that halves every extent, its normalisation and its activation (LeakyReLU 0.2)."""

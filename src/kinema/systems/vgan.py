@@ -40,15 +40,7 @@ from kinema.core.seeds import draw_rows, normal_codes
 from kinema.core.system import Fit, Objective, Paper, Player, Preset, Stage, System, adam
 from kinema.core.types import Batch, ClipShape, Code, Image, Labels, Video
 from kinema.nn.augment import FAMILIES, augment
-from kinema.nn.convolution import (
-    CONVOLUTION,
-    Upsampling,
-    down_block,
-    initialise_dcgan,
-    stem,
-    up_block,
-    upsample,
-)
+from kinema.nn.convolution import CONVOLUTION, Normalisation, Upsampling, down_block, initialise_dcgan, stem, up_block, upsample
 from kinema.nn.losses import Adversary, discriminator_terms, generator_term, r1_penalty
 from kinema.nn.mixture import GaussianMixture
 
@@ -103,6 +95,10 @@ class NetworkConfig(Config):
     def doublings(self) -> int:
         """How often the resolution doubles from 4 pixels to `size`."""
         return self.size.bit_length() - 3
+
+    def widths(self, finest: int) -> list[int]:
+        """Return the channels of every resolution, finest first: they double as it halves."""
+        return [finest << level for level in range(self.doublings)]
 
 
 @dataclass(frozen=True)
@@ -185,7 +181,7 @@ class Foreground(nn.Module):
 
     def __init__(self, config: NetworkConfig, *, mask: bool, code_map: bool = False) -> None:
         super().__init__()
-        widths = [config.width << level for level in reversed(range(config.doublings))]
+        widths = config.widths(config.width)[::-1]
         start = config.frames >> config.doublings
         inputs, kernel = (widths[0], (start, 1, 1)) if code_map else (config.code, (start, 4, 4))
         self.trunk = nn.Sequential(
@@ -206,10 +202,9 @@ class Background(nn.Module):
 
     def __init__(self, config: NetworkConfig, *, code_map: bool = False) -> None:
         super().__init__()
-        widths = [config.width << level for level in reversed(range(config.doublings))]
-        first = nn.Identity() if code_map else stem(2, config.code, widths[0], (4, 4))
+        widths = config.widths(config.width)[::-1]
         self.trunk = nn.Sequential(
-            first,
+            nn.Identity() if code_map else stem(2, config.code, widths[0], (4, 4)),
             *(up_block(2, wide, narrow, config.upsampling) for wide, narrow in pairwise(widths)),
         )
         self.rgb = upsample(2, widths[-1], 3, config.upsampling)
@@ -258,12 +253,12 @@ class StridedNetwork(nn.Module):
     Batch norm (epsilon 1e-3) everywhere except on the first and last layer, or spectral norm everywhere.
     """
 
-    def __init__(self, config: NetworkConfig, rank: int, outputs: int, norm: Literal["batch", "spectral"]) -> None:
+    def __init__(self, config: NetworkConfig, rank: int, outputs: int, norm: Normalisation) -> None:
         super().__init__()
-        widths = [config.discriminator_width << level for level in range(config.doublings)]
+        widths = config.widths(config.discriminator_width)
         last = CONVOLUTION[rank](widths[-1], outputs, (config.frames >> config.doublings, 4, 4)[-rank:])
         self.features = nn.Sequential(
-            down_block(rank, 3, widths[0], "spectral" if norm == "spectral" else "none"),
+            down_block(rank, 3, widths[0], "none" if norm == "batch" else norm),
             *(down_block(rank, narrow, wide, norm) for narrow, wide in pairwise(widths)),
         )
         self.last = spectral_norm(last) if norm == "spectral" else last
@@ -272,7 +267,7 @@ class StridedNetwork(nn.Module):
 class VideoNetwork(StridedNetwork):
     """Discriminator D of Section 2.3; with `code` outputs the encoder of the baseline."""
 
-    def __init__(self, config: NetworkConfig, outputs: int, norm: Literal["batch", "spectral"] = "batch") -> None:
+    def __init__(self, config: NetworkConfig, outputs: int, norm: Normalisation = "batch") -> None:
         super().__init__(config, 3, outputs, norm)
 
     def forward(self, video: Video) -> Float[Tensor, "B outputs"]:
@@ -287,14 +282,10 @@ class ImageNetwork(StridedNetwork):
         super().__init__(config, 2, config.code, "batch")
         if code_map:
             # The release: twice the width, plain ReLU, no code vector.
-            widths = [config.width << level for level in range(config.doublings)]
-            self.features = nn.Sequential(
-                *(
-                    down_block(2, narrow, wide, "batch" if level else "none", nn.ReLU(inplace=True))
-                    for level, (narrow, wide) in enumerate(zip([3, *widths], widths, strict=False))
-                )
-            )
-            self.last = nn.Identity()
+            steps = pairwise([3, *config.widths(config.width)])
+            norms: list[Normalisation] = ["none", *["batch"] * (config.doublings - 1)]
+            blocks = [down_block(2, *step, norm, nn.ReLU(inplace=True)) for step, norm in zip(steps, norms, strict=True)]
+            self.features, self.last = nn.Sequential(*blocks), nn.Identity()
 
     def forward(self, image: Image) -> CodeMap:
         """Return a code as a map."""
@@ -426,21 +417,13 @@ class VGAN(Adversarial[VGANConfig]):
         return (self.generator,)
 
     def generate(self, seeds: Sequence[int], *, label: Labels | None = None) -> Video:
-        """Return one clip per seed.
-
-        Raises:
-            ConfigError: if labels are given; VGAN is unconditional.
-        """
+        """Return one clip per seed; labels are refused."""
         if label is not None:
-            raise ConfigError("vgan is unconditional: it cannot generate by label")
+            raise ConfigError(f"{self.name} is unconditional: it cannot generate by label")
         return self.generator(self._codes(seeds)).video
 
     def streams(self, seeds: Sequence[int]) -> Mapping[str, Video]:
-        """Return background, foreground, mask (white = foreground) and result, as in Figure 3.
-
-        Raises:
-            ConfigError: for a one-stream generator, which has no streams to show.
-        """
+        """Return background, foreground, mask (white = foreground) and result, as in Figure 3; one stream is refused."""
         made = self.generator(self._codes(seeds))
         if made.background is None or made.foreground is None or made.mask is None:
             raise ConfigError("this vgan has generator_streams 'one': there is only the result; train one with 'two'")
@@ -607,11 +590,7 @@ class VGANAutoencoder(VideoSystem[VGANAutoencoderConfig]):
         return self.decode(self.encoder(video))
 
     def generate(self, seeds: Sequence[int], *, label: Labels | None = None) -> Video:
-        """Sample a code from the mixture for every seed and decode it.
-
-        Raises:
-            ConfigError: if labels are given; the baseline is unconditional.
-        """
+        """Sample a code from the mixture for every seed and decode it; labels are refused."""
         if label is not None:
-            raise ConfigError("vgan-autoencoder is unconditional: it cannot generate by label")
+            raise ConfigError(f"{self.name} is unconditional: it cannot generate by label")
         return self.decode(self.mixture.sample(seeds))
