@@ -283,7 +283,8 @@ class ImageNetwork(StridedNetwork):
         if code_map:
             # The release: twice the width, plain ReLU, no code vector.
             steps = pairwise([3, *config.widths(config.width)])
-            norms: list[Normalisation] = ["none", *["batch"] * (config.doublings - 1)]
+            norms: list[Normalisation] = ["batch"] * config.doublings
+            norms[0] = "none"
             blocks = [down_block(2, *step, norm, nn.ReLU(inplace=True)) for step, norm in zip(steps, norms, strict=True)]
             self.features, self.last = nn.Sequential(*blocks), nn.Identity()
 
