@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError, TrainingError, accepted
@@ -352,7 +353,7 @@ class Average:
     def update(self, samples_done: int, batch_size: int) -> None:
         """Move the averages towards the weights by what a batch is worth."""
         half_life = min(self._half_life, AVERAGE_RAMP * samples_done)
-        torch._foreach_lerp_(self._averages, self._weights, 1 - 0.5 ** (batch_size / half_life))
+        get_ema_multi_avg_fn(0.5 ** (batch_size / half_life))(self._averages, self._weights, 0)
 
     def refresh(self, batches: Iterable[Batch]) -> None:
         """Copy what is not averaged, and re-estimate batch-norm statistics as plain means over `batches`."""
