@@ -19,7 +19,6 @@ Colour = tuple[int, int, int]
 _FINER = 3  # a tile is painted this much finer than the picture
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
 _CAP = np.linspace(0, 1, 7)  # where on a rounded end the corners of an outline lie
-_FACE_REACH = np.radians(70)  # how far from its middle the face reaches round the head
 _UMBRA, _PENUMBRA = 88, 44  # opacity of the shadow
 
 
@@ -204,9 +203,11 @@ def _capsules(
 def _shadow(performance: Performance, view: View) -> Float[np.ndarray, "T 2 V 2"]:
     """Return the outlines of penumbra and umbra around the feet on the floor; a jump makes them smaller."""
     feet = performance.joints[:, (10, 13)]
-    middle = feet.mean(axis=1)
-    height = feet[..., 1].min(axis=1) - feet[..., 1].min()
-    apart = np.abs(feet[:, 0, 0] - feet[:, 1, 0]) / 2
+    above = feet[..., 1] - feet[..., 1].min()
+    weight = np.exp(-4 * above)
+    middle = (feet * weight[..., None]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
+    height = above.min(axis=1)
+    apart = np.abs(feet[:, 0, 0] - feet[:, 1, 0]) / 2 * np.sqrt(weight.prod(axis=1))
     angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     outlines = []
     for wide in (0.34, 0.24):
@@ -291,23 +292,27 @@ class _Head:
         self.facing = -self.axes[:, 2, 2]
         self.extent = self.centre[:, None] + 1.9 * self.radius[:, None, None] * np.array([[-1, -1], [1, 1]])
         up, forward = self.axes[:, :, 1], self.axes[:, :, 2]
-        middle = 0.93 * forward - 0.38 * up
         self.outlines = {
             "skull": self._disc(0 * up, 1.0),
             "hair": self._disc(0.1 * up - 0.06 * forward, 1.06),
-            "face": self._cap(middle / np.linalg.norm(middle, axis=1, keepdims=True), _FACE_REACH),
-            "peak": self._strip([(-0.5, 0.42, 0.9), (0.5, 0.42, 0.9)], 0.26),
-            "brim": self._strip([(-0.8, 0.34, 0.5), (0.8, 0.34, 0.5)], 0.2),
+            "face": self._cap((0, -0.38, 0.93), np.radians(70)),
+            "dome": self._cap((0, 0.96, -0.22), np.radians(76), 1.1),
+            "peak": self._strip([(-0.4, 0.42, 1.12), (0.4, 0.42, 1.12)], 0.2),
             "bun": self._disc(0.85 * up - 0.75 * forward, 0.48),
             "locks": self._strip([(0, 0.1, -0.25), (0, -1.15, -0.42)], 0.86),
             "mouth": self._strip([(-0.24, -0.46, 0.84), (0.24, -0.46, 0.84)], 0.085),
             "nose": self._strip([(0, -0.06, 1.0), (0, -0.14, 1.03)], 0.1),
-            **{f"{k} eye": self._strip([(k * 0.37, 0.11, 0.92)] * 2, 0.155) for k in (-1, 1)},
-            **{f"{k} glint": self._strip([(k * 0.37 - 0.04, 0.17, 0.94)] * 2, 0.06) for k in (-1, 1)},
-            **{f"{k} brow": self._strip([(k * 0.55, 0.4, 0.8), (k * 0.2, 0.43, 0.9)], 0.06) for k in (-1, 1)},
         }
-        seen = {"mouth": (0, -0.46, 0.84), "nose": (0, 0, 1), "-1 eye": (-0.37, 0.11, 0.92), "1 eye": (0.37, 0.11, 0.92)}
-        self.seen = {name: -(self.axes @ np.array(spot))[:, 2] > 0.12 for name, spot in seen.items()}
+        spots = {"mouth": (0, -0.46, 0.84), "nose": (0, 0, 1)}
+        for side, way in (("right", -1), ("left", 1)):
+            spots[f"{side} eye"], spots[f"{side} ear"] = (way * 0.37, 0.1, 0.92), (way, -0.06, -0.05)
+            self.outlines |= {
+                f"{side} eye": self._cap(spots[f"{side} eye"], 0.165),
+                f"{side} glint": self._cap((way * 0.37 - 0.05, 0.16, 0.92), 0.065),
+                f"{side} brow": self._strip([(way * 0.52, 0.4, 0.76), (way * 0.22, 0.42, 0.88)], 0.06),
+                f"{side} ear": self._disc(self.axes @ np.array(spots[f"{side} ear"]), 0.18),
+            }
+        self.seen = {name: -(self.axes @ np.array(spot))[:, 2] for name, spot in spots.items()}
 
     def place(self, corner: Int32[np.ndarray, "T 1 2"]) -> None:
         """Convert the outlines to tile coordinates."""
@@ -321,29 +326,41 @@ class _Head:
     def draw(self, image: np.ndarray, t: int) -> None:
         """Draw the head."""
         who, style, facing = self.who, self.who.hair_style, self.facing[t]
+        ears = ("right ear", "left ear") if style != "long" else ()
+        for ear in ears:
+            self._fill(image, t, ear, who.skin, 0.86)
         if style == "bun" and facing > -0.3:
             self._fill(image, t, "bun", who.hair, 0.85)
         if style == "bald":
-            self._fill(image, t, "skull", who.skin, 0.86)
+            self._fill(image, t, "skull", who.skin, 1.0)
         else:
             self._fill(image, t, "hair", who.hair, 0.9)
         if facing > -0.42:
-            self._fill(image, t, "face", who.skin, 1.03)
-        for name, colour in (("-1 eye", (32, 26, 28)), ("1 eye", (32, 26, 28)), ("mouth", (150, 52, 52))):
-            if self.seen[name][t]:
-                self._fill(image, t, name, colour, 1.0)
-                if name.endswith("eye"):
-                    self._fill(image, t, name.replace("eye", "glint"), (226, 226, 230), 1.0)
-                    self._fill(image, t, name.replace("eye", "brow"), who.hair, 0.7)
-        if self.seen["nose"][t]:
-            self._fill(image, t, "nose", who.skin, 0.8)
-        if style == "cap" and facing > -0.3:
-            self._fill(image, t, "brim", who.hair, 1.0)
-            self._fill(image, t, "peak", who.hair, 0.7)
+            self._fill(image, t, "face", who.skin, 1.0)
+        for ear in ears:
+            if self.seen[ear][t] > 0.3:
+                self._fill(image, t, ear, who.skin, 0.86)
+        self._draw_face(image, t)
+        if style == "cap":
+            if facing > 0:
+                self._fill(image, t, "peak", who.trousers, 0.7)
+            self._fill(image, t, "dome", who.trousers, 1.0)
         if style == "long" and facing <= -0.2:
             self._fill(image, t, "locks", who.hair, 0.84)
         if style == "bun" and facing <= -0.3:
             self._fill(image, t, "bun", who.hair, 0.72)
+
+    def _draw_face(self, image: np.ndarray, t: int) -> None:
+        for side in ("right", "left"):
+            if self.seen[f"{side} eye"][t] > 0.12:
+                self._fill(image, t, f"{side} eye", (36, 28, 30), 1.0)
+                self._fill(image, t, f"{side} glint", (232, 232, 236), 1.0)
+            if self.seen[f"{side} eye"][t] > 0.45:
+                self._fill(image, t, f"{side} brow", self.who.hair, 0.7)
+        if self.seen["mouth"][t] > 0.2:
+            self._fill(image, t, "mouth", (150, 52, 52), 1.0)
+        if self.seen["nose"][t] > -0.2:
+            self._fill(image, t, "nose", self.who.skin, 0.8)
 
     def _fill(self, image: np.ndarray, t: int, name: str, colour: Colour, amount: float) -> None:
         cv2.fillConvexPoly(image, self.outlines[name][t], _shaded(colour, amount), cv2.LINE_8, _SHIFT)
@@ -362,12 +379,13 @@ class _Head:
         ends = [self._flat(self.axes @ np.array(spot))[:, None] for spot in spots]
         return _capsules(ends[0], ends[1], np.repeat(reach * self.radius[:, None, None], 2, axis=2))[:, 0]
 
-    def _cap(self, middle: Float[np.ndarray, "T 3"], reach: float) -> Float[np.ndarray, "T V 2"]:
-        """Return the outline of the ball's surface within an angle of a middle; what lies behind is moved to the ball's rim."""
-        side = np.cross(middle, np.array([0.12, 0.97, 0.21]))
+    def _cap(self, spot: tuple[float, float, float], reach: float, radius: float = 1.0) -> Float[np.ndarray, "T V 2"]:
+        """Return the outline of what lies on the ball within an angle of a spot; what is round the back moves to the rim."""
+        middle = self.axes @ (np.array(spot) / np.linalg.norm(spot))
+        side = np.cross(middle, np.array([0.12, 0.57, 0.81]))
         side /= np.linalg.norm(side, axis=1, keepdims=True)
         angle = np.linspace(0, 2 * np.pi, 18, endpoint=False)[:, None, None]
         rim = np.cos(reach) * middle + np.sin(reach) * (np.cos(angle) * side + np.sin(angle) * np.cross(middle, side))
         flat = np.maximum(np.linalg.norm(rim[..., :2], axis=-1, keepdims=True), 1e-6)
         rim[..., :2] /= np.where(rim[..., 2:] > 0, flat, 1)  # away from the camera is positive
-        return self._flat(0.97 * rim).transpose(1, 0, 2)
+        return self._flat(radius * rim).transpose(1, 0, 2)

@@ -16,6 +16,7 @@ from kinema.pose.kinematics import ANGLES, ARM, SIDES
 
 Curve = Float[np.ndarray, "T"]
 Angles = dict[str, Curve]
+Number = float | int
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,11 @@ class Style:
     rng: np.random.Generator
     freedom: float
 
-    def around(self, centre: float, spread: float) -> float:
+    def around(self, centre: Number, spread: Number) -> float:
         """Draw a value from centre - spread to centre + spread, narrowed by `freedom`."""
         return centre + self.freedom * spread * float(self.rng.uniform(-1, 1))
 
-    def angle(self, centre: float, spread: float) -> float:
+    def angle(self, centre: Number, spread: Number) -> float:
         """Draw an angle given in degrees and return it in radians."""
         return float(radians(self.around(centre, spread)))
 
@@ -78,12 +79,12 @@ def ease(x: Curve) -> Curve:
     return x * x * (3 - 2 * x)
 
 
-def bump(phase: Curve, start: float, end: float) -> Curve:
+def bump(phase: Curve, start: Number, end: Number) -> Curve:
     """Rise from 0 at `start` to 1 and fall back to 0 at `end`."""
     return sin(pi * np.clip((phase - start) / (end - start), 0, 1)) ** 2
 
 
-def keyed(phase: Curve, *keys: tuple[float, float]) -> Curve:
+def keyed(phase: Curve, *keys: tuple[Number, Number]) -> Curve:
     """Interpolate smoothly between (phase, degrees) keys, the first at phase 0, and back to it at 1; in radians."""
     times = np.array([key[0] for key in keys] + [1.0])
     values = radians([key[1] for key in keys] + [keys[0][1]])
@@ -119,12 +120,12 @@ def sway(angles: Angles, angle: Curve) -> None:
 
 def walk(time: Curve, angles: Angles, style: Style) -> Curve | None:
     """Walk across the picture, and back if there is time; straight stance legs move the hips at constant speed."""
-    way, leg = style.sign() * style.angle(88, 30), time / 2.4
+    way, leg = style.sign() * style.angle(88, 30), time / 2.6
     turned = np.where(leg < 1, 1, ease(4 * (leg % 1)))
     angles["yaw"] += way * np.where(leg.astype(int) % 2 == 0, 1, -1) * (2 * turned - 1)
     angles["lean"] += style.angle(4, 4)
-    phase = time / 1.2 + style.phase()
-    stride, fold, swing, bent = (style.angle(*it) for it in ((22, 4), (62, 12), (26, 14), (16, 14)))
+    phase = time / 1.3 + style.phase()
+    stride, fold, swing, bent = (style.angle(*it) for it in ((20, 4), (62, 12), (26, 14), (16, 14)))
     for side, offset in zip(SIDES, (0.0, 0.5), strict=True):
         p = (phase + offset) % 1
         reach = np.where(p < 0.5, 1 - 4 * p, -cos(2 * pi * p - pi))
@@ -218,10 +219,15 @@ def bow(time: Curve, angles: Angles, style: Style) -> Curve | None:
     return None
 
 
+def _round(turns: Curve) -> Curve:
+    """Turn in four steps per turn; the turning rests when one foot takes over from the other, so that neither slides."""
+    return 2 * pi * turns - sin(8 * pi * turns) / 4
+
+
 def spin(time: Curve, angles: Angles, style: Style) -> Curve | None:
     """Turn round and round with the arms out, stepping from foot to foot."""
     turns = time / 1.9 + style.phase()
-    angles["yaw"] += style.sign() * 2 * pi * turns
+    angles["yaw"] += style.sign() * _round(turns)
     open_arms, lifted = style.angle(72, 22), style.angle(12, 10)
     for side, offset in zip(SIDES, (0.0, 0.5), strict=True):
         up = bump((2 * turns + offset) % 1, 0, 0.5)
@@ -277,7 +283,7 @@ def _hop(p: Curve, angles: Angles, style: Style) -> Curve:
 
 
 def _turn_round(p: Curve, angles: Angles, style: Style) -> Curve:
-    angles["yaw"] += style.sign() * 2 * pi * ease(p)
+    angles["yaw"] += style.sign() * _round(p)
     for side, lifted in zip(SIDES, (bump(2 * p % 1, 0, 0.5), bump(2 * p % 1, 0.5, 1)), strict=True):
         angles[f"{side}_knee"] += radians(36) * lifted
         angles[f"{side}_hip_flexion"] += radians(20) * lifted

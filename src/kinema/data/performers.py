@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from kinema.core.config import Config
-from kinema.core.errors import ConfigError, accepted
+from kinema.core.errors import accepted
 from kinema.data.dataset import Clip, ClipRecord
 from kinema.data.figures import Colour, Identity, View, draw_figure
 from kinema.data.motions import ACTIONS, Motion, sample_motion
@@ -140,15 +140,13 @@ def _moved(performance: Performance, placement: Placement) -> Performance:
 
 
 def _behind(view: View) -> UInt8[np.ndarray, "T H W 3"]:
-    """Return the empty stage per frame, moved with the camera."""
+    """Return the empty stage per frame, moved with the camera and mirrored at its edges."""
+    still = backdrop(view.stage, view.size)
     if not view.shake.any():
-        return np.repeat(backdrop(view.stage, view.size)[None], len(view.shake), axis=0)
-    margin = view.size // 4
-    if np.abs(view.shake).max() > margin - 1:
-        raise ConfigError(f"the camera shakes by {np.abs(view.shake).max():.1f} pixels; it must stay within {margin - 1}")
-    wide = backdrop(view.stage, view.size, margin)
-    moves = [np.array([[1, 0, dx - margin], [0, 1, dy - margin]]) for dx, dy in view.shake]
-    return np.stack([cv2.warpAffine(wide, move, (view.size, view.size)) for move in moves])
+        return np.repeat(still[None], len(view.shake), axis=0)
+    moves = [np.array([[1, 0, dx], [0, 1, dy]]) for dx, dy in view.shake]
+    shape = (view.size, view.size)
+    return np.stack([cv2.warpAffine(still, move, shape, borderMode=cv2.BORDER_REFLECT_101) for move in moves])
 
 
 # Casting: who plays where.
@@ -300,5 +298,4 @@ def _shake(settings: PerformersSettings, rng: np.random.Generator) -> Float[np.n
     steps = rng.normal(size=(settings.frames, 2))
     for t in range(1, settings.frames):
         steps[t] = 0.8 * steps[t - 1] + 0.6 * steps[t]
-    limit = settings.size // 4 - 1
-    return np.clip(settings.jitter * steps, -limit, limit)
+    return settings.jitter * steps

@@ -52,19 +52,10 @@ class Stage:
 
 
 @lru_cache(maxsize=64)
-def backdrop(stage: Stage, size: int, margin: int = 0) -> UInt8[np.ndarray, "H W 3"]:
-    """Paint what the camera sees of an empty stage.
-
-    Args:
-        stage: scene and camera.
-        size: edge of the picture in pixels.
-        margin: pixels painted beyond each edge, for a camera that shakes.
-
-    Returns:
-        A read-only picture of size + 2 * margin pixels.
-    """
-    full = (size + 2 * margin) * _FINER
-    y, x = np.meshgrid(*2 * [((np.arange(full) + 0.5) / _FINER - margin) / size], indexing="ij", sparse=True)
+def backdrop(stage: Stage, size: int) -> UInt8[np.ndarray, "H W 3"]:
+    """Paint what the camera sees of an empty stage, `size` pixels high and wide; the picture is read-only."""
+    full = size * _FINER
+    y, x = np.meshgrid(*2 * [(np.arange(full) + 0.5) / full], indexing="ij", sparse=True)
     rng = np.random.default_rng([stage.seed, 7])
     picture = np.broadcast_to(SCENES[stage.scene](x, y, stage, rng), (full, full, 3))
     grain = cv2.resize(rng.normal(0, 2.2, (full // 2, full // 2)), (full, full), interpolation=cv2.INTER_CUBIC)
