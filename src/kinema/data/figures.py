@@ -238,7 +238,7 @@ def _far_to_near(performance: Performance) -> list[tuple[str, ...]]:
     trunk = depth[:, (1, 8, 11)].mean(axis=1)
     right_leg_first = depth[:, (9, 10)].mean(axis=1) >= depth[:, (12, 13)].mean(axis=1)
     right, left = depth[:, (3, 4)].mean(axis=1), depth[:, (6, 7)].mean(axis=1)
-    head_first = performance.head[:, 2] > trunk + 0.25 * performance.head[:, 1].mean() / 1.5
+    head_first = performance.head[:, 2] > trunk + 0.25  # somebody who bends away
     orders = []
     for t in range(len(depth)):
         legs = ["right leg", "left leg"] if right_leg_first[t] else ["left leg", "right leg"]

@@ -184,9 +184,12 @@ def sample_identity(name: str, rng: np.random.Generator, shirt: str | None = Non
         shirt: colour of the shirt in words; drawn when absent.
     """
     shirt = shirt or str(rng.choice(list(_SHIRTS)))
-    vary = lambda share: float(rng.uniform(1 - share, 1 + share))  # noqa: E731
-    legs, arms = vary(0.05), vary(0.06)
     usual = Body()
+
+    def vary(share: float) -> float:
+        return float(rng.uniform(1 - share, 1 + share))
+
+    legs, arms = vary(0.05), vary(0.06)
     body = Body(
         height=1.7 * vary(0.07),
         build=float(rng.uniform(0.9, 1.28)),
@@ -221,9 +224,9 @@ def _tint(rng: np.random.Generator, colours: tuple[Colour, ...]) -> Colour:
     return red, green, blue
 
 
-def sample_stage(rng: np.random.Generator, freedom: float = 1.0) -> Stage:
-    """Draw a scene and the camera before it."""
-    scene = str(rng.choice(list(SCENES)))
+def sample_stage(rng: np.random.Generator, freedom: float = 1.0, scene: str | None = None) -> Stage:
+    """Draw a scene, unless one of `SCENES` is given, and the camera before it."""
+    scene = scene or str(rng.choice(list(SCENES)))
     horizon, focal = 0.42 + freedom * rng.uniform(-0.05, 0.05), 2.2 + freedom * rng.uniform(-0.15, 0.15)
     # The camera's height puts the feet of somebody at 6 m near the lower edge, whatever the horizon.
     return Stage(scene, int(rng.integers(2**31)), float(horizon), float((0.926 - horizon) * 6 / focal), float(focal))
@@ -249,7 +252,7 @@ def cast(seed: int, variety: Variety) -> tuple[tuple[Identity, ...], tuple[Stage
     rng = np.random.default_rng([seed, 0])
     shirts = list(_SHIRTS)
     actors = [sample_identity(name, rng, shirts[k]) for k, name in enumerate(_NAMES[:people])]
-    return tuple(actors), tuple(sample_stage(rng, _FREEDOM[variety]) for _ in range(stages))
+    return tuple(actors), tuple(sample_stage(rng, _FREEDOM[variety], scene) for scene in list(SCENES)[:stages])
 
 
 def caption(motion: Motion, identity: Identity) -> str:

@@ -1,7 +1,7 @@
 """Shape Motion: one coloured shape on black, moving up or to the left on a smooth random path.
 
-Re-made from measurements of the set released with MoCoGAN (Tulyakov et al., CVPR 2018): content is shape, size and colour, motion
-is one of two classes. Clip i depends on (seed, i) alone.
+Re-made from measurements of the set released with MoCoGAN (Tulyakov et al., CVPR 2018): content is shape, size and colour,
+motion is one of two classes. Clip i depends on (seed, i) alone.
 """
 
 from dataclasses import dataclass

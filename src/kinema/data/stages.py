@@ -60,8 +60,8 @@ def backdrop(stage: Stage, size: int) -> UInt8[np.ndarray, "H W 3"]:
     picture = np.broadcast_to(SCENES[stage.scene](x, y, stage, rng), (full, full, 3))
     grain = cv2.resize(rng.normal(0, 2.2, (full // 2, full // 2)), (full, full), interpolation=cv2.INTER_CUBIC)
     vignette = 1.03 - 0.22 * ((x - 0.5) ** 2 + (y - 0.5) ** 2)
-    picture = cv2.resize((picture + grain[..., None]) * vignette[..., None], None, fx=1 / _FINER, fy=1 / _FINER,
-                         interpolation=cv2.INTER_AREA)  # fmt: skip
+    picture = (picture + grain[..., None]) * vignette[..., None]
+    picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
     painted = np.clip(picture + 0.5, 0, 255).astype(np.uint8)
     painted.setflags(write=False)
     return painted
@@ -88,6 +88,10 @@ def _mix(below: Picture, above: np.ndarray, where: np.ndarray) -> Picture:
     return below + (above - below) * np.asarray(where, float)[..., None]
 
 
+def _box(x: np.ndarray, y: np.ndarray, left: float, top: float, width: float, height: float) -> np.ndarray:
+    return (x > left) & (x < left + width) & (y > top) & (y < top + height)
+
+
 def _floor_depth(y: np.ndarray, stage: Stage) -> np.ndarray:
     """Distance of the floor seen at height y, in metres."""
     return stage.focal * stage.camera_height / np.clip(y - stage.horizon, 1e-3, None)
@@ -107,14 +111,12 @@ def _room(x: np.ndarray, y: np.ndarray, stage: Stage, rng: np.random.Generator) 
     wall = _colour(rng, (214, 203, 182), (186, 199, 205), (203, 190, 196), (190, 202, 180), (222, 214, 204))
     shape = (y.shape[0], x.shape[1])
     picture = wall + 7 * _noise(rng, shape, 3)[..., None] + (26 * (0.4 - y) + 10 * (0.5 - x))[..., None]
-    left, top = rng.choice((0.06, 0.66)) + rng.uniform(-0.03, 0.03), rng.uniform(0.1, 0.16)
-    wide, high = rng.uniform(0.2, 0.27), rng.uniform(0.24, 0.32)
-    inside = lambda edge: (  # noqa: E731
-        (x > left - edge) & (x < left + wide + edge) & (y > top - edge) & (y < top + high + edge)
-    )
-    picture = _mix(picture, _colour(rng, (240, 238, 232), (112, 82, 58), (70, 66, 66)), inside(0.022))
+    left, top = float(rng.choice((0.06, 0.66)) + rng.uniform(-0.03, 0.03)), float(rng.uniform(0.1, 0.16))
+    wide, high, rim = float(rng.uniform(0.2, 0.27)), float(rng.uniform(0.24, 0.32)), 0.022
+    frame = _colour(rng, (240, 238, 232), (112, 82, 58), (70, 66, 66))
+    picture = _mix(picture, frame, _box(x, y, left - rim, top - rim, wide + 2 * rim, high + 2 * rim))
     pane = _colour(rng, (150, 188, 222), (196, 150, 108), (120, 148, 132)) + 34 * _noise(rng, shape, 4)[..., None]
-    picture = _mix(picture, pane + (70 * (top + 0.1 - y))[..., None], inside(0))
+    picture = _mix(picture, pane + (70 * (top + 0.1 - y))[..., None], _box(x, y, left, top, wide, high))
     edge = stage.floor_line(8.2)
     picture = _mix(picture, np.array([236, 232, 226.0]), y + 0 * x > edge - 0.03)
     wood = _colour(rng, (152, 112, 76), (124, 92, 68), (172, 138, 100), (120, 112, 106))
@@ -155,7 +157,8 @@ def _park(x: np.ndarray, y: np.ndarray, stage: Stage, rng: np.random.Generator) 
     shape = (y.shape[0], x.shape[1])
     sky = _colour(rng, (136, 184, 226), (168, 200, 222), (232, 196, 168))
     picture = sky + (70 * (y - 0.1))[..., None] + 0 * x[..., None]
-    picture = _mix(picture, np.array([248, 248, 246.0]), np.clip(1.6 * _noise(rng, shape, 4) - 0.35, 0, 0.75))
+    clouds = _noise(rng, (shape[0], 3 * shape[1]), 5)[:, : shape[1]]
+    picture = _mix(picture, np.array([248, 248, 246.0]), np.clip(1.6 * clouds - 0.3, 0, 0.75))
     for base, tint, rough in ((0.44, (118, 148, 158), 2), (0.53, (84, 128, 92), 5)):
         ridge = base + 0.09 * _noise(rng, (1, shape[1]), rough)
         picture = _mix(picture, _colour(rng, tint) + 14 * _noise(rng, shape, 14)[..., None], y > ridge)
@@ -168,7 +171,7 @@ def _beach(x: np.ndarray, y: np.ndarray, stage: Stage, rng: np.random.Generator)
     """Paint sand, a sea with waves and an even sky."""
     shape = (y.shape[0], x.shape[1])
     picture = _colour(rng, (150, 198, 230), (240, 200, 166), (186, 200, 212)) + (60 * (y - 0.2))[..., None] + 0 * x[..., None]
-    waves = np.sin((y - stage.horizon) ** 0.5 * 130 if stage.horizon < 0 else np.sqrt(np.abs(y - stage.horizon)) * 130 + 3 * x)
+    waves = np.sin(130 * np.sqrt(np.abs(y - stage.horizon)) + 3 * x)
     sea = _colour(rng, (64, 132, 160), (70, 150, 150)) + 9 * waves[..., None] + 10 * _noise(rng, shape, 7)[..., None]
     picture = _mix(picture, sea, y + 0 * x > stage.horizon)
     shore = stage.floor_line(11) + 0.015 * _noise(rng, (1, shape[1]), 5)

@@ -1,4 +1,6 @@
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from kinema.core.config import from_mapping, to_mapping
 from kinema.core.errors import ConfigError
+from kinema.data.media import read_video
 from kinema.data.motions import ACTIONS, sample_motion
 from kinema.data.performers import PerformersSettings, Placement, cast, render, render_clip, sample_identity, sample_stage
 from kinema.data.stages import SCENES, Stage, backdrop
@@ -182,3 +185,10 @@ def test_settings_out_of_range_are_refused(field: str, value: object, sentence: 
 def test_settings_survive_json() -> None:
     settings = PerformersSettings(variety="high", actions=("walk", "bow"))
     assert from_mapping(PerformersSettings, to_mapping(settings)) == settings
+
+
+def test_the_example_films_one_motion_by_two_people(tmp_path: Path) -> None:
+    script = runpy.run_path(str(Path(__file__).parents[3] / "examples" / "motion_transfer_truth.py"))
+    script["main"](tmp_path / "truth.gif", frames=3, size=32)
+    video, _ = read_video(tmp_path / "truth.gif")
+    assert video.shape == (3, 32, 64, 3)
