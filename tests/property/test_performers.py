@@ -20,7 +20,7 @@ def test_any_film_is_the_background_plus_somebody(action: str, seed: int, frames
     stage_repeated = np.broadcast_to(film.background, film.video.shape)
     assert film.video.shape == (frames, size, size, 3)
     assert (film.video[outside] == stage_repeated[outside]).all()
-    assert film.mask.max() == 255
+    assert film.mask.max() > 127  # in the smallest pictures no limb fills a pixel
 
 
 @settings(max_examples=30, deadline=None)
