@@ -237,8 +237,11 @@ def resample(frames: Iterator[Frame], fps: float | None) -> Iterator[UInt8[np.nd
             continue
         if fps is None and abs(frame.time - due) < interval / 10:
             due = frame.time  # an imprecise nominal rate must not repeat or drop a frame of constant-rate footage
-        last = frame.time + interval / 2 if following is None else (frame.time + following.time) / 2
-        while due < last - 1e-9:
+        if following is None:  # the last frame is on display for as long as any; a quarter forgives rounded times
+            end = frame.time + (frame.interval or interval) - interval / 4
+        else:
+            end = (frame.time + following.time) / 2
+        while due < end - 1e-9:
             yield frame.image
             due += interval
 

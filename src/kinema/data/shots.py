@@ -73,7 +73,8 @@ class _Meter:
 
     def __init__(self, first: UInt8[np.ndarray, "H W 3"]) -> None:
         self.step = max(1, min(first.shape[:2]) // LOOK_SIZE)
-        height, width = first[:: self.step, :: self.step].shape[:2]
+        self.copies = -(-32 // first.shape[1])  # scdet of FFmpeg 8 compares memory beyond frames narrower than 22 pixels
+        height, width = self._thinned(first).shape[:2]
         self.graph = av.filter.Graph()
         self.graph.threads = 1
         source = self.graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=Fraction(1, 25))
@@ -85,9 +86,12 @@ class _Meter:
 
     def score(self, image: UInt8[np.ndarray, "H W 3"]) -> float:
         """Return the filter's score of the next frame; 0 for the first."""
-        thinned = np.ascontiguousarray(image[:: self.step, :: self.step])
-        frame = av.VideoFrame.from_ndarray(thinned, format="rgb24")
+        frame = av.VideoFrame.from_ndarray(self._thinned(image), format="rgb24")
         frame.pts, frame.time_base = self.time, Fraction(1, 25)
         self.time += 1
         self.graph.push(frame)
         return float(self.graph.pull().metadata["lavfi.scd.score"])
+
+    def _thinned(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        thinned = image[:: self.step, :: self.step]
+        return np.ascontiguousarray(thinned if self.copies == 1 else thinned.repeat(self.copies, axis=1))
