@@ -19,6 +19,7 @@ from kinema.core.config import Config
 GALLERY_NAME = "gallery.html"
 SYSTEM = "vgan"
 ZOO_NAME = "vgan-performers"
+CURVES = ("discriminator/real", "generator/adversarial")
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Demo(Config):
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     overwrite: bool = False
-    """Train anew where the folder holds a demo already; data that are there are used again."""
+    """Train anew where the folder holds a demo already; data of the same settings are used again."""
     browser: bool = True
-    """Open the gallery where there is a browser."""
+    """Whether to open the gallery where there is a browser."""
 
     def check(self) -> None:
         """Refuse an empty demo."""
@@ -79,14 +80,16 @@ def steps(options: Demo) -> Iterator[tuple[str, list[str]]]:
     presets = SYSTEMS[SYSTEM].presets
     if options.preset not in presets:
         raise ConfigError(f"{SYSTEM} has no preset {options.preset!r}; {accepted(options.preset, presets)}")
-    shape = presets[options.preset].config
-    data, trained = str(options.out / "data"), str(options.out / "run")
+    config = presets[options.preset].config
+    data, trained = options.out / "data", str(options.out / "run")
     again = ["--overwrite"] if options.overwrite else []
-    sizes = ["--frames", str(shape.frames), "--size", str(shape.size), "--seed", str(options.seed)]
-    people = ["--clips", str(options.clips), "--variety", options.variety]
-    yield "Draw people who move", ["prepare", "performers", *people, *sizes, "--out", data]
+    wanted = {"clips": options.clips, "variety": options.variety, "seed": options.seed}
+    wanted |= {"frames": config.frames, "size": config.size}
+    if not holds(data, wanted):
+        settings = [word for name, value in wanted.items() for word in (f"--{name}", str(value))]
+        yield "Draw people who move", ["prepare", "performers", *settings, "--out", str(data), *again]
     budget = ["--preset", options.preset, "--minutes", f"{options.minutes:g}", "--seed", str(options.seed)]
-    yield "Train", ["train", SYSTEM, data, "--out", trained, *budget, "--device", options.device, *again]
+    yield "Train", ["train", SYSTEM, str(data), "--out", trained, *budget, "--device", options.device, *again]
     pictures = ["--format", "webp", "--device", options.device, "--overwrite"]
     shown = ["--count", str(options.shown)]
     yield "Generate", ["generate", trained, *shown, "--out", str(options.out / "generated"), *pictures]
@@ -95,6 +98,13 @@ def steps(options: Demo) -> Iterator[tuple[str, list[str]]]:
     if ZOO_NAME in zoo():
         longer = str(options.out / "longer")
         yield "Compare with longer training", ["generate", f"zoo:{ZOO_NAME}", *shown, "--out", longer, *pictures]
+
+
+def holds(data: Path, wanted: Mapping[str, Any]) -> bool:
+    """Tell whether a finished dataset was made with the wanted settings."""
+    from kinema.data.dataset import INFO_NAME, read_info
+
+    return (data / INFO_NAME).is_file() and wanted.items() <= read_info(data).settings.items()
 
 
 class Tour:
@@ -115,12 +125,13 @@ class Tour:
 
 def write_gallery(options: Demo, tour: Tour) -> Path:
     """Write real clips and the page that shows everything; returns its path."""
-    from jinja2 import Environment
+    from jinja2 import Environment, StrictUndefined
 
     from kinema.data.media import beside
 
     template = resources.files("kinema.cli").joinpath("gallery.html.jinja").read_text(encoding="utf-8")
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    page = environment.from_string(template)
     gallery = options.out / GALLERY_NAME
     with beside(gallery) as temporary:
         temporary.write_text(page.render(**describe(options), commands=tour.commands), encoding="utf-8")
@@ -130,8 +141,11 @@ def write_gallery(options: Demo, tour: Tour) -> Path:
 def describe(options: Demo) -> Mapping[str, Any]:
     """Collect what the gallery says; links are relative to it."""
     from kinema.training.checkpoint import read_metadata
+    from kinema.training.report import spark
+    from kinema.training.runlog import read_metrics
 
     metadata = read_metadata(options.out / "run")
+    numbers = [line for line in read_metrics(options.out / "run") if all(name in line for name in CURVES)]
 
     def pictures(folder: str) -> list[str]:
         return sorted(path.relative_to(options.out).as_posix() for path in (options.out / folder).glob("*.webp"))
@@ -141,13 +155,13 @@ def describe(options: Demo) -> Mapping[str, Any]:
         "real": write_real(options),
         "longer": pictures("longer"),
         "streams": "streams.webp",
+        "curves": [(name.replace("/", ", "), spark([line[name] for line in numbers], 300, 80)) for name in CURVES],
         "report": "run/index.html",
         "preset": options.preset,
         "clip": metadata.clip,
         "steps": metadata.steps,
         "minutes": options.minutes,
         "clips": options.clips,
-        "variety": options.variety,
         "machine": metadata.provenance.get("machine", "unknown"),
         "versions": f"kinema {metadata.provenance.get('kinema')}, torch {metadata.provenance.get('torch')}",
     }

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -25,6 +25,7 @@ VIEW = 224  # edge of the pictures that classifiers are given, in pixels
 CLASS_NAMES = Path(__file__).with_name("imagenet_classes.txt")
 
 
+@runtime_checkable
 class Recogniser(Protocol):
     """Tells what pictures show."""
 
@@ -38,6 +39,7 @@ class Recogniser(Protocol):
         ...
 
 
+@runtime_checkable
 class SceneFilter(Protocol):
     """Decides by what a clip shows."""
 
