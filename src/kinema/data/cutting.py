@@ -7,7 +7,8 @@ in a clip or in a refusal.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from itertools import chain, count, groupby, islice
+from operator import itemgetter
 from typing import Any, Literal
 
 import cv2
@@ -17,12 +18,14 @@ from jaxtyping import UInt8
 from kinema.core.config import Config, from_mapping
 from kinema.core.errors import MediaError
 from kinema.data.dataset import Clip, ClipRecord
-from kinema.data.media import Frame, Resize, TruncatedError, contain, cover, resample
+from kinema.data.media import Frame, Resize, contain, cover, resample
 from kinema.data.plan import Job, Refusal, motion
 from kinema.data.scene import VIEW, SceneFilter, open_scene_filter
+from kinema.data.shots import LOOK_SIZE, number_shots
 from kinema.data.sources import STILL_FPS, Source, open_source
+from kinema.data.stabilise import Segment, camera_moves, stabilise
 
-PIXEL_IS_BLACK = 32  # grey level below which a pixel counts as black, as FFmpeg's blackdetect (0.10 of full scale)
+BLACK_LEVEL = 32  # brightest grey level of a black pixel, about that of FFmpeg's blackdetect
 
 
 @dataclass(frozen=True)
@@ -54,24 +57,24 @@ class PrepareSettings(Config):
     stabilise: Literal["auto", "on", "off"] = "auto"
     """Register every frame to the first of its clip. auto: only footage whose camera moves."""
     cut: float = 10.0
-    """A new shot begins where FFmpeg's scene score, 0 to 100, reaches this; 0 finds no shots."""
+    """A new shot begins where FFmpeg's scene score, 0 to 100, reaches this; 0 looks for none."""
     black: float = 0.98
     """Refuse clips in which every frame has at least this share of black pixels."""
-    frozen: float = 0.001
-    """Refuse clips in which no two neighbouring frames differ by more than this share of full scale on average."""
+    frozen: float = 1.0
+    """Refuse clips in which no part of the picture, of 16 x 16, ever differs from the first frame by more grey levels."""
     min_motion: float = 0.0
     """Refuse clips whose neighbouring frames differ by less than this many grey levels on average."""
-    duplicates: float = 8.0
-    """Refuse a clip that nowhere differs from an earlier one by more than this many grey levels, in a picture of 16 x 16 cells;
-    negative keeps duplicates."""
+    duplicates: float = 4.0
+    """Refuse a clip that nowhere differs from an earlier one by more than this many grey levels, in a picture of 16 x 16 cells,
+    nor by more than half of what changes within it; 0 refuses exact copies only, a negative number nothing."""
     scene: tuple[str, ...] = ()
     """Keep clips that show one of these classes, each NAME or NAME=PROBABILITY."""
     scene_model: str = "imagenet"
-    """What recognises the classes: imagenet (a packaged network with the 1000 class names of ILSVRC-2012), a TorchScript file
-    (RGB in [0, 1], N 3 224 224, to logits or probabilities), or MODULE:CALLABLE (uint8 N H W 3 to a mapping of names to
+    """What recognises the classes: imagenet (a packaged network with the 1000 class names of ILSVRC-2012), a .pt2 or TorchScript
+    file (RGB in [0, 1], N 3 224 224, to logits or probabilities), or MODULE:CALLABLE (uint8 N H W 3 to a mapping of names to
     probabilities)."""
     scene_names: str | None = None
-    """Text file with the class names of a TorchScript file, one per line."""
+    """Text file with the class names of such a file, one per line; otherwise they are numbers."""
     scene_threshold: float = 0.3
     """Least mean probability over the clip's frames, for classes that name none."""
     scene_frames: int = 4
@@ -107,7 +110,7 @@ class PrepareSettings(Config):
         self.require(0 <= self.split < 1, "split", "at least 0 and below 1")
         self.require(0 <= self.cut <= 100, "cut", "from 0 to 100")
         self.require(0 < self.black <= 1, "black", "above 0 and at most 1")
-        self.require(0 <= self.frozen <= 1, "frozen", "from 0 to 1")
+        self.require(-1 <= self.frozen <= 255, "frozen", "from 0 to 255, or -1 to keep frozen clips")
         self.require(0 <= self.min_motion <= 255, "min_motion", "from 0 to 255")
         self.require(self.scene_frames >= 1, "scene_frames", "at least 1")
         self.require(0 <= self.scene_threshold <= 1, "scene_threshold", "from 0 to 1")
@@ -115,24 +118,27 @@ class PrepareSettings(Config):
 
 @dataclass
 class Window:
-    """Frames that become a clip unless they are refused."""
+    """Frames that become a clip unless they are refused.
+
+    Attributes:
+        first: index of the first frame in the source, at the rate of the clips.
+        video: pixels, in the size of the clips.
+        views: larger pictures for the scene filter.
+        extra: what was measured.
+    """
 
     first: int
-    """Index of the first frame in the source, at the rate of the clips."""
     video: UInt8[np.ndarray, "T H W 3"]
-    """Pixels, in the size of the clips."""
-    views: list[UInt8[np.ndarray, "V V 3"]] = field(default_factory=list)
-    """Larger pictures for the scene filter."""
+    views: UInt8[np.ndarray, "N V V 3"] | None
     extra: dict[str, Any] = field(default_factory=dict)
-    """What was measured."""
 
 
 def cut_footage(job: Job) -> Iterator[Clip | Refusal]:
-    """Cut the clips of one task; see `Maker`."""
+    """Cut the clips of one task; see `kinema.data.plan.Maker`."""
     settings = from_mapping(PrepareSettings, job.settings)
     scenes = scene_filter(settings)
     for number, item in enumerate(job.items, job.first):
-        yield from cut_source(Source(**item), number, settings, scenes)
+        yield from Cutter(Source(**item), number, settings, scenes).cut()
 
 
 def scene_filter(settings: PrepareSettings) -> SceneFilter | None:
@@ -142,164 +148,213 @@ def scene_filter(settings: PrepareSettings) -> SceneFilter | None:
     return open_scene_filter(settings.scene_model, settings.scene, settings.scene_threshold, settings.scene_names)
 
 
-def cut_source(
-    source: Source, number: int, settings: PrepareSettings, scenes: SceneFilter | None = None
-) -> Iterator[Clip | Refusal]:
-    """Cut one source into clips and refusals, which together hold each of its frames.
+def unreadable(source: Source, damage: MediaError, frames: int = 0) -> Refusal:
+    """Refuse a source that cannot be read, or not to its end."""
+    detail = {"error": str(damage), "frames": frames}
+    return Refusal(source.name, "truncated" if frames else "unreadable", detail=detail)
+
+
+class Cutter:
+    """Cuts one source into clips and refusals, which together hold each of its frames.
 
     Args:
         source: the footage.
         number: of the source, for the keys of its clips.
         settings: how to cut.
         scenes: decides by what is to be seen.
-
-    Raises:
-        MediaError: with `strict`, when it cannot be read to the end.
-    """
-    reading = Reading(source, settings)
-    for result in _stretches(reading, source, settings):
-        if isinstance(result, Window):
-            refusal = _judge(result, source, settings, scenes)
-            yield refusal or Clip(_record(result, source, number, reading.rate), result.video)
-        else:
-            yield result
-    if reading.damage is not None:
-        if settings.strict:
-            raise reading.damage
-        yield unreadable(source, reading.damage, reading.frames)
-    elif reading.frames == 0:
-        yield Refusal(source.name, "empty", detail={"error": f"{source.path} holds no frames"})
-
-
-class Reading:
-    """The frames of a source, up to its end or to where it is damaged.
-
-    Attributes:
-        damage: what ended it early.
-        frames: that were read.
-        rate: frames per second of the clips, known after the first frame.
     """
 
-    def __init__(self, source: Source, settings: PrepareSettings) -> None:
-        self.source = source
-        self.settings = settings
-        self.damage: MediaError | None = None
-        self.frames = 0
+    def __init__(self, source: Source, number: int, settings: PrepareSettings, scenes: SceneFilter | None = None) -> None:
+        self.source, self.number, self.settings, self.scenes = source, number, settings, scenes
         self.rate = settings.fps or STILL_FPS
-        scale = cover if settings.fit == "crop" else contain
-        self.resize = None if settings.scene or settings.stabilise != "off" else scale(*settings.shape)
+        self.frames_read = 0
+        self.damage: MediaError | None = None
 
-    def __iter__(self) -> Iterator[Frame]:
+    def cut(self) -> Iterator[Clip | Refusal]:
+        """Yield clips and refusals in the order of the footage.
+
+        Raises:
+            MediaError: with `strict`, when the source cannot be read to its end.
+        """
+        for shot, steady in self._shots():
+            for result in self._windows(shot, steady):
+                yield result if isinstance(result, Refusal) else self._judged(result)
+        if self.damage is not None:
+            if self.settings.strict:
+                raise self.damage
+            yield unreadable(self.source, self.damage, self.frames_read)
+        elif self.frames_read == 0:
+            yield Refusal(self.source.name, "empty", detail={"error": f"{self.source.path} holds no frames"})
+
+    def _shots(self) -> Iterator[tuple[Iterator[Frame], bool]]:
+        """Yield every shot, and whether it is to be stabilised."""
+        mode = self.settings.stabilise
+        if mode != "auto":
+            full_size = mode == "on" or self.scenes is not None
+            numbered = number_shots(self._read(None if full_size else self._resize), self.settings.cut)
+            for _, shot in groupby(numbered, key=itemgetter(0)):
+                yield (frame for _, frame in shot), mode == "on"
+            return
+        looked = self._look_ahead()
+        any_moves = any(moves for _, moves in looked)
+        frames = self._read(None if any_moves or self.scenes is not None else self._resize)
+        for length, moves in looked:
+            yield islice(frames, length), moves
+
+    def _look_ahead(self) -> list[tuple[int, bool]]:
+        """Return the number of frames of every shot and whether the camera moves in it.
+
+        That is seen only over a whole shot, so that this is a second decoding, of small pictures.
+        """
+        looked = []
+        for _, shot in groupby(number_shots(self._read(cover(LOOK_SIZE, LOOK_SIZE)), self.settings.cut), key=itemgetter(0)):
+            length = count()
+            moves = camera_moves(frame.image for (_, frame), _ in zip(shot, length, strict=False))
+            looked.append((next(length), bool(moves)))
+        return looked
+
+    def _read(self, resize: Resize | None) -> Iterator[Frame]:
+        """Read the frames up to the end or to where the source is damaged."""
+        self.frames_read = 0
         try:
-            for frame in open_source(self.source, strip=self.settings.strip_shape, fps=self.settings.fps, resize=self.resize):
-                if self.frames == 0 and self.settings.fps is None and frame.interval:
+            for frame in open_source(self.source, strip=self.settings.strip_shape, fps=self.settings.fps, resize=resize):
+                if self.frames_read == 0 and self.settings.fps is None and frame.interval:
                     self.rate = 1 / frame.interval
-                self.frames += 1
+                self.frames_read += 1
                 yield frame
         except MediaError as error:
             self.damage = error
 
+    @property
+    def _resize(self) -> Resize:
+        return (cover if self.settings.fit == "crop" else contain)(*self.settings.shape)
 
-def _stretches(reading: Reading, source: Source, settings: PrepareSettings) -> Iterator[Window | Refusal]:
-    """Cut a source at its shot boundaries, and every shot into windows."""
-    for _, shot in groupby(reading, lambda frame: 0):
-        yield from _windows(shot, reading.rate, source, settings)
+    def _windows(self, frames: Iterator[Frame], steady: bool) -> Iterator[Window | Refusal]:
+        """Cut one shot into windows; what is left over at its end is refused.
 
-
-def _windows(frames: Iterator[Frame], rate: float, source: Source, settings: PrepareSettings) -> Iterator[Window | Refusal]:
-    """Cut a steady stretch of footage into windows; what is left over at the end is refused.
-
-    Args:
-        frames: of one shot.
-        rate: of the clips, frames per second.
-        source: that they come from.
-        settings: number of frames, stride and rate.
-    """
-    start = next(frames)
-    offset = round(start.time * rate)
-    pending: list[UInt8[np.ndarray, "_ _ 3"]] = []
-    taken = used = 0  # frames of the stretch so far, and up to the end of the last window
-    for image in resample(chain([start], frames), settings.fps):
-        taken += 1
-        if used and taken <= used + settings.step - settings.frames:
-            continue  # between two windows whose stride is longer than they are
-        pending.append(image)
-        if len(pending) == settings.frames:
-            used = taken
-            yield _window(offset + taken - settings.frames, pending, settings)
+        Args:
+            frames: of the shot.
+            steady: stabilise every window.
+        """
+        settings = self.settings
+        start = next(frames)
+        offset = round(start.time * self.rate)
+        pending: list[UInt8[np.ndarray, "_ _ 3"]] = []
+        taken = used = skip = 0  # frames of the shot so far; up to the end of what is in a clip or refused; to pass over
+        unsteady: Segment | None = None  # the first of the segments since the last clip that were too short to be one
+        begun, cut_any = 0, False
+        for image in resample(chain([start], frames), settings.fps):
+            taken += 1
+            if skip:
+                skip -= 1
+                used = taken
+                continue
+            pending.append(image)
+            if len(pending) < settings.frames:
+                continue
+            segment = next(stabilise(pending)) if steady else None
+            if segment is not None and segment.rejection is not None:
+                # The next clip begins at the frame that failed, so that no frame is lost that could still be used.
+                unsteady, begun = (segment, used) if unsteady is None else (unsteady, begun)
+                used = max(used, taken - len(pending) + len(segment.frames))
+                del pending[: len(segment.frames)]
+                continue
+            if unsteady is not None:
+                yield self._unsteady(offset + begun, offset + taken - settings.frames - 1, unsteady)
+                unsteady = None
+            cut_any, used = True, taken
+            yield self._window(offset + taken - settings.frames, pending if segment is None else list(segment.frames))
             del pending[: settings.step]
-    left = min(len(pending), taken - used)
-    if left:
-        detail = {"frames": left, "needed": settings.frames}
-        yield Refusal(source.name, "rest" if used else "short", offset + taken - left, offset + taken - 1, detail)
+            skip = max(0, settings.step - settings.frames)
+        if unsteady is not None:
+            yield self._unsteady(offset + begun, offset + used - 1, unsteady)
+        if taken > used:
+            detail = {"frames": taken - used, "needed": settings.frames}
+            yield Refusal(self.source.name, "rest" if cut_any else "short", offset + used, offset + taken - 1, detail)
+
+    def _window(self, first: int, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Window:
+        """Scale images to the size of the clips, and some to the size that the scene filter wants."""
+        video = fitted(images, *self.settings.shape, self._resize)
+        if self.scenes is None:
+            return Window(first, video, None)
+        chosen = np.linspace(0, len(images) - 1, self.settings.scene_frames).round().astype(int)
+        return Window(first, video, fitted([images[t] for t in chosen], VIEW, VIEW, cover(VIEW, VIEW)))
+
+    def _unsteady(self, first: int, last: int, segment: Segment) -> Refusal:
+        rejection = segment.rejection
+        detail = {} if rejection is None else {"gate": rejection.gate, "value": rejection.value, "limit": rejection.limit}
+        video = self._window(first, list(segment.frames)).video
+        return Refusal(self.source.name, "unsteady", first, last, detail, video)
+
+    def _judged(self, window: Window) -> Clip | Refusal:
+        """Measure a window, and refuse it where it is black, frozen, too still or of another scene."""
+        settings, last = self.settings, window.first + len(window.video) - 1
+        change, moved = largest_change(window.video), motion(window.video)
+        window.extra["motion"] = moved
+
+        def refuse(reason: str, **detail: Any) -> Refusal:
+            return Refusal(self.source.name, reason, window.first, last, detail, window.video)
+
+        if all(darkness(frame) >= settings.black for frame in window.video):
+            share = min(darkness(frame) for frame in window.video)
+            return refuse("black", share=round(share, 4), limit=settings.black)
+        if change <= settings.frozen:
+            return refuse("frozen", change=change, limit=settings.frozen)
+        if moved < settings.min_motion:
+            return refuse("still", motion=moved, limit=settings.min_motion)
+        if self.scenes is not None and window.views is not None:
+            window.extra["scene"] = scores = self.scenes.scores(window.views)
+            if not self.scenes.accepts(scores):
+                return refuse("scene", **scores)
+        return Clip(self._record(window), window.video)
+
+    def _record(self, window: Window) -> ClipRecord:
+        source = self.source
+        word = re.sub(r"[^A-Za-z0-9]+", "-", source.name.rpartition(".")[0] or source.name).strip("-")[-40:]
+        return ClipRecord(
+            key=f"{self.number:06d}_{word}_{window.first:07d}",
+            source=source.name,
+            first_frame=window.first,
+            fps=self.rate,
+            label=source.label,
+            caption=source.caption,
+            group=source.group,
+            split=source.split,
+            extra=window.extra,
+        )
 
 
-def _window(first: int, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], settings: PrepareSettings) -> Window:
-    width, height = settings.shape
-    video = np.zeros((len(images), height, width, 3), np.uint8)
-    for picture, image in zip(video, images, strict=True):
-        _place(image, picture, settings.fit)
-    window = Window(first, video)
-    if settings.scene:
-        chosen = np.linspace(0, len(images) - 1, settings.scene_frames).round().astype(int)
-        window.views = [_fitted(images[t], VIEW, VIEW) for t in chosen]
-    return window
+def fitted(
+    images: Sequence[UInt8[np.ndarray, "h w 3"]], width: int, height: int, resize: Resize
+) -> UInt8[np.ndarray, "T H W 3"]:
+    """Put images of one size into the middle of black pictures, scaled unless they are as large as they should be already."""
+    have = images[0].shape[1], images[0].shape[0]
+    want = resize(*have)
+    if want != have:
+        method = cv2.INTER_AREA if want[0] < have[0] else cv2.INTER_CUBIC
+        images = [cv2.resize(image, want, interpolation=method) for image in images]
+    left, top = (want[0] - width) // 2, (want[1] - height) // 2
+    inside = slice(max(0, top), max(0, top) + height), slice(max(0, left), max(0, left) + width)
+    outside = slice(max(0, -top), max(0, -top) + want[1]), slice(max(0, -left), max(0, -left) + want[0])
+    pictures = np.zeros((len(images), height, width, 3), np.uint8)
+    for picture, image in zip(pictures, images, strict=True):
+        picture[outside] = image[inside]
+    return pictures
 
 
-def _place(image: UInt8[np.ndarray, "h w 3"], picture: UInt8[np.ndarray, "H W 3"], fit: str) -> None:
-    """Scale an image, unless it already is as large as it should be, and put it into the middle of a black picture."""
-    height, width = picture.shape[:2]
-    image = _scaled(image, (cover if fit == "crop" else contain)(width, height))
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    inside = image[max(0, top) : max(0, top) + height, max(0, left) : max(0, left) + width]
-    picture[max(0, -top) :, max(0, -left) :][: inside.shape[0], : inside.shape[1]] = inside
+def darkness(frame: UInt8[np.ndarray, "H W 3"]) -> float:
+    """Return the share of pixels that are black."""
+    return float(np.mean(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) <= BLACK_LEVEL))
 
 
-def _fitted(image: UInt8[np.ndarray, "h w 3"], width: int, height: int) -> UInt8[np.ndarray, "H W 3"]:
-    picture = np.zeros((height, width, 3), np.uint8)
-    _place(image, picture, "crop")
-    return picture
+def largest_change(video: UInt8[np.ndarray, "T H W 3"]) -> float:
+    """Return by how much any part of the picture ever differs from the first frame, in grey levels.
 
-
-def _scaled(image: UInt8[np.ndarray, "h w 3"], resize: Resize) -> UInt8[np.ndarray, "H W 3"]:
-    size = resize(image.shape[1], image.shape[0])
-    if size == (image.shape[1], image.shape[0]):
-        return image
-    smaller = size[0] < image.shape[1]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
-
-
-def _judge(window: Window, source: Source, settings: PrepareSettings, scenes: SceneFilter | None) -> Refusal | None:
-    """Measure a window and refuse it where it is black, frozen, too still or of another scene."""
-    last = window.first + len(window.video) - 1
-    moved = motion(window.video)
-    window.extra["motion"] = moved
-
-    def refuse(reason: str, **detail: Any) -> Refusal:
-        return Refusal(source.name, reason, window.first, last, detail, window.video)
-
-    return None
-
-
-def _record(window: Window, source: Source, number: int, rate: float) -> ClipRecord:
-    word = re.sub(r"[^A-Za-z0-9]+", "-", source.name.rpartition(".")[0] or source.name).strip("-")[-40:]
-    return ClipRecord(
-        key=f"{number:06d}_{word}_{window.first:07d}",
-        source=source.name,
-        first_frame=window.first,
-        fps=rate,
-        label=source.label,
-        caption=source.caption,
-        group=source.group,
-        split=source.split,
-        extra=window.extra,
-    )
-
-
-def unreadable(source: Source, damage: MediaError, frames: int = 0) -> Refusal:
-    """Refuse a source that cannot be read, or not to its end."""
-    detail = {"error": str(damage), "frames": frames}
-    return Refusal(source.name, "truncated" if isinstance(damage, TruncatedError) or frames else "unreadable", detail=detail)
+    The parts are 16 x 16 cells: a small thing that moves shows in its cell, where the mean over all of the picture would lose
+    it, and the noise of single pixels does not.
+    """
+    cells = np.stack([cv2.resize(frame, (16, 16), interpolation=cv2.INTER_AREA) for frame in video]).astype(np.int16)
+    return float(np.abs(cells - cells[0]).max())
 
 
 def _pair(size: str) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import cv2
 import numpy as np
@@ -106,6 +106,7 @@ class Plan:
         return TypeAdapter(Plan).dump_json(self, indent=1)
 
 
+@runtime_checkable
 class Maker(Protocol):
     """Makes the clips of one task; a function of a module, so that other processes can import it."""
 
@@ -323,11 +324,12 @@ def find_duplicates(clips: Sequence[Kept], limit: float) -> dict[str, tuple[str,
     """Find clips that hardly differ from an earlier one that is kept.
 
     With a fixed camera most of the picture is the same in all clips. So what counts is the largest difference of any cell of
-    the signatures, not the mean: a small thing that moved elsewhere makes a difference of its own contrast.
+    the signatures, not the mean: a small thing that moved elsewhere makes a difference of its own contrast. And it must be at
+    most half of what changes within the clip, or else all clips of a thing that hardly moves would be taken for one.
 
     Args:
         clips: in order.
-        limit: largest difference of near-duplicates, in grey levels.
+        limit: largest difference of near-duplicates, in grey levels; copies, which do not differ, are always found.
 
     Returns:
         Key of a duplicate -> key of the earlier clip, and their difference in grey levels.
@@ -337,6 +339,8 @@ def find_duplicates(clips: Sequence[Kept], limit: float) -> dict[str, tuple[str,
     if not clips:
         return {}
     signatures = np.stack([np.frombuffer(base64.b64decode(clip.signature), np.uint8) for clip in clips])
+    pictures = signatures.reshape(len(clips), SIGNATURE_FRAMES, -1).astype(np.int16)
+    limits = np.minimum(limit, np.abs(pictures - pictures[:, :1]).max(axis=(1, 2)) / 2)
     # A tree over the cells that vary most finds candidates: within the limit everywhere is within the limit there.
     telling = np.argsort(-signatures.std(axis=0), kind="stable")[:12]
     tree = KDTree(signatures[:, telling].astype(np.float32))
@@ -345,9 +349,9 @@ def find_duplicates(clips: Sequence[Kept], limit: float) -> dict[str, tuple[str,
         if one in twins:
             continue
         near = [other for other in tree.query_ball_point(signatures[one, telling], limit, p=np.inf) if other > one]
-        differences = np.abs(signatures[near].astype(np.int16) - signatures[one]).max(axis=1, initial=0)
+        differences = np.abs(pictures[near] - pictures[one]).max(axis=(1, 2), initial=0)
         for other, difference in zip(near, differences.tolist(), strict=True):
-            if difference <= limit:
+            if difference <= limits[one]:
                 twins.setdefault(other, (one, difference))
     return {clips[other].key: (clips[one].key, difference) for other, (one, difference) in sorted(twins.items())}
 

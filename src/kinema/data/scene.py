@@ -8,6 +8,7 @@ References:
 """
 
 import importlib
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,10 +83,10 @@ def open_scene_filter(model: str, wanted: tuple[str, ...], threshold: float, nam
     """Open the filter that a command line describes.
 
     Args:
-        model: ``imagenet``, the path of a TorchScript file, or ``module:callable``.
+        model: ``imagenet``, the path of an exported program or TorchScript file, or ``module:callable``.
         wanted: classes, each ``NAME`` or ``NAME=PROBABILITY``.
         threshold: least mean probability of classes that name none.
-        names: file with the class names of a TorchScript file.
+        names: file with the class names of such a file.
 
     Raises:
         ConfigError: a class that the model does not have, or a probability outside [0, 1].
@@ -93,7 +94,7 @@ def open_scene_filter(model: str, wanted: tuple[str, ...], threshold: float, nam
     """
     thresholds = dict(_threshold(entry, threshold) for entry in wanted)
     if model == "imagenet":
-        recognise: Recogniser = ImageNet()
+        recognise: Recogniser = _image_net()
     elif ":" in model and not Path(model).exists():
         recognise = UserCallable(model, tuple(thresholds))
     else:
@@ -102,6 +103,11 @@ def open_scene_filter(model: str, wanted: tuple[str, ...], threshold: float, nam
         if name not in recognise.names:
             raise ConfigError(f"{model} has no class {name!r}; {_near(name, recognise.names)}")
     return ClassFilter(recognise, thresholds)
+
+
+@lru_cache(maxsize=1)
+def _image_net() -> "ImageNet":
+    return ImageNet()
 
 
 class ImageNet:
@@ -125,10 +131,10 @@ class ImageNet:
 
 
 class UserNetwork:
-    """A user's own network, as a TorchScript file: float RGB in [0, 1], N 3 224 224, to logits or probabilities N K.
+    """A user's own network: float RGB in [0, 1], N 3 224 224, to logits or probabilities N K.
 
     Args:
-        path: the file.
+        path: a program of torch.export (.pt2, with a dynamic batch dimension), or a TorchScript file.
         names: text file with one class name per line; by default the classes are called 0, 1, 2 ...
     """
 
@@ -136,11 +142,8 @@ class UserNetwork:
         self._torch = _needed("torch", "kinema")
         self._path = path
         if not path.is_file():
-            raise DataError(f"{path} does not exist; a scene model is 'imagenet', a TorchScript file or MODULE:CALLABLE")
-        try:
-            self._network = self._torch.jit.load(path, map_location="cpu").eval()
-        except RuntimeError as error:
-            raise DataError(f"{path} is no TorchScript file: {str(error).splitlines()[0]}") from None
+            raise DataError(f"{path} does not exist; a scene model is imagenet, a .pt2 or TorchScript file, or MODULE:CALLABLE")
+        self._network = self._load()
         count = self._probabilities(np.zeros((1, VIEW, VIEW, 3), np.uint8)).shape[1]
         self.names = [str(number) for number in range(count)] if names is None else _read_names(Path(names), count)
 
@@ -148,12 +151,24 @@ class UserNetwork:
         """Return the probabilities of the network's classes."""
         return self._probabilities(frames)
 
+    def _load(self) -> Any:
+        try:
+            if self._path.suffix == ".pt2":
+                return self._torch.export.load(self._path).module()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # torch would rather export; people have these files
+                return self._torch.jit.load(self._path, map_location="cpu").eval()
+        except (RuntimeError, ValueError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DataError(f"{self._path} is no program of torch.export and no TorchScript file: {reason}") from None
+
     def _probabilities(self, frames: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N K"]:
         try:
             with self._torch.inference_mode():
                 output = self._network(self._torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255)
-        except RuntimeError as error:
-            raise DataError(f"{self._path} does not take images of {VIEW}x{VIEW}: {str(error).splitlines()[-1]}") from None
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise DataError(f"{self._path} does not take {len(frames)} images of {VIEW}x{VIEW}: {reason}") from None
         if not self._torch.is_tensor(output) or output.ndim != 2 or len(output) != len(frames):
             raise DataError(f"{self._path} must return one row of class scores per image")
         sums = output.sum(dim=1)

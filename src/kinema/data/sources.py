@@ -177,9 +177,11 @@ def _sort(folder: Path, files: Iterable[Path], strips: bool) -> tuple[dict[Path,
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES or (not strips and _is_animated(path))]
     images = [path for path in files if _is_image(path) and path not in videos]
     others = [path for path in files if path not in videos and path not in images]
-    found: dict[Path, SourceKind] = dict.fromkeys(videos, "video")
+    found: dict[Path, SourceKind] = {}
+    found.update((path, "video") for path in videos)
     if strips:
-        return found | dict.fromkeys(images, "strip"), others
+        found.update((path, "strip") for path in images)
+        return found, others
     if videos or not images:
         return found, others + images  # pictures beside videos are posters and the like
     return {folder: "frames"}, others
