@@ -11,7 +11,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError, TrainingError, accepted
 from kinema.core.seeds import shard_of_batch
-from kinema.core.system import Fit, Player, Stage, System
+from kinema.core.system import Fit, Objective, Player, Stage, System
 from kinema.core.types import Batch, ClipShape
 from kinema.training import distributed
 
@@ -53,7 +53,10 @@ class TrainConfig(Config):
     channels_last: bool = True
     """Keep the channels of weights and clips together in memory (faster convolutions)."""
     compile: bool = False
-    """Compile each player's objective (torch.compile): minutes at the start, faster steps afterwards on a GPU."""
+    """Compile each player's objective (torch.compile): minutes at the start; slower on a processor, and not for objectives
+    that differentiate twice (R1)."""
+    deterministic: bool = True
+    """On a GPU: only convolutions that give the same bits every time. Without: the fastest, found by trying (cuDNN)."""
     ema_samples: float = 0.0
     """Half-life, in samples, of the averaged weights that sampling uses; 0: sample with the trained weights themselves."""
     clip_gradients: float = 0.0
@@ -188,7 +191,7 @@ class Trainer:
         self.system.train()
         numbers: dict[str, float] = {}
         share = (distributed.rank(), distributed.processes())
-        with self._own_randomness(), shard_of_batch(*share):
+        with self._own_randomness(), shard_of_batch(*share), chosen_convolutions(self.config.deterministic):
             for turn in self.turns:
                 if self.steps_done % turn.player.every == 0:
                     numbers |= self._play(turn, batch)
@@ -209,7 +212,7 @@ class Trainer:
                 objective = turn.player.objective(batch)
             if not objective.terms:
                 return named(name, objective.metrics)
-            objective.total.backward()
+            self._differentiate(turn.player, objective)
         distributed.average_gradients(parameters)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -220,6 +223,18 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip_gradients, norm)
         self._move(turn)
         return numbers
+
+    def _differentiate(self, player: Player, objective: Objective) -> None:
+        """Compute gradients."""
+        try:
+            objective.total.backward()
+        except RuntimeError as error:
+            if self.config.compile and "double backward" in str(error):
+                raise TrainingError(
+                    f"player {player.name!r} of {self.system.name} differentiates twice (a gradient penalty), "
+                    "which torch.compile cannot; train without compile"
+                ) from None
+            raise
 
     def _move(self, turn: Turn) -> None:
         """Let the optimisers of a player step."""
@@ -504,6 +519,11 @@ def keep_freed_memory() -> None:
         m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
         library.mallopt(m_mmap_max, 0)
         library.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def chosen_convolutions(deterministic: bool) -> AbstractContextManager[None]:
+    """Within this context cuDNN uses algorithms that repeat bit for bit, or the fastest of all; no effect on a CPU."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=not deterministic, deterministic=deterministic, allow_tf32=True)
 
 
 @contextmanager

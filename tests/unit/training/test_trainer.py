@@ -1,6 +1,7 @@
 import io
 import math
 import statistics
+from dataclasses import astuple
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from kinema.core.errors import ConfigError, TrainingError
 from kinema.core.system import Objective, Player
 from kinema.core.types import Batch
+from kinema.systems.vgan import VGAN
 from kinema.training import trainer as module
 from kinema.training.trainer import TrainConfig, Trainer, keep_channels_together, memory_order, run_fit
 from unit.training.toys import Duel, Lever, clips
@@ -150,6 +152,30 @@ def test_bad_numbers_stop_before_they_reach_the_weights():
     with pytest.raises(TrainingError, match=r"the gradient of player 'hand' became nan in step 0"):
         Trainer(lever, "pull", TrainConfig()).step(clips(2, 1.0))
     assert lever.weight == -1
+
+
+class Stubborn(torch.autograd.Function):
+    """Fails as a gradient penalty does under torch.compile."""
+
+    @staticmethod
+    def forward(ctx, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        raise RuntimeError("torch.compile with aot_autograd does not currently support double backward")
+
+
+def test_objectives_are_compiled_on_request_and_what_cannot_be_is_said(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda objective: compiled.append(objective) or objective)
+    duel = Duel()
+    Trainer(duel, "duel", TrainConfig(compile=True)).step(clips(4))
+    assert compiled == [duel.judge_objective, duel.maker_objective]
+    lever = Lever()
+    lever.objective = lambda batch: Objective({"penalty": Stubborn.apply(lever.arm.weight).sum()})
+    with pytest.raises(TrainingError, match=r"player 'hand' of lever differentiates twice .* train without compile"):
+        Trainer(lever, "pull", TrainConfig(compile=True)).step(clips(4))
 
 
 def losses(trainer: Trainer, steps: range) -> list[dict[str, float]]:
@@ -302,7 +328,11 @@ def test_noise_differs_between_seeds_stages_and_from_the_weights():
 def test_on_a_gpu_in_bf16_resuming_is_the_same_as_never_having_stopped():
     def fresh() -> Trainer:
         torch.manual_seed(7)
-        return Trainer(Duel(), "duel", TrainConfig(ema_samples=32, precision="bf16"), "cuda")
+        return Trainer(VGAN(VGAN.presets["tiny"].config), "adversarial", TrainConfig(ema_samples=32, precision="bf16"), "cuda")
+
+    def losses(trainer: Trainer, steps: range) -> list[dict[str, float]]:
+        shape = (4, 3, *astuple(trainer.system.clip_shape))
+        return [trainer.step(Batch(torch.rand(shape, generator=torch.Generator().manual_seed(step)) * 2 - 1)) for step in steps]
 
     whole, first, second = fresh(), fresh(), fresh()
     expected = losses(whole, range(6))
