@@ -264,7 +264,8 @@ def _read(file: Path, *, tensors: bool = True) -> tuple[dict[str, Any], dict[str
     try:
         with safetensors.safe_open(file, "pt") as reader:
             raw = json.loads((reader.metadata() or {})["kinema"])
-            return raw, {name: reader.get_tensor(name) for name in reader.keys()} if tensors else {}  # noqa: SIM118
+            names = reader.keys() if tensors else []
+            return raw, {name: reader.get_tensor(name) for name in names}
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(f"{file} is no safetensors file, or was cut short: {_first_line(error)}") from None
     except (KeyError, ValueError):
