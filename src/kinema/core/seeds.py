@@ -22,6 +22,21 @@ def normal_codes(seeds: Sequence[int], *shape: int, device: torch.device | str =
     return torch.stack(rows).to(device) if rows else torch.empty(0, *shape, device=device)
 
 
+def great_circle(ends: Tensor, steps: int) -> Tensor:
+    """Return `steps` codes from ``ends[0]`` to ``ends[1]`` along the great circle, both ends included.
+
+    A straight line between normal codes passes through ones shorter than any that a generator was trained on.
+
+    References:
+        Shoemake, "Animating Rotation with Quaternion Curves", SIGGRAPH 1985; White, "Sampling Generative Networks", 2016.
+    """
+    first, last = ends[0], ends[1]
+    cosine = torch.nn.functional.cosine_similarity(first.flatten(), last.flatten(), dim=0)
+    angle = cosine.clamp(-1, 1).acos().clamp_min(1e-4)
+    share = torch.linspace(0, 1, steps, device=ends.device).reshape(-1, *[1] * first.dim())
+    return (((1 - share) * angle).sin() * first + (share * angle).sin() * last) / angle.sin()
+
+
 @contextmanager
 def shard_of_batch(rank: int, processes: int) -> Iterator[None]:
     """Within this context `draw_rows` keeps the rows of process `rank` out of `processes`."""

@@ -125,10 +125,29 @@ class System(nn.Module, Generic[ConfigT]):
         raise NotImplementedError
 
 
-def adam(learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.0) -> OptimizerFactory:
-    """Return a factory of fused Adam (Kingma and Ba, 2015)."""
+def adam(
+    learning_rate: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    weight_decay: float = 0.0,
+    scales: Sequence[tuple[nn.Module, float]] = (),
+) -> OptimizerFactory:
+    """Return a factory of fused Adam (Kingma and Ba, 2015).
+
+    Args:
+        learning_rate: step size.
+        beta1: decay of the gradient's mean.
+        beta2: decay of the gradient's square.
+        weight_decay: L2 penalty.
+        scales: modules with the multiple of the step size at which their parameters move.
+    """
+    scale_of = {id(p): scale for module, scale in scales for p in module.parameters()}
 
     def build(parameters: list[nn.Parameter]) -> Optimizer:
-        return torch.optim.Adam(parameters, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay, fused=True)
+        by_scale: dict[float, list[nn.Parameter]] = {}
+        for parameter in parameters:
+            by_scale.setdefault(scale_of.get(id(parameter), 1.0), []).append(parameter)
+        groups = [{"params": group, "lr": scale * learning_rate} for scale, group in by_scale.items()]
+        return torch.optim.Adam(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay, fused=True)
 
     return build

@@ -23,6 +23,7 @@ Departures from the paper, each a field of the configuration:
   augmentation, averaged weights.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,12 +33,11 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError
-from kinema.core.seeds import draw_rows, normal_codes
+from kinema.core.seeds import draw_rows, great_circle, normal_codes
 from kinema.core.system import Fit, Objective, Paper, Player, Preset, Stage, System, adam
 from kinema.core.types import Batch, ClipShape, Code, Image, Labels, Video
 from kinema.nn.augment import FAMILIES, augment
@@ -116,6 +116,10 @@ class AdversarialConfig(NetworkConfig):
     """Adam's step size for the discriminator."""
     mask_weight: float = 0.1
     """Weight of the mean of the mask (sparsity prior of Section 2.2)."""
+    mask_start: float = 0.5
+    """The mask before training; above one half the moving stream begins with most of the picture."""
+    background_rate: float = 1.0
+    """Step size of the still stream, relative to learning_rate; below 1 it learns first what all clips share."""
     r1_weight: float = 0.0
     """Weight gamma of the R1 gradient penalty on real clips; 0 turns it off."""
     r1_every: int = 16
@@ -126,22 +130,19 @@ class AdversarialConfig(NetworkConfig):
     def check(self) -> None:
         """Refuse what cannot be computed."""
         super().check()
+        self.require(0 < self.mask_start < 1, "mask_start", "between 0 and 1")
+        self.at_least(0, "background_rate")
         self.require(set(self.augment) <= set(FAMILIES), "augment", f"names out of {', '.join(FAMILIES)}")
         self.at_least(1, "r1_every")
         self.at_least(0, "r1_weight", "mask_weight", "discriminator_learning_rate")
         if self.r1_weight and self.discriminator_norm == "batch":
             raise ConfigError(
-                "r1_weight needs discriminator_norm 'spectral': under batch norm one sample's score depends on the others"
+                "r1_weight needs discriminator_norm 'spectral': under batch norm a score depends on other samples"
             )
 
 
 SMOOTH: Mapping[str, Any] = {"upsampling": "smoothed"}
-STABILISERS: Mapping[str, Any] = {
-    **SMOOTH,
-    "discriminator_norm": "spectral",
-    "r1_weight": 1.0,
-    "augment": ("colour", "translation", "cutout"),
-}
+STABILISERS: Mapping[str, Any] = {**SMOOTH, "discriminator_norm": "spectral", "r1_weight": 1.0, "augment": tuple(FAMILIES)}
 # A thousand small steps are over before a discriminator can over-fit: no augmentation, and twice the rate.
 HURRY: Mapping[str, Any] = {**STABILISERS, "augment": (), "learning_rate": 4e-4, "discriminator_learning_rate": 4e-4}
 LONG: Mapping[str, Any] = {"batch_size": 64, "steps": 65000}
@@ -244,6 +245,13 @@ class Generator(nn.Module):
         self.foreground = Foreground(config, mask=two_streams, code_map=code_map)
         self.background = Background(config, code_map=code_map) if two_streams else None
 
+    def initialise(self, mask: float) -> None:
+        """Set the initial weights, and the mask's bias so that a fresh mask is `mask` everywhere."""
+        self.apply(initialise_dcgan)
+        for name, parameter in self.foreground.heads.named_parameters():
+            if name.endswith("bias"):
+                nn.init.constant_(parameter[3:], math.log(mask / (1 - mask)))
+
     def forward(self, code: CodeMap) -> Generated:
         """Return the video with its streams."""
         foreground, mask = self.foreground(code)
@@ -319,6 +327,7 @@ class Adversarial(VideoSystem[AdversarialConfigT]):
     """What VGAN and its future model share: the discriminator's side of the game."""
 
     steps: Tensor
+    generator: Generator
 
     def __init__(self, config: AdversarialConfigT) -> None:
         super().__init__(config)
@@ -328,7 +337,9 @@ class Adversarial(VideoSystem[AdversarialConfigT]):
     def stages(self) -> Mapping[str, Stage]:
         """Return the one stage: the discriminator and the maker of videos take turns."""
         c = self.config
-        critic, maker = adam(c.discriminator_learning_rate, c.beta1, c.beta2), adam(c.learning_rate, c.beta1, c.beta2)
+        still = [(self.generator.background, c.background_rate)] if self.generator.background else []
+        critic = adam(c.discriminator_learning_rate, c.beta1, c.beta2)
+        maker = adam(c.learning_rate, c.beta1, c.beta2, scales=still)
         return {
             "adversarial": (
                 Player("discriminator", (self.discriminator,), self.discriminator_objective, critic),
@@ -345,10 +356,7 @@ class Adversarial(VideoSystem[AdversarialConfigT]):
         self.make(batch)
 
     def score(self, video: Video) -> Float[Tensor, "B"]:
-        """Return the discriminator's logit of every clip: positive means judged real.
-
-        Cross-entropy of two logits (release) is the same function of their difference, real minus fake.
-        """
+        """Return a logit per clip, positive for real; cross-entropy of two is the same function of their difference."""
         logits = self.discriminator(video)
         return logits[:, 0] if logits.shape[1] == 1 else logits[:, 0] - logits[:, 1]
 
@@ -357,10 +365,7 @@ class Adversarial(VideoSystem[AdversarialConfigT]):
         return self.score(augment(video, self.config.augment))
 
     def discriminator_objective(self, batch: Batch) -> Objective:
-        """Equation 1 maximised over w_D, with R1 on every `r1_every`-th call.
-
-        Real and generated clips pass as separate batches: batch norm must not tell them apart for free.
-        """
+        """Equation 1 maximised over w_D; real and generated clips pass apart, or batch norm would tell which is which."""
         real, fake = batch.video, self.make(batch).video
         real_score, fake_score = self.augmented_score(real), self.augmented_score(fake)
         terms = discriminator_terms(real_score, fake_score, self.config.adversary)
@@ -408,7 +413,8 @@ class VGAN(Adversarial[VGANConfig]):
     def __init__(self, config: VGANConfig) -> None:
         super().__init__(config)
         self.generator = Generator(config, two_streams=config.generator_streams == "two")
-        self.apply(initialise_dcgan)
+        self.discriminator.apply(initialise_dcgan)
+        self.generator.initialise(config.mask_start)
 
     def make(self, batch: Batch) -> Generated:
         """Generate from z ~ N(0, I)."""
@@ -438,16 +444,8 @@ class VGAN(Adversarial[VGANConfig]):
         }
 
     def interpolate(self, start: int, end: int, steps: int) -> Video:
-        """Return clips whose codes lead from seed `start` to seed `end` along the great circle between them.
-
-        A straight line would pass through codes shorter than any that the generator was trained on.
-        """
-        first, last = self._codes([start, end])
-        cosine = F.cosine_similarity(first.flatten(), last.flatten(), dim=0).clamp(-1, 1)
-        angle = cosine.acos().clamp_min(1e-4)
-        share = torch.linspace(0, 1, steps, device=first.device)[:, None, None, None]
-        codes = (((1 - share) * angle).sin() * first + (share * angle).sin() * last) / angle.sin()
-        return self.generator(codes).video
+        """Return clips whose codes lead from seed `start` to seed `end` along the great circle between them."""
+        return self.generator(great_circle(self._codes([start, end]), steps)).video
 
     def _codes(self, seeds: Sequence[int]) -> CodeMap:
         return normal_codes(seeds, self.config.code, 1, 1, device=self.steps.device)
@@ -491,7 +489,9 @@ class FutureVGAN(Adversarial[FutureVGANConfig]):
         code_map = config.encoder_output == "map"
         self.encoder = ImageNetwork(config, code_map=code_map)
         self.generator = Generator(config, two_streams=True, code_map=code_map)
-        self.apply(initialise_dcgan)
+        self.discriminator.apply(initialise_dcgan)
+        self.encoder.apply(initialise_dcgan)
+        self.generator.initialise(config.mask_start)
 
     def continue_from(self, image: Image) -> Generated:
         """Return the video that follows an image."""
