@@ -30,8 +30,8 @@ def run(arguments: list[str]) -> int:
         return 0
     plan = read_plan(arguments)
     device = distributed.choose_device(plan.options.device)
-    with distributed.together(device):
-        return train(Run(plan, device))
+    with distributed.together(device), Run(plan, device) as session:
+        return train(session)
 
 
 def usage() -> str:
@@ -107,14 +107,21 @@ def read_plan(arguments: Sequence[str]) -> Plan:
     if preset_name not in system.presets:
         raise ConfigError(f"{name} has no preset {preset_name!r}; {accepted(preset_name, system.presets)}")
     config, training, extra = defaults(system, preset_name, stored)
-    options = Options(data=tyro.MISSING, out=tyro.MISSING, preset=preset_name, **extra)
+    options = Options(preset_name, **extra)
     parsed: Any = parse(arguments_class(system, config, training, options), rest, f"train {name}")
-    training = one_budget(parsed.training, rest)
-    command = ("kinema", "train", *arguments)
-    plan = Plan(system, parsed.system, training, parsed.options, stored, command, given(rest, "--classes") is not None)
+    plan = Plan(
+        data=parsed.data,
+        out=parsed.out,
+        system=system,
+        config=parsed.system,
+        training=one_budget(parsed.training, rest),
+        options=parsed.options,
+        stored=stored,
+        command=("kinema", "train", *arguments),
+    )
     if stored and (changed := changes(plan, stored)):
         raise TrainingError(
-            f"--resume goes on with the settings of {plan.options.out}, but these differ: {'; '.join(changed)}; "
+            f"--resume goes on with the settings of {plan.out}, but these differ: {'; '.join(changed)}; "
             f"leave them out, or train in a new directory"
         )
     return plan
@@ -158,6 +165,8 @@ def arguments_class(system: type[System[Any]], config: Config, training: TrainCo
     made = make_dataclass(
         "Arguments",
         [
+            ("data", Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA", help="The prepared dataset.")]),
+            ("out", Annotated[Path, tyro.conf.arg(metavar="RUN", help="The directory of the run, new or empty.")]),
             ("options", Annotated[Options, flat], options),
             ("system", Annotated[system.config_class, flat], config),
             ("training", Annotated[TrainConfig, flat], training),

@@ -26,13 +26,15 @@ from kinema.core.types import Video
 from kinema.data.dataset import Dataset
 
 Verdict = Literal["ok", "watch", "bad"]
-Signature = Float[Tensor, "N D"]
-Scored = Float[Tensor, "N"]
+# Underscores: what is compared may differ in number and, for clips, in length.
+Signature = Float[Tensor, "_ D"]
+Scored = Float[Tensor, "_"]
+Clips = Float[Tensor, "_ _ _ _ _"]
 Made = TypeVar("Made")
 
 FRAMES, CELLS = 4, 8  # a signature is this many frames of this many cells squared
 GALLERY = 1024  # training clips that samples are compared with
-COMPARED = 64  # real clips that are scored, and that samples are compared with
+COMPARED = 48  # real clips that are scored, and that samples are compared with
 YOUNG = 500  # steps before which samples are judged leniently
 PORTION = 16  # clips that are generated or scored at a time
 
@@ -107,7 +109,7 @@ def diversity(generated: Signature, real: Signature) -> Finding:
     return Finding("diversity", ratio, "ok", f"{facts}.")
 
 
-def motion(generated: Video, real: Video) -> Finding:
+def motion(generated: Clips, real: Clips) -> Finding:
     """Compare how much pixels change from frame to frame in samples and in real clips."""
     ratio = _change(generated) / max(_change(real), 1e-6)
     facts = f"Samples change from frame to frame {ratio:.2g} times as much as real clips do"
@@ -161,7 +163,7 @@ def generalisation(training_error: float, held_out_error: float) -> Finding:
     return Finding("generalisation", ratio, "ok", f"{facts}.")
 
 
-def movement(player: str, before: Float[Tensor, "W"], after: Float[Tensor, "W"], steps: int) -> Finding:
+def movement(player: str, before: Scored, after: Scored, steps: int) -> Finding:
     """Call out a player whose weights stand still.
 
     Args:
@@ -262,6 +264,7 @@ class Watch:
         self._weights_step = 0
         self._winning_since: int | None = None
 
+    @torch.no_grad()
     def look(self, sampler: System[Any], players: Mapping[str, Sequence[nn.Module]], step: int, clips: Video) -> list[Finding]:
         """Measure and judge.
 
@@ -328,7 +331,7 @@ def players_of(system: System[Any], stage: str) -> dict[str, tuple[nn.Module, ..
     return {} if isinstance(players, Fit) else {player.name: player.moves for player in players}
 
 
-def sample_clips(sampler: System[Any], count: int, real: Video) -> Video:
+def sample_clips(sampler: System[Any], count: int, real: Video) -> Clips:
     """Return clips as the system makes them: generated from seeds 0, 1, ..., else predicted or reconstructed from real ones.
 
     Args:
@@ -388,7 +391,7 @@ def _change(video: Video) -> float:
     return float((video[:, :, 1:].float() - video[:, :, :-1].float()).abs().mean()) if video.shape[2] > 1 else 0.0
 
 
-def _thin(values: Float[Tensor, "N"], most: int = 1_000_000) -> Float[Tensor, "M"]:
+def _thin(values: Scored, most: int = 1_000_000) -> Scored:
     # torch.quantile refuses more than 16 million values; every n-th says the same.
     return values[:: 1 + len(values) // most]
 

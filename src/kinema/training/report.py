@@ -6,6 +6,7 @@ The page asks no other host for anything; pictures and films are the files of ``
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,9 @@ class Chart:
     Attributes:
         name: of the number.
         last: its last value.
-        line: SVG path of the means.
-        band: SVG path around the smallest and largest value of every bin.
-        points: (x, y, step, value) of the means, for reading off.
+        line: SVG path of the smoothed values.
+        band: SVG path of the values themselves.
+        points: (x, y, step, value) of the smoothed values, for reading off.
         ticks: (y, text) of the vertical axis.
         steps: (x, text) of the horizontal axis.
     """
@@ -59,6 +60,13 @@ def write_report(folder: Path) -> None:
     Raises:
         CheckpointError: when the run's files cannot be read, or the page cannot be written.
     """
+    page = template().render(**facts(folder))
+    replace_file(folder / runlog.REPORT_NAME, lambda beside: beside.write_text(page, encoding="utf-8"))
+
+
+@cache
+def template() -> jinja2.Template:
+    """Return the page's template, read once: an update of kinema must not meet a run in the middle."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -67,8 +75,7 @@ def write_report(folder: Path) -> None:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"number": number, "clock": runlog.clock}
-    page = environment.get_template("run.html.jinja").render(**facts(folder))
-    replace_file(folder / runlog.REPORT_NAME, lambda beside: beside.write_text(page, encoding="utf-8"))
+    return environment.get_template("run.html.jinja")
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -139,7 +146,7 @@ def groups(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Chart]]:
 
 
 def chart(name: str, values: Sequence[tuple[float, float]]) -> Chart:
-    """Draw a curve: means of up to `BINS` bins, in a band from the smallest to the largest value of each.
+    """Draw a curve: means of up to `BINS` bins, and a smoother one through them.
 
     Args:
         name: of the number.
@@ -156,17 +163,23 @@ def chart(name: str, values: Sequence[tuple[float, float]]) -> Chart:
         y = TOP + (HEIGHT - TOP - BOTTOM) * (high - min(max(value, low), high)) / (high - low)
         return round(x, 1), round(y, 1)
 
-    above = [place(s, max(v for _, v in part)) for (s, _), part in zip(middles, bins, strict=True)]
-    below = [place(s, min(v for _, v in part)) for (s, _), part in zip(middles, bins, strict=True)]
+    smooth = [(step, value) for (step, _), value in zip(middles, smoothed([v for _, v in middles]), strict=True)]
     return Chart(
         name=name.replace("_", " "),
         last=values[-1][1],
-        line=path([place(*middle) for middle in middles]),
-        band=path([*above, *reversed(below)]) + "Z",
-        points=[(*place(s, v), round(s), v) for s, v in middles],
+        line=path([place(*point) for point in smooth]),
+        band=path([place(*point) for point in middles]),
+        points=[(*place(s, v), round(s), v) for s, v in smooth],
         ticks=[(place(0, value)[1], number(value)) for value in nice_ticks(low, high)],
         steps=[(place(step, low)[0], f"{step:,.0f}") for step in (0, *nice_ticks(0, end)[-1:])],
     )
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Return means over a twelfth of the curve around every point, less at its ends."""
+    reach = len(values) // 24
+    windows = ((i, min(i, len(values) - 1 - i, reach)) for i in range(len(values)))
+    return [mean(values[i - width : i + width + 1]) for i, width in windows]
 
 
 def span_of(values: Sequence[float]) -> tuple[float, float]:

@@ -13,14 +13,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-import tyro
 
 import kinema
-from kinema.core.config import Config, override, to_mapping
-from kinema.core.errors import CheckpointError, ConfigError, KinemaError, TrainingError
+from kinema.core.config import Config, to_mapping
+from kinema.core.errors import CheckpointError, KinemaError, TrainingError
 from kinema.core.system import Fit, System
 from kinema.core.types import Batch
 from kinema.data.dataset import Dataset
@@ -32,8 +31,8 @@ from kinema.training.report import write_report
 from kinema.training.trainer import NotFiniteError, TrainConfig, Trainer, run_fit
 
 RESUME_VERSION = 1
-SAMPLES = 48  # clips that are made at every look
-CALIBRATION = (16, 256)  # at most so many batches and clips re-estimate the batch-norm statistics of averaged weights
+SAMPLES = 32  # clips that are made at every look
+CALIBRATION = (12, 256)  # at most so many batches and clips re-estimate the batch-norm statistics of averaged weights
 LOOKING_SHARE = 0.03  # automatic looks take at most this share of a run
 STORED = ("split", "flip", "look_steps", "log_steps")  # options that a resumed run keeps
 CARRIED = ("steps_before", "seconds_before", "looks", "looking_seconds", "verdicts")  # fields of `Run` that survive a stop
@@ -41,12 +40,8 @@ CARRIED = ("steps_before", "seconds_before", "looks", "looking_seconds", "verdic
 
 @dataclass(frozen=True)
 class Options(Config):
-    """Where to read and write, and how often to look."""
+    """Which clips to read, and how often to look and save."""
 
-    data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
-    """The prepared dataset."""
-    out: Path
-    """The directory of the run, new or empty."""
     preset: str
     """Complete settings to start from; see above."""
     split: Literal["train", "test", "all"] = "train"
@@ -78,22 +73,24 @@ class Plan:
     """What to do: everything that the command line asks for.
 
     Attributes:
+        data: the prepared dataset.
+        out: the directory of the run.
         system: what to train.
         config: its configuration.
         training: how to train.
-        options: where to read and write.
+        options: which clips to read, and how often to look and save.
         stored: description of the run that is resumed, if one is.
         command: words of the command line.
-        classes_given: whether the number of classes was named, rather than left to the dataset.
     """
 
+    data: Path
+    out: Path
     system: type[System[Any]]
     config: Any
     training: TrainConfig
     options: Options
     stored: runlog.Description | None
     command: tuple[str, ...]
-    classes_given: bool
 
 
 class Run:
@@ -109,10 +106,10 @@ class Run:
     """
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
-        self.options, self.training, self.device, self.folder = plan.options, plan.training, device, plan.options.out
-        self.dataset, self.held_out = open_dataset(plan.options)
+        self.options, self.training, self.device, self.folder = plan.options, plan.training, device, plan.out
+        self.dataset, self.held_out = open_dataset(plan.data, plan.options.split)
         torch.manual_seed(plan.training.seed)
-        self.system = plan.system(fitted_config(plan, self.dataset))
+        self.system = plan.system(plan.config)
         refuse_misfit(self.dataset, self.system)
         self.stages = self.system.stages()
         self.played = [name for name, stage in self.stages.items() if not isinstance(stage, Fit)]
@@ -126,16 +123,23 @@ class Run:
             runlog.claim(self.folder, resume=self.options.resume, overwrite=self.options.overwrite)
         distributed.wait_for_all()
         self.state = self.read_state(plan.stored) if plan.stored else None
+        distributed.wait_for_all()  # nobody writes before everybody has read
         self.steps_before, self.seconds_before = 0, 0.0  # of the stages before this one
         self.steps_saved = self.looks = 0
         self.refreshed_at: int | None = None
         self.looking_seconds, self.saved_at = 0.0, time.monotonic()
-        self.verdicts: dict[str, str] = {}
+        self.verdicts: dict[str, str] = {}  # as they were last said
         self.log = runlog.RunLog(self.folder, self.options.log_steps, plan.training.batch_size)
         self.watch: Watch | None = None
         self.display: runlog.Display | None = None
         if self.first:
             self.open(plan)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.log.close()
 
     # What the loop asks for
 
@@ -326,7 +330,7 @@ class Run:
             changed = finding.verdict != self.verdicts.get(finding.name, "ok")
             if changed and (step >= YOUNG or finding.verdict == "bad"):
                 self.display.say(f"step {step:,}, {finding.name}: {finding.verdict}. {finding.sentence}")
-            self.verdicts[finding.name] = finding.verdict
+                self.verdicts[finding.name] = finding.verdict
         write_report(self.folder)
 
     def save_sampler(self, sampler: System[Any], stage: str, step: int) -> None:
@@ -410,24 +414,13 @@ class Run:
 # --- Checks before anything is written ----------------------------------------------------------------------------------------
 
 
-def open_dataset(options: Options) -> tuple[Dataset, Dataset | None]:
+def open_dataset(path: Path, split: str) -> tuple[Dataset, Dataset | None]:
     """Return the clips to train on, and those that are held out, if any."""
-    if options.split == "all":
-        return Dataset(options.data), None
-    training = Dataset(options.data, options.split)
-    if len(Dataset(options.data)) == len(training):
+    everything = Dataset(path)
+    training = everything if split == "all" else Dataset(path, split)
+    if len(training) == len(everything):
         return training, None
-    return training, Dataset(options.data, "test" if options.split == "train" else "train")
-
-
-def fitted_config(plan: Plan, dataset: Dataset) -> Any:
-    """Return the system's configuration with the number of classes that the dataset has, where it has such a field."""
-    classes = len(dataset.info.labels)
-    if not classes or getattr(plan.config, "classes", classes) == classes:
-        return plan.config
-    if plan.classes_given:
-        raise ConfigError(f"--classes is {plan.config.classes}; {dataset.path} has {classes}: {', '.join(dataset.info.labels)}")
-    return override(plan.config, {"classes": classes})
+    return training, Dataset(path, "test" if split == "train" else "train")
 
 
 def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:

@@ -21,6 +21,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -36,7 +37,12 @@ from kinema.core.tasks import Decomposes, Predicts, Reconstructs
 from kinema.core.types import Video
 from kinema.training import distributed
 from kinema.training.checkpoint import CHECKPOINT_NAME, replace_file
-from kinema.training.health import Finding, able
+from kinema.training.health import Clips, Finding, able
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
 
 FORMAT_VERSION = 1
 CONFIG_NAME, METRICS_NAME, RESUME_NAME, REPORT_NAME = "config.json", "metrics.jsonl", "resume.pt", "index.html"
@@ -125,12 +131,16 @@ def claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
     if resume:
         if not is_run:
             raise TrainingError(f"there is nothing to resume in {folder}: it has no {CONFIG_NAME}; leave --resume out")
+        refuse_busy(folder)
+        for left_over in folder.rglob("*.tmp-*"):  # of a process that was killed while it wrote
+            left_over.unlink()
         return
     if folder.is_dir() and any(folder.iterdir()):
         if not is_run:
             raise TrainingError(f"{folder} holds files that are no run of kinema; give --out another directory")
         if not overwrite:
             raise TrainingError(f"{folder} holds a run already; add --resume to go on, or --overwrite to begin anew")
+        refuse_busy(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in FOLDERS:
@@ -143,6 +153,28 @@ def claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
         ) from None
     if not os.access(folder, os.W_OK):
         raise TrainingError(f"cannot write to {folder}: Permission denied; give --out a directory that you may write to")
+
+
+def refuse_busy(folder: Path) -> None:
+    """Raise `TrainingError` when another process is training in `folder`."""
+    with suppress(FileNotFoundError), (folder / METRICS_NAME).open("rb") as file:
+        hold(file)
+
+
+def hold(file: BinaryIO) -> None:
+    """Lock a file against other processes until it is closed.
+
+    Raises:
+        TrainingError: when another process holds it.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise TrainingError(f"{Path(file.name).parent} is being trained by another process; stop that one first") from None
+    except OSError:  # a file system without locks
+        return
 
 
 # --- Numbers ------------------------------------------------------------------------------------------------------------------
@@ -198,15 +230,16 @@ class RunLog:
 
         Raises:
             CheckpointError: when metrics.jsonl is shorter than it was when the state was saved.
+            TrainingError: when another process is training in the folder.
         """
         position = state["position"] if state else 0
-        self._path.touch()
+        self._file = self._path.open("ab", buffering=0)
+        hold(self._file)
         if self._path.stat().st_size < position:
             raise CheckpointError(
                 f"{self._path} was cut short since the run stopped; resuming would leave a gap: use --overwrite"
             )
         os.truncate(self._path, position)
-        self._file = self._path.open("ab", buffering=0)
         self._tally = Tally(**state["tally"]) if state else Tally()
         for sheet in (self.folder / SAMPLES_NAME).glob("*"):
             if sheet.name[:6].isdigit() and int(sheet.name.split("-")[0].split(".")[0]) > step:
@@ -304,7 +337,7 @@ class RunLog:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             os.truncate(self._path, position)  # half a line would spoil the next one
-            raise TrainingError(_cannot_write(self._path, error)) from None
+            raise CheckpointError(_cannot_write(self._path, error)) from None
 
     def _event(self, method: str, *arguments: Any, **options: Any) -> None:
         if self._events is not None:
@@ -336,14 +369,14 @@ def to_pixels(video: Video) -> UInt8[np.ndarray, "B T H W 3"]:
     return levels.permute(0, 2, 3, 4, 1).expand(-1, -1, -1, -1, 3).contiguous().numpy()
 
 
-def comparisons(sampler: System[Any], real: Video) -> dict[str, dict[str, Video]]:
+def comparisons(sampler: System[Any], real: Video) -> dict[str, dict[str, Clips]]:
     """Return what a system can show beside each other: kind -> name of a column -> clips.
 
     Args:
         sampler: a system in evaluation mode.
         real: clips to predict from and to reconstruct; the same at every look.
     """
-    kinds: dict[str, dict[str, Video]] = {}
+    kinds: dict[str, dict[str, Clips]] = {}
     if isinstance(sampler, Decomposes) and (streams := able(lambda: sampler.streams(range(COMPARED)))):
         kinds["streams"] = dict(streams)
     if not len(real):
@@ -358,7 +391,7 @@ def comparisons(sampler: System[Any], real: Video) -> dict[str, dict[str, Video]
 
 
 def write_sheets(
-    log: RunLog, step: int, clips: Video, compared: Mapping[str, Mapping[str, Video]], fps: float
+    log: RunLog, step: int, clips: Clips, compared: Mapping[str, Mapping[str, Clips]], fps: float
 ) -> dict[str, list[str]]:
     """Write contact sheets and moving grids of samples and comparisons; returns their kinds and columns.
 
@@ -555,9 +588,9 @@ class StopSignals:
 
 
 def is_look_step(step: int) -> bool:
-    """Tell whether to look at the samples after `step`: 10, 20, 50, 100, 150, 200, 300, 400, 500, 600, 800, 1000, 1500, ..."""
+    """Tell whether to look at the samples after `step`: 20, 50, 100, 150, 200, 300, 400, 500, 600, 800, 1000, 1500, ..."""
     if step < 100:
-        return step in (10, 20, 50)
+        return step in (20, 50)
     decade = 10 ** (len(str(step)) - 1)
     return step in {round(decade * share) for share in (1, 1.5, 2, 3, 4, 5, 6, 8)}
 
