@@ -16,7 +16,7 @@ from itertools import islice
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, UInt8
+from jaxtyping import Bool, Float32, Float64, UInt8
 
 from kinema.core.config import Config
 
@@ -178,11 +178,13 @@ class _Finder:
         self.sift = cv2.SIFT.create()
 
     def find(self, frame: Frame) -> _Features:
-        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        return self.find_grey(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
+
+    def find_grey(self, grey: UInt8[np.ndarray, "H W"]) -> _Features:
         keypoints, descriptors = self.sift.detectAndCompute(grey, np.full_like(grey, 255))
         points = np.array([point.pt for point in keypoints], np.float32).reshape(-1, 2)
         descriptors = descriptors if keypoints else np.empty((0, 128), np.float32)
-        return _Features(points, descriptors, frame.shape[0] * frame.shape[1])
+        return _Features(points, descriptors, grey.size)
 
 
 def _match(reference: _Features, moving: _Features) -> tuple[Float32[np.ndarray, "N 2"], Float32[np.ndarray, "N 2"]]:
@@ -278,8 +280,10 @@ class CameraMotion:
     """True: the footage wants stabilising."""
     windows: int
     """Windows looked at."""
-    moving_windows: int
-    """Windows in most frames of which everything textured moved, up to all four sides of the picture."""
+    moving: int
+    """Windows in which the whole picture moves as a camera would move it."""
+    unexplained: int
+    """Windows in which the whole picture moves otherwise: clouds or water, or a camera that walks through a deep scene."""
 
     def __bool__(self) -> bool:
         return self.moves
@@ -288,56 +292,90 @@ class CameraMotion:
 def camera_moves(frames: Iterable[Frame]) -> CameraMotion:
     """Tell a moving camera from one that stands still, in about 1 ms for every fourth frame.
 
-    A frame counts as moved when (a) hardly any textured block of the picture stayed where it was in the window's first frame,
-    and (b) blocks at all four sides of the picture changed. Either alone would misjudge still cameras: a person who fills
-    the picture leaves (a) no still texture, and traffic leaves (b) at every side. The camera moves when that holds for most
-    frames of at least a quarter of the windows.
+    A window moves when in most of its frames (a) hardly any textured block of the picture stayed where it was in the first
+    frame, (b) blocks at all four sides of the picture changed, and for most of those frames (c) a similarity that passes the
+    stabiliser's gates puts a quarter of the textured blocks back in place. Each excuses still cameras that the others would
+    misjudge: (a) traffic at every side, (b) a hand that fills half the picture before a plain wall, (c) clouds and water.
+    The camera moves when at least a quarter of the windows do.
 
-    Two kinds of footage carry no evidence: a moving camera whose only texture is the subject is judged still, and a still
-    camera whose whole picture moves (clouds alone) is judged moving. Brightness changes don't matter: blocks are compared
-    after removing everything coarser than about 8 pixels at a working size of 160.
+    What carries no evidence is left alone: a moving camera whose only texture is the subject, or which sees nothing but
+    clouds, is judged still. Changes of brightness don't matter: blocks are compared without anything coarser than about
+    8 pixels, at a working size of 160.
 
     Args:
-        frames: one shot, at any size; at least two frames. Decoding with ``resize`` to a short side of 160 loses nothing.
+        frames: one shot, at any size. Decoding with ``resize`` to a short side of 160 loses nothing.
     """
-    windows = moving = 0
+    windows = moving = unexplained = 0
+    finder = _Finder()
     stream = iter(frames)
-    while window := [_texture(frame) for frame in islice(islice(stream, WINDOW), 0, None, STRIDE)]:
-        if len(window) > 1:
-            windows += 1
-            moving += sum(_moved(window[0], other) for other in window[1:]) * 2 > len(window) - 1
-    return CameraMotion(moving > 0 and moving * 4 >= windows, windows, moving)
+    while window := [_Look.at(frame) for frame in islice(islice(stream, WINDOW), 0, None, STRIDE)]:
+        reference, *others = window
+        windows += bool(others)
+        moved = [look for look in others if _whole_picture_moved(reference.texture, look.texture)]
+        if 2 * len(moved) <= len(others):
+            continue
+        known = finder.find_grey(reference.grey)
+        explained = sum(_camera_explains(reference, known, look, finder.find_grey(look.grey)) for look in moved)
+        moving += 2 * explained >= len(moved)
+        unexplained += 2 * explained < len(moved)
+    return CameraMotion(moving > 0 and moving * 4 >= windows, windows, moving, unexplained)
 
 
-def _texture(frame: Frame) -> Float32[np.ndarray, "h w"]:
-    """Return grey values at the working size, band-passed: fine noise and coarse shading removed."""
-    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    scale = 160 / min(grey.shape)
-    if scale < 1:
-        size = (round(grey.shape[1] * scale), round(grey.shape[0] * scale))
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    grey = grey.astype(np.float32)
-    return cv2.GaussianBlur(grey, (0, 0), 1.0) - cv2.GaussianBlur(grey, (0, 0), 8.0)
+@dataclass(frozen=True)
+class _Look:
+    """A frame at the working size: grey, and band-passed (fine noise and coarse shading removed)."""
+
+    grey: UInt8[np.ndarray, "h w"]
+    texture: Float32[np.ndarray, "h w"]
+
+    @classmethod
+    def at(cls, frame: Frame) -> "_Look":
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        scale = 160 / min(grey.shape)
+        if scale < 1:
+            size = (round(grey.shape[1] * scale), round(grey.shape[0] * scale))
+            grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+        exact = grey.astype(np.float32)
+        return cls(grey, cv2.GaussianBlur(exact, (0, 0), 1.0) - cv2.GaussianBlur(exact, (0, 0), 8.0))
 
 
-def _moved(reference: Float32[np.ndarray, "h w"], other: Float32[np.ndarray, "h w"]) -> bool:
-    """Judge one pair of frames (see `camera_moves`).
+def _whole_picture_moved(reference: Float32[np.ndarray, "h w"], other: Float32[np.ndarray, "h w"]) -> bool:
+    """Judge (a) and (b) of `camera_moves` for one pair of frames."""
+    stirred = (_block_means((reference - other) ** 2) > 3.0**2) & ~_unmoved(reference, other, 0.25)
+    sides = (stirred[0], stirred[-1], stirred[:, 0], stirred[:, -1])
+    return _still_share(reference, other, 0.25) < 0.1 and all(side.any() for side in sides)
 
-    A block that moves by d changes by about d times its gradient, so root(change / gradient energy) bounds its motion in
-    pixels; below a quarter it stayed where it was.
-    """
-    across = cv2.Sobel(reference, cv2.CV_32F, 1, 0, scale=1 / 8)
-    down = cv2.Sobel(reference, cv2.CV_32F, 0, 1, scale=1 / 8)
+
+def _camera_explains(reference: _Look, known: "_Features", other: _Look, features: "_Features") -> bool:
+    """Judge (c) of `camera_moves`: lay a frame on the reference as the stabiliser would, and see what falls into place."""
+    transform, failure = _fit(known, features, StabiliseSettings())
+    if failure:
+        return False
+    size = reference.texture.shape[::-1]
+    warped = cv2.warpAffine(other.texture, transform, size)
+    inside = cv2.warpAffine(np.ones_like(reference.grey), transform, size) > 0
+    return _still_share(reference.texture, np.where(inside, warped, reference.texture), 0.5) >= 0.25
+
+
+def _still_share(reference: Float32[np.ndarray, "h w"], other: Float32[np.ndarray, "h w"], pixels: float) -> float:
+    """Return the share of textured blocks that moved by less than so many pixels; 1 where next to nothing is textured."""
+    across, down = _gradients(reference)
     xx, yy, xy = _block_means(across * across), _block_means(down * down), _block_means(across * down)
-    weakest = (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy**2)  # gradient energy in the direction that has least
-    change = _block_means((reference - other) ** 2)
-    still = change < 0.25**2 * (xx + yy) / 2
-    textured = weakest > 2.0**2
-    changed = (change > 3.0**2) & ~still
-    still_share = still[textured].mean() if textured.sum() >= 5 else 0.0
-    sides = (changed[0], changed[-1], changed[:, 0], changed[:, -1])
-    return bool(still_share < 0.1 and all(side.any() for side in sides))
+    textured = (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy**2) > 2.0**2  # also in the direction that has least
+    return float(_unmoved(reference, other, pixels)[textured].mean()) if textured.sum() >= 5 else 1.0
 
 
-def _block_means(values: Float32[np.ndarray, "h w"]) -> Float[np.ndarray, "n n"]:
+def _unmoved(
+    reference: Float32[np.ndarray, "h w"], other: Float32[np.ndarray, "h w"], pixels: float
+) -> Bool[np.ndarray, "n n"]:
+    """Find blocks that moved by less: one that moves by d changes by about d times its gradient, so the ratio bounds d."""
+    across, down = _gradients(reference)
+    return _block_means((reference - other) ** 2) < pixels**2 * _block_means(across**2 + down**2) / 2
+
+
+def _gradients(image: Float32[np.ndarray, "h w"]) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    return cv2.Sobel(image, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(image, cv2.CV_32F, 0, 1, scale=1 / 8)
+
+
+def _block_means(values: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "n n"]:
     return cv2.resize(values, (BLOCKS, BLOCKS), interpolation=cv2.INTER_AREA)
