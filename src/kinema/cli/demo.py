@@ -145,7 +145,8 @@ def describe(options: Demo) -> Mapping[str, Any]:
     from kinema.training.runlog import read_metrics
 
     metadata = read_metadata(options.out / "run")
-    numbers = [line for line in read_metrics(options.out / "run") if all(name in line for name in CURVES)]
+    lines = [line for line in read_metrics(options.out / "run") if all(name in line for name in CURVES)]
+    curves = [(name.replace("/", ", "), spark([line[name] for line in lines], 300, 80)) for name in CURVES]
 
     def pictures(folder: str) -> list[str]:
         return sorted(path.relative_to(options.out).as_posix() for path in (options.out / folder).glob("*.webp"))
@@ -155,7 +156,7 @@ def describe(options: Demo) -> Mapping[str, Any]:
         "real": write_real(options),
         "longer": pictures("longer"),
         "streams": "streams.webp",
-        "curves": [(name.replace("/", ", "), spark([line[name] for line in numbers], 300, 80)) for name in CURVES],
+        "curves": curves if len(lines) > 1 else [],
         "report": "run/index.html",
         "preset": options.preset,
         "clip": metadata.clip,
