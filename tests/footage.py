@@ -14,7 +14,7 @@ def make_frames(frames: int, *, width: int = 48, height: int = 32, seed: int = 0
     background = np.asarray(Image.fromarray(background).resize((width, height), Image.Resampling.BILINEAR))
     video = np.repeat(background[None], frames, axis=0).copy()
     for t, frame in enumerate(video, start):
-        x, y = (3 * t + 7 * seed) % (width - 8), (2 * t + 5 * seed) % (height - 8)
+        x, y = (3 * t + 7 * seed) % (width - 8), (2 * t + t * t // 9 + 5 * seed) % (height - 8)
         frame[y : y + 8, x : x + 8] = (250, 240, 200 - 30 * (seed % 6))
     return video
 

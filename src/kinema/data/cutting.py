@@ -64,15 +64,15 @@ class PrepareSettings(Config):
     """Refuse clips in which no part of the picture, of 16 x 16, ever differs from the first frame by more grey levels."""
     min_motion: float = 0.0
     """Refuse clips whose neighbouring frames differ by less than this many grey levels on average."""
-    duplicates: float = 4.0
+    duplicates: float = 8.0
     """Refuse a clip that nowhere differs from an earlier one by more than this many grey levels, in a picture of 16 x 16 cells,
     nor by more than half of what changes within it; 0 refuses exact copies only, a negative number nothing."""
     scene: tuple[str, ...] = ()
     """Keep clips that show one of these classes, each NAME or NAME=PROBABILITY."""
     scene_model: str = "imagenet"
-    """What recognises the classes: imagenet (a packaged network with the 1000 class names of ILSVRC-2012), a .pt2 or TorchScript
-    file (RGB in [0, 1], N 3 224 224, to logits or probabilities), or MODULE:CALLABLE (uint8 N H W 3 to a mapping of names to
-    probabilities)."""
+    """What recognises the classes: imagenet (a packaged network with the 1000 class names of ILSVRC-2012), a .pt2 or
+    TorchScript file (RGB in [0, 1], N 3 224 224, to logits or probabilities), or MODULE:CALLABLE (uint8 N H W 3 to a mapping
+    of names to probabilities)."""
     scene_names: str | None = None
     """Text file with the class names of such a file, one per line; otherwise they are numbers."""
     scene_threshold: float = 0.3
@@ -151,7 +151,7 @@ def scene_filter(settings: PrepareSettings) -> SceneFilter | None:
 def unreadable(source: Source, damage: MediaError, frames: int = 0) -> Refusal:
     """Refuse a source that cannot be read, or not to its end."""
     detail = {"error": str(damage), "frames": frames}
-    return Refusal(source.name, "truncated" if frames else "unreadable", detail=detail)
+    return Refusal(source.name, "truncated" if frames or source.start else "unreadable", detail=detail)
 
 
 class Cutter:
@@ -183,7 +183,7 @@ class Cutter:
             if self.settings.strict:
                 raise self.damage
             yield unreadable(self.source, self.damage, self.frames_read)
-        elif self.frames_read == 0:
+        elif self.frames_read == 0 and self.source.start == 0:
             yield Refusal(self.source.name, "empty", detail={"error": f"{self.source.path} holds no frames"})
 
     def _shots(self) -> Iterator[tuple[Iterator[Frame], bool]]:
@@ -350,10 +350,11 @@ def darkness(frame: UInt8[np.ndarray, "H W 3"]) -> float:
 def largest_change(video: UInt8[np.ndarray, "T H W 3"]) -> float:
     """Return by how much any part of the picture ever differs from the first frame, in grey levels.
 
-    The parts are 16 x 16 cells: a small thing that moves shows in its cell, where the mean over all of the picture would lose
-    it, and the noise of single pixels does not.
+    The parts are 16 x 16 cells, or fewer so that each has 4 x 4 pixels: a small thing that moves shows in its cell, where the
+    mean over all of the picture would lose it, and the noise of single pixels does not.
     """
-    cells = np.stack([cv2.resize(frame, (16, 16), interpolation=cv2.INTER_AREA) for frame in video]).astype(np.int16)
+    height, width = (max(1, min(16, side // 4)) for side in video.shape[1:3])
+    cells = np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in video]).astype(np.int16)
     return float(np.abs(cells - cells[0]).max())
 
 

@@ -97,11 +97,18 @@ def _open(kind: Kind, workers: int, folder: Path, options: Mapping[str, Any]) ->
     if workers == 1:
         return InlineExecutor()
     # Spawned, not forked: FFmpeg and OpenCV keep threads, which a fork would lose in the middle of their work.
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    # Ctrl-C reaches the whole group of processes, but only this one is to answer it: what is blocked here stays blocked in the
+    # processes that begin now.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        pool.submit(os.getpid)  # the first task begins all workers
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pool
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

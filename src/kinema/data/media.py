@@ -10,7 +10,7 @@ import os
 import statistics
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
@@ -189,7 +189,14 @@ def probe(path: str | Path) -> MediaInfo:
         )
 
 
-def read_frames(path: str | Path | MediaInfo, *, resize: Resize | None = None, threads: int = 1) -> Iterator[Frame]:
+def read_frames(
+    path: str | Path | MediaInfo,
+    *,
+    resize: Resize | None = None,
+    threads: int = 1,
+    start: float = 0.0,
+    stop: float | None = None,
+) -> Iterator[Frame]:
     """Decode a video, animation or image frame by frame, in presentation order.
 
     Args:
@@ -197,6 +204,8 @@ def read_frames(path: str | Path | MediaInfo, *, resize: Resize | None = None, t
         resize: wanted size from the displayed size, for example `cover(64, 64)`; done while converting to RGB, which costs
             far less than converting first. Default: as displayed.
         threads: decoder threads; leave 1 where every core already has its process.
+        start: seconds; of a long video, decode from the key frame before this and begin with the first frame not before it.
+        stop: seconds; end before the first frame that is not before this. Only for videos, as `start`.
 
     Raises:
         MediaError: at once when nothing can be read, as in `probe`.
@@ -206,7 +215,7 @@ def read_frames(path: str | Path | MediaInfo, *, resize: Resize | None = None, t
     interval = float(1 / info.fps) if info.fps else None
     if _is_for_pillow(info.path):
         return _read_animation(info.path, resize, interval)
-    return _read_video(info.path, resize, interval, threads)
+    return _read_video(info.path, resize, interval, threads, start, math.inf if stop is None else stop)
 
 
 def read_video(path: str | Path) -> tuple[UInt8[np.ndarray, "T H W 3"], float]:
@@ -458,25 +467,57 @@ def _first_picture(container: InputContainer, stream: VideoStream, path: Path) -
     return picture, sorted(times)
 
 
-def _read_video(path: Path, resize: Resize | None, interval: float | None, threads: int) -> Iterator[Frame]:
+def _read_video(
+    path: Path, resize: Resize | None, interval: float | None, threads: int, start: float, stop: float
+) -> Iterator[Frame]:
     with _opened(path) as container:
         stream = _video_stream(container, path)
         time_base = float(stream.time_base or 1)
         step = interval or 0.04
         painter = None
-        start, time, read = 0.0, -step, 0
+        origin, time, read = 0.0, -step, 0
         try:
+            if start > 0:
+                layout, origin, target = _entrance(path, start, step)
+                painter = _Painter(layout.resized(resize))
+                if target is not None:
+                    container.seek(target, stream=stream)
             for picture in _decoded(container, stream, _decoder(stream, threads)):
                 if painter is None:
                     painter = _Painter(_layout(picture, stream, path).resized(resize))
-                    start = (picture.pts or 0) * time_base
-                stamp = time + step if picture.pts is None else picture.pts * time_base - start
+                    origin = (picture.pts or 0) * time_base
+                stamp = time + step if picture.pts is None else picture.pts * time_base - origin
                 time = stamp if stamp > time else time + step  # stamps of broken muxers stand still or run back
-                yield Frame(time, painter.paint(picture), interval)
-                read += 1
-            _refuse_shortfall(stream, start + time, step)
+                if time >= stop:
+                    return
+                if time >= start:
+                    yield Frame(time, painter.paint(picture), interval)
+                    read += 1
+            _refuse_shortfall(stream, origin + time, step)
         except (av.error.FFmpegError, _DamageError) as error:
             raise TruncatedError(f"{path} is damaged after frame {read} ({_reason(error)})", read) from None
+
+
+def _entrance(path: Path, start: float, step: float) -> tuple[_Layout, float, int | None]:
+    """Find a key frame from which every picture from `start` on comes out.
+
+    Returns:
+        The layout of the first picture, its time in seconds, and where to seek; None where seeking cannot be trusted.
+    """
+    with _opened(path) as container:
+        stream = _video_stream(container, path)
+        first, _ = _first_picture(container, stream, path)
+        layout, origin = _layout(first, stream, path), float((first.pts or 0) * (stream.time_base or 1))
+    with _opened(path) as container, suppress(av.error.FFmpegError, _DamageError):
+        stream = _video_stream(container, path)
+        time_base = float(stream.time_base or 1)
+        # One second earlier: pictures that are shown just after a key frame may need the one before it.
+        target = int((origin + max(0.0, start - 1)) / time_base)
+        container.seek(target, stream=stream)
+        landed = next(_decoded(container, stream, _decoder(stream, 1)), None)
+        if landed is not None and landed.pts is not None and landed.pts * time_base <= origin + start + step / 2:
+            return layout, origin, target
+    return layout, origin, None
 
 
 def _refuse_shortfall(stream: VideoStream, end: float, step: float) -> None:

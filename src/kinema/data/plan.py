@@ -218,7 +218,7 @@ def claim(folder: Path, plan: Plan, *, overwrite: bool) -> Plan:
         return earlier
     if (folder / INFO_NAME).exists():
         raise DataError(f"{folder} is a finished dataset; give another --out, or --overwrite to replace it")
-    if any(folder.glob("*")):
+    if any(path.name != WORK for path in folder.glob("*")):
         raise DataError(
             f"{folder} holds parts of a dataset without their plan; give another --out, or --overwrite to replace them"
         )
@@ -253,19 +253,21 @@ def carry_out(
     digest = hashlib.sha256(plan.to_json()).hexdigest()
     outcomes = _read_outcomes(folder, digest)
     jobs = [
-        Job(make, folder, digest, number, first, stop, plan.items[first:stop], plan.settings)
+        Job(make, folder.absolute(), digest, number, first, stop, plan.items[first:stop], plan.settings)
         for number, (first, stop) in enumerate(plan.tasks)
         if number not in outcomes
     ]
     progress(_progress(plan, outcomes))
-    for job, outcome in run_tasks(executor, run_job, jobs, in_flight=in_flight):
-        outcomes[job.number] = outcome
+    for job, _ in run_tasks(executor, run_job, jobs, in_flight=in_flight):
+        outcomes[job.number] = _parse(Outcome, _outcome_path(folder, job.number))
         progress(_progress(plan, outcomes))
     return finish(folder, plan, [outcomes[number] for number in range(len(plan.tasks))], report)
 
 
-def run_job(job: Job) -> Outcome:
+def run_job(job: Job) -> None:
     """Make the shard of one task and write its outcome; runs in a worker.
+
+    Nothing is returned: a worker that is killed in the middle of a long answer would leave a pool waiting for its end.
 
     Raises:
         KinemaError: whatever the maker raises, or a file that cannot be written.
@@ -282,7 +284,6 @@ def run_job(job: Job) -> Outcome:
         write_shard(shard, chain([first], clips))
     outcome = Outcome(job.digest, kept, refused)
     _write(_outcome_path(job.folder, job.number), TypeAdapter(Outcome).dump_json(outcome))
-    return outcome
 
 
 def finish(folder: Path, plan: Plan, outcomes: Sequence[Outcome], report: Report) -> DatasetInfo:
@@ -303,6 +304,8 @@ def finish(folder: Path, plan: Plan, outcomes: Sequence[Outcome], report: Report
     if not (folder / WORK / REPORT_NAME).exists() and not (folder / REPORT_NAME).exists():
         # Before anything is dropped, since it shows the duplicates too; once, since a killed run may have dropped them since.
         _write(folder / WORK / REPORT_NAME, report(folder, plan, outcomes, refused, frozenset(twins)).encode())
+    for stale in folder.glob("*.tmp-*"):
+        stale.unlink()
     shards = _drop(folder, outcomes, frozenset(twins))
     _write(folder / REFUSED_NAME, b"".join(_refusal_line(refusal) for refusal in refused))
     if (folder / WORK / REPORT_NAME).exists():
@@ -473,7 +476,9 @@ def _refusal_line(refusal: Refused) -> bytes:
 def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file; give a folder that does not exist yet as --out")
-    foreign = sorted(path.name for path in folder.glob("*") if path.name not in OURS) if folder.exists() else []
+    # What a killed run was about to put in place is ours too.
+    names = (path.name.partition(".tmp-")[0] for path in folder.glob("*")) if folder.exists() else ()
+    foreign = sorted(name for name in names if name not in OURS)
     if foreign:
         raise DataError(
             f"{folder} holds other things ({', '.join(foreign[:3])}); give a folder that does not exist yet as --out"
@@ -501,8 +506,8 @@ def _clear(folder: Path) -> None:
         (folder / INFO_NAME).unlink(missing_ok=True)
         shutil.rmtree(folder / WORK, ignore_errors=True)
         shutil.rmtree(folder / "shards", ignore_errors=True)
-        for name in (REFUSED_NAME, REPORT_NAME):
-            (folder / name).unlink(missing_ok=True)
+        for path in folder.glob("*"):
+            path.unlink()
         if folder.is_dir():
             folder.rmdir()
 

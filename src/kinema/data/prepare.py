@@ -14,10 +14,11 @@ from kinema.data.executor import Kind, open_executor
 from kinema.data.labels import Naming, annotate, split_by_group
 from kinema.data.plan import WORK, Maker, Plan, Progress, Refusal, carry_out, claim
 from kinema.data.report import report
-from kinema.data.sources import Source, find_sources, measure
+from kinema.data.sources import Source, find_sources, measure, parts
 
 TASKS = 64  # about as many tasks as this, so that many workers are busy to the end,
 TASK_SECONDS = (0.7, 60.0)  # but no shorter and no longer ones than this, and
+PART_FRAMES = 4096  # a longer video is divided into parts of about so many frames
 SHARD_BYTES = 512 * 2**20  # no larger shards than this
 FRAME_SECONDS, PIXEL_SECONDS, STABILISE_SECONDS = 2e-4, 3.5e-9, 2e-2  # rough cost of a frame, for the size of tasks
 
@@ -49,7 +50,8 @@ def prepare(
         ConfigError: a setting out of range, or a package that is not installed.
         DataError: footage, tables or the folder cannot be used, or nothing usable came out.
     """
-    out = Path(out).absolute()
+    if not roots:
+        raise DataError("no source was given; give files or folders with footage, or the word performers or shapes")
     _refuse_overlap(roots, out)
     return work(
         out,
@@ -75,7 +77,7 @@ def plan_footage(roots: Sequence[Path], settings: PrepareSettings) -> Plan:
     named = annotate(found.sources, Naming(settings.labels, settings.captions, settings.group))
     sources = _measured(_labelled(named, settings, refused), settings, refused)
     if sources:
-        sources = split_by_group(sources, settings.split)
+        sources = [part for source in split_by_group(sources, settings.split) for part in _parts(source, settings)]
     costs = [_seconds(source, settings) for source in sources]
     width, height = settings.shape
     tasks = divide(costs, [_bytes(source, settings) for source in sources])
@@ -107,8 +109,8 @@ def work(
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> DatasetInfo:
     """Carry a plan out in a folder, from its beginning or from where it was interrupted; see `prepare` for the arguments."""
-    plan = claim(out, plan, overwrite=overwrite)
     with open_executor(executor, workers, folder=out / WORK / "cluster", options=cluster) as pool:
+        plan = claim(out, plan, overwrite=overwrite)
         return carry_out(out, plan, make, pool, in_flight=2 * workers, report=report, progress=progress)
 
 
@@ -172,9 +174,19 @@ def _measured(sources: Sequence[Source], settings: PrepareSettings, refused: lis
     return measured
 
 
+def _parts(source: Source, settings: PrepareSettings) -> list[Source]:
+    """Divide a long video, so that several workers share it; windows begin where they would in the whole."""
+    rate = settings.fps or source.fps
+    if not rate or not source.fps:
+        return [source]
+    windows = max(1, round(PART_FRAMES * rate / source.fps / settings.step))
+    return parts(source, windows * settings.step / rate, max(0, settings.frames - settings.step) / rate)
+
+
 def _seconds(source: Source, settings: PrepareSettings) -> float:
     """Estimate what it costs to cut a source, in seconds of one core."""
-    per_frame = FRAME_SECONDS + source.pixels * PIXEL_SECONDS + (STABILISE_SECONDS if settings.stabilise != "off" else 0)
+    decoding = FRAME_SECONDS + source.pixels * PIXEL_SECONDS
+    per_frame = {"off": decoding, "auto": 2 * decoding, "on": decoding + STABILISE_SECONDS}[settings.stabilise]
     return (source.frames or 0) * per_frame + 1e-3
 
 

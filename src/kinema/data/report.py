@@ -4,18 +4,20 @@ import base64
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from kinema.data.dataset import shard_name
 from kinema.data.plan import Kept, Outcome, Plan, Refused, filmstrip, read_videos
 
 _Value = TypeVar("_Value")
 
+TEMPLATE = "report.html.jinja"
 KEPT_SHOWN = 32
 REFUSED_SHOWN = 8  # pictures per reason
 ROWS_SHOWN = 200  # of the tables; refused.jsonl and dataset.json have all
@@ -64,9 +66,7 @@ def report(
     doubles = [(number, clip) for number, clip in clips if clip.key in duplicates]
     pictures = {"duplicate": list(_pictures(folder, doubles, REFUSED_SHOWN))} if doubles else {}
     pictures |= {reason: stored for reason, _ in _counts(refused) if (stored := _stored(refused, reason))}
-    loader = PackageLoader("kinema.data", ".")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("report.html.jinja").render(
+    return _template().render(
         plan=plan,
         kept_count=len(kept),
         refused_count=len(refused),
@@ -75,14 +75,26 @@ def report(
         kept=list(_pictures(folder, kept, KEPT_SHOWN)),
         refused_pictures=pictures,
         histogram=_histogram([clip.motion for _, clip in kept], plan.settings.get("min_motion") or None),
-        labels=sorted(Counter(clip.label for _, clip in kept if clip.label is not None).items()),
+        labels=_by_class(plan, [clip for _, clip in kept]),
         refusals=[(refusal, _details(refusal.detail)) for refusal in refused[:ROWS_SHOWN]],
         rows_shown=ROWS_SHOWN,
     )
 
 
+@cache
+def _template() -> Template:
+    loader = PackageLoader("kinema.data", ".")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True).get_template(TEMPLATE)
+
+
 def _counts(refused: Iterable[Refused]) -> list[tuple[str, int]]:
     return Counter(refusal.reason for refusal in refused).most_common()
+
+
+def _by_class(plan: Plan, kept: Iterable[Kept]) -> list[tuple[str, int]]:
+    """Return the number of clips of every class, also of those that have none."""
+    counts = Counter(clip.label for clip in kept)
+    return [(label, counts[label]) for label in plan.labels]
 
 
 def _by_source(plan: Plan, kept: Iterable[Kept], refused: Iterable[Refused]) -> list[dict[str, Any]]:

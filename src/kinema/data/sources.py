@@ -19,6 +19,7 @@ from kinema.data.media import (
 )
 
 SourceKind = Literal["video", "frames", "strip"]
+SEEKABLE = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm"})  # every frame has its time, and key frames are indexed
 STILL_FPS = 25.0  # the rate of VGAN's footage, for frames and strips that say none
 
 
@@ -38,6 +39,12 @@ class Source:
     """Number of frames as declared, where known before reading."""
     pixels: int = 0
     """Pixels per frame."""
+    fps: float | None = None
+    """Frames per second, where known before reading."""
+    start: float = 0.0
+    """Seconds; where this part of a long video begins."""
+    stop: float | None = None
+    """Seconds; where it ends, None for the end of the video."""
     label: str | None = None
     """Class."""
     caption: str | None = None
@@ -109,7 +116,27 @@ def measure(source: Source, strip: tuple[int, int] | None) -> Source:
         first = probe(images[0])
         return replace(source, frames=len(images), pixels=first.width * first.height)
     info = probe(source.path)
-    return replace(source, frames=info.frames, pixels=info.width * info.height)
+    fps = float(info.fps) if info.fps else None
+    return replace(source, frames=info.frames, pixels=info.width * info.height, fps=fps)
+
+
+def parts(source: Source, length: float, overlap: float) -> list[Source]:
+    """Divide a long video into parts that can be read by themselves; other sources stay whole.
+
+    Args:
+        source: measured.
+        length: of a part, in seconds; the last one is longer.
+        overlap: seconds for which a part goes on beyond the beginning of the next.
+    """
+    if source.kind != "video" or not source.fps or not source.frames or Path(source.path).suffix.lower() not in SEEKABLE:
+        return [source]
+    starts = [number * length for number in range(max(1, int(source.frames / source.fps / length)))]
+    stops = [start + length + overlap for start in starts[:-1]]
+    half = 0.5 / source.fps  # between two frames, so that rounding moves none across
+    return [
+        replace(source, start=max(0.0, start - half), stop=stop and stop - half, frames=round(source.frames / len(starts)))
+        for start, stop in zip(starts, [*stops, None], strict=True)
+    ]
 
 
 def open_source(source: Source, *, strip: tuple[int, int] | None, fps: float | None, resize: Resize | None) -> Iterator[Frame]:
@@ -131,7 +158,7 @@ def open_source(source: Source, *, strip: tuple[int, int] | None, fps: float | N
         return (Frame(number * interval, frame, interval) for number, frame in enumerate(frames))
     if source.kind == "frames":
         return _read_images(Path(source.path), interval, resize)
-    return read_frames(source.path, resize=resize)
+    return read_frames(source.path, resize=resize, start=source.start, stop=source.stop)
 
 
 def _read_images(folder: Path, interval: float, resize: Resize | None) -> Iterator[Frame]:

@@ -42,7 +42,7 @@ def test_the_error_of_a_task_comes_out_as_it_is(tmp_path: Path, workers: int) ->
 
 def test_a_killed_worker_is_a_sentence(tmp_path: Path) -> None:
     with (
-        pytest.raises(DataError, match="a worker process was killed.*run the same command again"),
+        pytest.raises(DataError, match=r"a worker process was killed.*run the same command again"),
         open_executor("local", 2, folder=tmp_path) as executor,
     ):
         list(run_tasks(executor, die, [1], in_flight=1))
@@ -79,8 +79,7 @@ def test_wrong_options_are_sentences(tmp_path: Path, kind: Kind, workers: int, o
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     script = f"""
-import os, sys, time
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+import time
 from pathlib import Path
 from orphans import say_who
 from kinema.data.executor import open_executor, run_tasks
@@ -98,7 +97,7 @@ if __name__ == "__main__":
         [sys.executable, tmp_path / "main.py"],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
     )
     assert parent.stdout is not None
     with parent.stdout:

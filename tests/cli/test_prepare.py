@@ -1,0 +1,136 @@
+"""``kinema prepare`` as a person types it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from footage import write_footage
+from kinema.cli import main
+from kinema.data.dataset import Dataset
+
+
+@pytest.fixture
+def footage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("walk/a.mp4", "run/b.mp4")):
+        write_footage(tmp_path / "footage" / name, 20, seed=number)
+    return tmp_path / "footage"
+
+
+def test_footage_in_dataset_out(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "prepare",
+        "footage",
+        "--out",
+        "data",
+        "--frames",
+        "8",
+        "--size",
+        "32x24",
+        "--labels",
+        "folder",
+        "--workers",
+        "1",
+    ]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "data: 4 clips, 8 frames of 32x24 at 25 fps, from 2 sources" in shown
+    assert "refused: 2 rest (each is listed in data/refused.jsonl)" in shown
+    data = Dataset("data")
+    assert str(data.shape) == "8x24x32"
+    assert data.info.settings["labels"] == "folder"
+
+
+@pytest.mark.parametrize("kind", ["performers", "shapes"])
+def test_procedural_clips_with_any_number_of_workers_and_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kinema.data.prepare.TASK_SECONDS", (0.0, 0.02))
+    rest = [kind, "--clips", "9", "--frames", "4", "--size", "32", "--split", "0.3"]
+    for out, workers in (("one", "1"), ("two", "2")):
+        assert main(["prepare", *rest, "--out", out, "--workers", workers]) == 0
+    one, two = Dataset("one"), Dataset("two")
+    assert len(one) == 9
+    assert one.fingerprint == two.fingerprint
+    assert len(Dataset("one", "test")) == 2
+    assert (one.info.skeleton is not None) == (kind == "performers")
+    assert one.array(0, "mask") is not None
+    assert set(one.info.labels) >= {one.record(i).label for i in range(9)}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nowhere", "--out", "data"], "nowhere does not exist; give a file or a folder with footage"),
+        (["--out", "data"], "no source was given"),
+        (["footage"], "--out"),
+        (["footage", "--out", "footage/data"], "lies inside the footage"),
+        (["footage", "--out", "data", "--frames", "0"], "frames is 0; it must be at least 1"),
+        (["footage", "--out", "data", "--frames", "many"], "--frames"),
+        (["footage", "--out", "data", "--workers", "0"], "workers is 0; it must be at least 1"),
+        (["footage", "--out", "data", "--executor", "rya"], "--executor"),
+        (["footage", "--out", "data", "--frame", "8"], "did you mean --frames"),
+        (["footage", "--out", "data", "--labels", "lables.csv"], "lables.csv cannot be read as a table: No such file"),
+        (["footage", "--out", "data", "--group", "folder", "--frames", "8", "--split", "1"], "split is 1.0"),
+        (["footage", "--out", "data", "--cluster", "a=b"], "are for --executor slurm"),
+        (["footage", "--out", "data", "--cluster", "a", "--executor", "slurm"], "cluster option 'a' must be NAME=VALUE"),
+        (["footage", "--out", "data", "--frames", "999"], "no usable clip: refused 2 short; for example"),
+        (["performers", "--out", "data", "--actions", "wlak"], "wlak"),
+        (["performers", "--out", "data", "--split", "-1"], "split is -1.0"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(footage: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
+    assert main(["prepare", *words]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert not (footage / "data").exists()
+    assert not Path("data").exists()
+
+
+def test_unknown_clips_in_a_table_are_named(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("labels.csv").write_text("source,label\nwalk/a.mp4,walk\nwalk/z.mp4,walk\n")
+    assert main(["prepare", "footage", "--out", "data", "--labels", "labels.csv"]) == 2
+    assert "labels.csv names 1 clips that are not in the sources: walk/z.mp4" in capsys.readouterr().err
+
+
+def test_a_folder_in_which_nothing_can_be_written(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file in the place of a parent folder: refused like a lack of permission, and so for the superuser too."""
+    Path("file").write_text("")
+    assert main(["prepare", "footage", "--out", "file/data", "--frames", "8", "--workers", "1"]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_control_c_says_how_to_go_on(footage: Path) -> None:
+    """Ctrl-C reaches the whole group of processes; the command answers at once, and the same one finishes."""
+    for number in range(10):
+        write_footage(footage / f"{number}.mp4", 150, seed=number)
+    settings = ["--frames", "16", "--stride", "1", "--size", "32", "--stabilise", "off"]
+    command = ["prepare", "footage", "--out", "data", *settings, "--workers", "2"]
+    script = (
+        "import kinema.data.prepare as p; p.TASK_SECONDS = (0, 1e-9)\nfrom kinema.cli import main\nraise SystemExit(main())"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", script, *command],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 30
+    while not list(Path("data/prepare").glob("0*.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGINT)
+    _, error = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert "what is done is kept in data; the same command goes on from there" in error
+    assert "Traceback" not in error
+    plan = json.loads(Path("data/prepare/plan.json").read_text())
+    assert len(plan["items"]) == 12
