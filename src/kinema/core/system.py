@@ -141,12 +141,13 @@ def adam(
         weight_decay: L2 penalty.
         scales: modules with the multiple of the step size at which their parameters move.
     """
-    scale_of = {id(p): scale for module, scale in scales for p in module.parameters()}
 
     def build(parameters: list[nn.Parameter]) -> Optimizer:
+        # Known by their memory: a trainer may hand over views of the parameters.
+        scale_of = {p.data_ptr(): scale for module, scale in scales for p in module.parameters()}
         by_scale: dict[float, list[nn.Parameter]] = {}
         for parameter in parameters:
-            by_scale.setdefault(scale_of.get(id(parameter), 1.0), []).append(parameter)
+            by_scale.setdefault(scale_of.get(parameter.data_ptr(), 1.0), []).append(parameter)
         groups = [{"params": group, "lr": scale * learning_rate} for scale, group in by_scale.items()]
         return torch.optim.Adam(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay, fused=True)
 

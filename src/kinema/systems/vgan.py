@@ -72,6 +72,8 @@ class NetworkConfig(Config):
     """Channels of the generator's finest hidden layer; doubled with every halving of the resolution."""
     discriminator_width: int = 64
     """Channels of the discriminator's (or encoder's) first feature map."""
+    background_code: int = 0
+    """Numbers of the code that the still stream sees: 0 for all (paper), a few where all clips show one scene."""
     upsampling: Upsampling = "transposed"
     """transposed (paper); smoothed: the same weights and a mean over neighbours, no checkerboards; resize: slower still."""
     learning_rate: float = 2e-4
@@ -89,6 +91,7 @@ class NetworkConfig(Config):
         )
         self.at_least(1, "code", "width", "discriminator_width")
         self.at_least(0, "learning_rate")
+        self.require(0 <= self.background_code <= self.code, "background_code", f"from 0 to code = {self.code}")
         for name in ("beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "in [0, 1)")
 
@@ -210,15 +213,16 @@ class Background(nn.Module):
     def __init__(self, config: NetworkConfig, *, code_map: bool = False) -> None:
         super().__init__()
         widths = config.widths(config.width)[::-1]
+        self.seen = widths[0] if code_map else config.background_code or config.code
         self.trunk = nn.Sequential(
-            nn.Identity() if code_map else stem(2, config.code, widths[0], (4, 4)),
+            nn.Identity() if code_map else stem(2, self.seen, widths[0], (4, 4)),
             *(up_block(2, wide, narrow, config.upsampling) for wide, narrow in pairwise(widths)),
         )
         self.rgb = upsample(2, widths[-1], 3, config.upsampling)
 
     def forward(self, code: CodeMap) -> Image:
         """Return b in [-1, 1]."""
-        return self.rgb(self.trunk(code)).tanh()
+        return self.rgb(self.trunk(code[:, : self.seen])).tanh()
 
 
 def compose(mask: Float[Tensor, "B 1 T H W"], foreground: Video, background: Image) -> Video:
