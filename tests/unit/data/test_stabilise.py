@@ -255,8 +255,7 @@ def test_the_whole_bench_meets_the_specification():
     assert all(row["worst_clip"] < 1 for row in gated.values() if row["kept"])  # safety
     assert all(gated[shapes]["kept"] == 4 and gated[shapes]["error"] < 0.3 for shapes in ("200", "600"))  # yield
     assert gated["20"]["kept"] == 0
-    assert result["without_gates"]["20"]["kept"] == 4  # mutation: safety fails
-    assert result["without_gates"]["20"]["error"] > 50
+    assert result["without_gates"]["20"]["worst_clip"] > 50  # mutation: safety fails
     assert released["20"]["best_clip"] > 100  # contrast
 
 
