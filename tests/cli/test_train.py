@@ -141,7 +141,7 @@ def test_the_future_model_shows_predictions(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_whose_weights_do_not_move_is_called_out(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    still = ("--learning-rate", 0, "--steps", 4, "--look-steps", 2)
+    still = ("--learning-rate", 0, "--steps", 2)
     assert train("vgan", data, "--out", tmp_path / "run", *SMALL, *still) == 0
     assert "weights of generator: bad. The generator's weights did not move in 2 steps" in capsys.readouterr().err
 

@@ -115,7 +115,7 @@ def read_plan(arguments: Sequence[str]) -> Plan:
         system=system,
         config=parsed.system,
         training=one_budget(parsed.training, rest),
-        options=parsed.options,
+        options=parsed.run,
         stored=stored,
         command=("kinema", "train", *arguments),
     )
@@ -167,7 +167,7 @@ def arguments_class(system: type[System[Any]], config: Config, training: TrainCo
         [
             ("data", Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA", help="The prepared dataset.")]),
             ("out", Annotated[Path, tyro.conf.arg(metavar="RUN", help="The directory of the run, new or empty.")]),
-            ("options", Annotated[Options, flat], options),
+            ("run", Annotated[Options, flat], options),
             ("system", Annotated[system.config_class, flat], config),
             ("training", Annotated[TrainConfig, flat], training),
         ],

@@ -264,6 +264,15 @@ class Watch:
         self._weights_step = 0
         self._winning_since: int | None = None
 
+    def begin(self, players: Mapping[str, Sequence[nn.Module]], step: int) -> None:
+        """Remember the weights that a stage begins with.
+
+        Args:
+            players: name -> the modules that it moves.
+            step: steps done.
+        """
+        self._weights, self._weights_step = {name: _sample_of_weights(modules) for name, modules in players.items()}, step
+
     @torch.no_grad()
     def look(self, sampler: System[Any], players: Mapping[str, Sequence[nn.Module]], step: int, clips: Video) -> list[Finding]:
         """Measure and judge.
@@ -287,7 +296,8 @@ class Watch:
             findings += [mask((streams["mask"] + 1) / 2)] if "mask" in streams else []
         if isinstance(sampler, Scores):
             findings += self._judge_scores(sampler, clips, step)
-        if isinstance(sampler, Generates) and len(clips) and len(self.held_out):
+        generates = isinstance(sampler, Generates) and able(lambda: sampler.generate([0])) is not None
+        if generates and len(clips) and len(self.held_out):
             findings.append(memorising(signature(clips), self.gallery, self.unseen))
         if isinstance(sampler, Reconstructs) and len(self.held_out):
             findings.append(generalisation(*(_error(sampler, real) for real in (self.training, self.held_out))))
@@ -303,11 +313,10 @@ class Watch:
         self._winning_since = state["winning_since"]
 
     def _judge_weights(self, players: Mapping[str, Sequence[nn.Module]], step: int) -> Iterable[Finding]:
-        now = {name: _sample_of_weights(modules) for name, modules in players.items()}
-        steps = step - self._weights_step
+        before, steps = self._weights, step - self._weights_step
+        self.begin(players, step)
         if steps > 0:
-            yield from (movement(name, self._weights[name], now[name], steps) for name in now if name in self._weights)
-        self._weights, self._weights_step = now, step
+            yield from (movement(name, before[name], now, steps) for name, now in self._weights.items() if name in before)
 
     def _judge_scores(self, sampler: Scores, clips: Video, step: int) -> list[Finding]:
         training = _in_portions(sampler.score, self.training)

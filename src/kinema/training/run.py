@@ -358,6 +358,8 @@ class Run:
     @contextmanager
     def playing(self, trainer: Trainer, loader: Loader) -> Iterator[None]:
         """Restore a stage and show its progress; write down how a failure ended it, as far as possible, and pass it on."""
+        if self.watch and self.state is None:
+            self.watch.begin(players_of(self.system, trainer.stage_name), self.steps_before)
         self.restore(trainer, loader)
         if self.display:
             self.display.begin()

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from kinema.core.errors import CheckpointError, TrainingError
+from kinema.core.errors import CheckpointError, KinemaError, TrainingError
 from kinema.core.system import System
 from kinema.core.tasks import Decomposes, Predicts, Reconstructs
 from kinema.core.types import Video
@@ -232,14 +232,7 @@ class RunLog:
             CheckpointError: when metrics.jsonl is shorter than it was when the state was saved.
             TrainingError: when another process is training in the folder.
         """
-        position = state["position"] if state else 0
-        self._file = self._path.open("ab", buffering=0)
-        hold(self._file)
-        if self._path.stat().st_size < position:
-            raise CheckpointError(
-                f"{self._path} was cut short since the run stopped; resuming would leave a gap: use --overwrite"
-            )
-        os.truncate(self._path, position)
+        self._file = self._open(state["position"] if state else 0)
         self._tally = Tally(**state["tally"]) if state else Tally()
         for sheet in (self.folder / SAMPLES_NAME).glob("*"):
             if sheet.name[:6].isdigit() and int(sheet.name.split("-")[0].split(".")[0]) > step:
@@ -325,6 +318,18 @@ class RunLog:
         if self._events is not None:
             self._events.close()
             self._events = None
+
+    def _open(self, position: int) -> BinaryIO:
+        file = self._path.open("ab", buffering=0)
+        try:
+            hold(file)
+            if self._path.stat().st_size < position:
+                raise CheckpointError(f"{self._path} was cut short since the run stopped; begin anew with --overwrite")
+        except KinemaError:
+            file.close()
+            raise
+        os.truncate(self._path, position)
+        return file
 
     def _line(self, values: Mapping[str, Any]) -> None:
         if self._file is None:

@@ -165,6 +165,7 @@ def test_a_log_that_lost_lines_cannot_be_resumed(log: RunLog, tmp_path: Path) ->
     log.start(None, 0)
     steps(log, 1, 10)
     state = log.state_dict()
+    log.close()
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(CheckpointError, match="was cut short"):
         RunLog(tmp_path, 5, 4).start(state, 10)
