@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kinema.data.media import write_video
+from kinema.data.encode import write_video
 from kinema.data.motions import sample_motion
 from kinema.data.performers import cast, render
 

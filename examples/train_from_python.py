@@ -11,8 +11,8 @@ import tyro
 
 from kinema.core.tasks import Generates
 from kinema.data.dataset import Dataset
+from kinema.data.encode import write_video
 from kinema.data.loader import Loader
-from kinema.data.media import write_video
 from kinema.data.performers import PerformersSettings
 from kinema.data.prepare import work
 from kinema.data.procedural import KINDS, Split, plan_procedural

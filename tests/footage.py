@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kinema.data.media import write_video
+from kinema.data.encode import write_video
 
 
 def make_frames(frames: int, *, width: int = 48, height: int = 32, seed: int = 0, start: int = 0) -> np.ndarray:

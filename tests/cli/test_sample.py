@@ -12,7 +12,8 @@ from kinema.cli import main
 from kinema.cli.sample import parse_seeds, peak_signal_to_noise
 from kinema.core.errors import ConfigError
 from kinema.data.dataset import shard_name
-from kinema.data.media import probe, read_image, read_video, write_video
+from kinema.data.encode import write_video
+from kinema.data.media import probe, read_image, read_video
 from kinema.systems import SYSTEMS
 from kinema.training.checkpoint import provenance, save_checkpoint
 from small_dataset import write_dataset
@@ -169,9 +170,7 @@ def test_files_that_exist_are_kept_unless_told_otherwise(
     assert probe(kept).frames == 8
 
 
-def test_short_clips_and_other_datasets_are_refused(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_short_clips_and_other_datasets_are_refused(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_video(tmp_path / "short.gif", np.zeros((3, 16, 16, 3), np.uint8), 12.0)
     assert run("reconstruct", runs / "vgan-autoencoder", tmp_path / "short.gif") == 2
     assert "vgan-autoencoder wants clips of at least 8" in capsys.readouterr().err
@@ -202,9 +201,7 @@ def test_list_shows_systems_abilities_and_presets(capsys: pytest.CaptureFixture[
     assert all(name in table for name in SYSTEMS)
 
 
-def test_info_says_what_a_checkpoint_and_a_dataset_hold(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_info_says_what_a_checkpoint_and_a_dataset_hold(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("info", runs / "vgan", "--json") == 0
     held = json.loads(capsys.readouterr().out)
     assert (held["system"], held["clips"], held["settings"]["width"]) == ("vgan", "8x16x16", 4)
@@ -232,4 +229,3 @@ def test_peak_signal_to_noise_by_hand() -> None:
     assert peak_signal_to_noise(black, black + np.uint8(255)) == 0
     assert peak_signal_to_noise(black, black + np.uint8(51)) == pytest.approx(20 * np.log10(5), abs=1e-5)
     assert peak_signal_to_noise(black, black) == float("inf")
-

@@ -127,7 +127,7 @@ def write_gallery(options: Demo, tour: Tour) -> Path:
     """Write real clips and the page that shows everything; returns its path."""
     from jinja2 import Environment, StrictUndefined
 
-    from kinema.data.media import beside
+    from kinema.data.encode import beside
 
     template = resources.files("kinema.cli").joinpath("gallery.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
@@ -171,7 +171,7 @@ def describe(options: Demo) -> Mapping[str, Any]:
 def write_real(options: Demo) -> list[str]:
     """Write as many clips of the data as are generated, spread over the set; returns their links."""
     from kinema.data.dataset import Dataset
-    from kinema.data.media import write_video
+    from kinema.data.encode import write_video
 
     dataset = Dataset(options.out / "data")
     folder = options.out / "real"

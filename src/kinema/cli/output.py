@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 
 import kinema
 from kinema.core.errors import MediaError
-from kinema.data.media import IMAGE_SUFFIXES, OUTPUT_SUFFIXES, VIDEO_SUFFIXES, beside, contact_sheet, write_image, write_video
+from kinema.data.encode import OUTPUT_SUFFIXES, beside, contact_sheet, write_image, write_video
+from kinema.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from kinema.training.runlog import grid
 
 ARRAY_SUFFIX = ".npy"

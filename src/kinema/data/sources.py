@@ -7,16 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from jaxtyping import UInt8
+
 from kinema.core.errors import DataError, MediaError
-from kinema.data.media import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    Frame,
-    Resize,
-    probe,
-    read_frames,
-    read_strip,
-)
+from kinema.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Frame, Resize, probe, read_frames, read_image
 
 SourceKind = Literal["video", "frames", "strip"]
 SEEKABLE = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm"})  # every frame has its time, and key frames are indexed
@@ -247,3 +242,26 @@ def _nothing(roots: Sequence[Path], ignored: Sequence[Path], strips: bool) -> st
     seen = ", ".join(sorted({path.suffix or path.name for path in ignored})[:5])
     hint = "" if strips else "; image strips need --strip WIDTHxHEIGHT"
     return f"{where} holds no footage, only {len(ignored)} other files ({seen}){hint}"
+
+
+def read_strip(path: str | Path, width: int, height: int) -> UInt8[np.ndarray, "T H W 3"]:
+    """Read one image that holds a clip, frames side by side (as MoCoGAN's data) or stacked (as VGAN's).
+
+    Args:
+        path: the image.
+        width: of one frame, in pixels.
+        height: of one frame, in pixels.
+
+    Raises:
+        MediaError: the image is no whole number of frames.
+    """
+    sheet = read_image(path)
+    rows, columns = sheet.shape[0] / height, sheet.shape[1] / width
+    if rows == 1 and columns.is_integer():
+        return np.ascontiguousarray(sheet.reshape(height, int(columns), width, 3).swapaxes(0, 1))
+    if columns == 1 and rows.is_integer():
+        return sheet.reshape(int(rows), height, width, 3)
+    raise MediaError(
+        f"{path} is {sheet.shape[1]}x{sheet.shape[0]} pixels; a strip of {width}x{height} frames must be {height} high and a "
+        f"multiple of {width} wide, or {width} wide and a multiple of {height} high"
+    )

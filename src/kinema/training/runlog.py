@@ -432,7 +432,7 @@ def _write_sheet(
     step: int,
     fps: float,
 ) -> None:
-    from kinema.data.media import contact_sheet, write_image, write_video
+    from kinema.data.encode import contact_sheet, write_image, write_video
 
     sheet = contact_sheet(rows, frames=SHEET_FRAMES)
     write_image(path.with_name(path.name + ".png"), sheet)

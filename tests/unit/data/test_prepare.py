@@ -21,7 +21,8 @@ from kinema.core.errors import ConfigError, DataError, KinemaError, MediaError
 from kinema.data import plan
 from kinema.data.cutting import PrepareSettings, fitted
 from kinema.data.dataset import Dataset, DatasetInfo
-from kinema.data.media import cover, write_video
+from kinema.data.encode import write_video
+from kinema.data.media import cover
 from kinema.data.prepare import divide, prepare
 
 PLAIN = PrepareSettings(frames=8, size="32", stabilise="off")

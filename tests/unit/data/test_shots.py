@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from kinema.data.media import Frame, write_video
+from kinema.data.encode import write_video
+from kinema.data.media import Frame
 from kinema.data.shots import Shot, find_shots, number_shots
 
 
