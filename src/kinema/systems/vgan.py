@@ -20,10 +20,9 @@ Departures from the paper, each a field of the configuration:
 - `FutureVGAN`: the weight of the first-frame term and the widths of the encoder are not printed; weight 10 and norm L1 follow
   the release and the text, the widths copy the discriminator.
 - `small-data` and `laptop`: `upsampling="smoothed"`, spectral norm in place of the discriminator's batch norm, R1,
-  augmentation, averaged weights.
+  augmentation, averaged weights; `background_rate` below 1 keeps moving things out of the still stream.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -72,8 +71,6 @@ class NetworkConfig(Config):
     """Channels of the generator's finest hidden layer; doubled with every halving of the resolution."""
     discriminator_width: int = 64
     """Channels of the discriminator's (or encoder's) first feature map."""
-    background_code: int = 0
-    """Numbers of the code that the still stream sees: 0 for all (paper), a few where all clips show one scene."""
     upsampling: Upsampling = "transposed"
     """transposed (paper); smoothed: the same weights and a mean over neighbours, no checkerboards; resize: slower still."""
     learning_rate: float = 2e-4
@@ -91,7 +88,6 @@ class NetworkConfig(Config):
         )
         self.at_least(1, "code", "width", "discriminator_width")
         self.at_least(0, "learning_rate")
-        self.require(0 <= self.background_code <= self.code, "background_code", f"from 0 to code = {self.code}")
         for name in ("beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "in [0, 1)")
 
@@ -119,8 +115,6 @@ class AdversarialConfig(NetworkConfig):
     """Adam's step size for the discriminator."""
     mask_weight: float = 0.1
     """Weight of the mean of the mask (sparsity prior of Section 2.2)."""
-    mask_start: float = 0.5
-    """The mask before training; above one half the moving stream begins with most of the picture."""
     background_rate: float = 1.0
     """Step size of the still stream, relative to learning_rate; below 1 it learns first what all clips share."""
     r1_weight: float = 0.0
@@ -133,7 +127,6 @@ class AdversarialConfig(NetworkConfig):
     def check(self) -> None:
         """Refuse what cannot be computed."""
         super().check()
-        self.require(0 < self.mask_start < 1, "mask_start", "between 0 and 1")
         self.at_least(0, "background_rate")
         self.require(set(self.augment) <= set(FAMILIES), "augment", f"names out of {', '.join(FAMILIES)}")
         self.at_least(1, "r1_every")
@@ -145,9 +138,21 @@ class AdversarialConfig(NetworkConfig):
 
 
 SMOOTH: Mapping[str, Any] = {"upsampling": "smoothed"}
-STABILISERS: Mapping[str, Any] = {**SMOOTH, "discriminator_norm": "spectral", "r1_weight": 1.0, "augment": tuple(FAMILIES)}
+STABILISERS: Mapping[str, Any] = {
+    **SMOOTH,
+    "discriminator_norm": "spectral",
+    "r1_weight": 1.0,
+    "augment": tuple(FAMILIES),
+    "background_rate": 0.1,
+}
 # A thousand small steps are over before a discriminator can over-fit: no augmentation, and twice the rate.
-HURRY: Mapping[str, Any] = {**STABILISERS, "augment": (), "learning_rate": 4e-4, "discriminator_learning_rate": 4e-4}
+HURRY: Mapping[str, Any] = {
+    **STABILISERS,
+    "augment": (),
+    "background_rate": 1.0,
+    "learning_rate": 4e-4,
+    "discriminator_learning_rate": 4e-4,
+}
 LONG: Mapping[str, Any] = {"batch_size": 64, "steps": 65000}
 
 
@@ -213,16 +218,15 @@ class Background(nn.Module):
     def __init__(self, config: NetworkConfig, *, code_map: bool = False) -> None:
         super().__init__()
         widths = config.widths(config.width)[::-1]
-        self.seen = widths[0] if code_map else config.background_code or config.code
         self.trunk = nn.Sequential(
-            nn.Identity() if code_map else stem(2, self.seen, widths[0], (4, 4)),
+            nn.Identity() if code_map else stem(2, config.code, widths[0], (4, 4)),
             *(up_block(2, wide, narrow, config.upsampling) for wide, narrow in pairwise(widths)),
         )
         self.rgb = upsample(2, widths[-1], 3, config.upsampling)
 
     def forward(self, code: CodeMap) -> Image:
         """Return b in [-1, 1]."""
-        return self.rgb(self.trunk(code[:, : self.seen])).tanh()
+        return self.rgb(self.trunk(code)).tanh()
 
 
 def compose(mask: Float[Tensor, "B 1 T H W"], foreground: Video, background: Image) -> Video:
@@ -248,13 +252,6 @@ class Generator(nn.Module):
         super().__init__()
         self.foreground = Foreground(config, mask=two_streams, code_map=code_map)
         self.background = Background(config, code_map=code_map) if two_streams else None
-
-    def initialise(self, mask: float) -> None:
-        """Set the initial weights, and the mask's bias so that a fresh mask is `mask` everywhere."""
-        self.apply(initialise_dcgan)
-        for name, parameter in self.foreground.heads.named_parameters():
-            if name.endswith("bias"):
-                nn.init.constant_(parameter[3:], math.log(mask / (1 - mask)))
 
     def forward(self, code: CodeMap) -> Generated:
         """Return the video with its streams."""
@@ -417,8 +414,7 @@ class VGAN(Adversarial[VGANConfig]):
     def __init__(self, config: VGANConfig) -> None:
         super().__init__(config)
         self.generator = Generator(config, two_streams=config.generator_streams == "two")
-        self.discriminator.apply(initialise_dcgan)
-        self.generator.initialise(config.mask_start)
+        self.apply(initialise_dcgan)
 
     def make(self, batch: Batch) -> Generated:
         """Generate from z ~ N(0, I)."""
@@ -493,9 +489,7 @@ class FutureVGAN(Adversarial[FutureVGANConfig]):
         code_map = config.encoder_output == "map"
         self.encoder = ImageNetwork(config, code_map=code_map)
         self.generator = Generator(config, two_streams=True, code_map=code_map)
-        self.discriminator.apply(initialise_dcgan)
-        self.encoder.apply(initialise_dcgan)
-        self.generator.initialise(config.mask_start)
+        self.apply(initialise_dcgan)
 
     def continue_from(self, image: Image) -> Generated:
         """Return the video that follows an image."""
