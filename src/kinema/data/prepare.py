@@ -185,7 +185,7 @@ def _parts(source: Source, settings: PrepareSettings) -> list[Source]:
 
 def _seconds(source: Source, settings: PrepareSettings) -> float:
     """Estimate what it costs to cut a source, in seconds of one core."""
-    decoding = FRAME_SECONDS + source.pixels * PIXEL_SECONDS
+    decoding = FRAME_SECONDS + source.width * source.height * PIXEL_SECONDS
     per_frame = {"off": decoding, "auto": 2 * decoding, "on": decoding + STABILISE_SECONDS}[settings.stabilise]
     return (source.frames or 0) * per_frame + 1e-3
 

@@ -17,6 +17,8 @@ from kinema.data.media import Frame, contain, read_frames
 LOOK_SIZE = 160
 """Frames are thinned to about this short side before they are compared; a cut shows in every part of the picture."""
 
+_TICK = Fraction(1, 25)
+
 
 @dataclass(frozen=True)
 class Shot:
@@ -77,7 +79,7 @@ class _Meter:
         height, width = self._thinned(first).shape[:2]
         self.graph = av.filter.Graph()
         self.graph.threads = 1
-        source = self.graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=Fraction(1, 25))
+        source = self.graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=_TICK)
         detector, sink = self.graph.add("scdet"), self.graph.add("buffersink")
         source.link_to(detector)
         detector.link_to(sink)
@@ -87,7 +89,7 @@ class _Meter:
     def score(self, image: UInt8[np.ndarray, "H W 3"]) -> float:
         """Return the filter's score of the next frame; 0 for the first."""
         frame = av.VideoFrame.from_ndarray(self._thinned(image), format="rgb24")
-        frame.pts, frame.time_base = self.time, Fraction(1, 25)
+        frame.pts, frame.time_base = self.time, _TICK
         self.time += 1
         self.graph.push(frame)
         return float(self.graph.pull().metadata["lavfi.scd.score"])

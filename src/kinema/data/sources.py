@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from kinema.core.errors import DataError, MediaError
-from kinema.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Frame, Resize, probe, read_frames, read_image
+from kinema.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Frame, MediaInfo, Resize, probe, read_frames, read_image
 
 SourceKind = Literal["video", "frames", "strip"]
 SEEKABLE = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm"})  # every frame has its time, and key frames are indexed
@@ -32,8 +33,10 @@ class Source:
     """Size on disk, by which a change is noticed."""
     frames: int | None = None
     """Number of frames as declared, where known before reading."""
-    pixels: int = 0
-    """Pixels per frame."""
+    width: int = 0
+    """Pixels; 0 where it is not known before reading."""
+    height: int = 0
+    """Pixels."""
     fps: float | None = None
     """Frames per second, where known before reading."""
     start: float = 0.0
@@ -105,14 +108,15 @@ def measure(source: Source, strip: tuple[int, int] | None) -> Source:
     """
     if source.kind == "strip" and strip:
         sheet = probe(source.path)
-        return replace(source, frames=max(1, sheet.width * sheet.height // (strip[0] * strip[1])), pixels=strip[0] * strip[1])
+        frames = max(1, sheet.width * sheet.height // (strip[0] * strip[1]))
+        return replace(source, frames=frames, width=strip[0], height=strip[1])
     if source.kind == "frames":
         images = frame_files(Path(source.path))
         first = probe(images[0])
-        return replace(source, frames=len(images), pixels=first.width * first.height)
+        return replace(source, frames=len(images), width=first.width, height=first.height)
     info = probe(source.path)
     fps = float(info.fps) if info.fps else None
-    return replace(source, frames=info.frames, pixels=info.width * info.height, fps=fps)
+    return replace(source, frames=info.frames, width=info.width, height=info.height, fps=fps)
 
 
 def parts(source: Source, length: float, overlap: float) -> list[Source]:
@@ -153,7 +157,19 @@ def open_source(source: Source, *, strip: tuple[int, int] | None, fps: float | N
         return (Frame(number * interval, frame, interval) for number, frame in enumerate(frames))
     if source.kind == "frames":
         return _read_images(Path(source.path), interval, resize)
-    return read_frames(source.path, resize=resize, start=source.start, stop=source.stop)
+    known: MediaInfo | str = source.path
+    if source.fps:  # measured when the work was planned: looking again would cost as much as decoding ten frames or more
+        known = MediaInfo(
+            Path(source.path),
+            source.width,
+            source.height,
+            Fraction(source.fps),
+            source.frames,
+            rotation=0,
+            duration=None,
+            codec="",
+        )
+    return read_frames(known, resize=resize, start=source.start, stop=source.stop)
 
 
 def _read_images(folder: Path, interval: float, resize: Resize | None) -> Iterator[Frame]:
