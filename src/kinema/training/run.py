@@ -225,10 +225,14 @@ class Run:
         return trainer.sampler
 
     def calibration(self) -> Iterator[Batch]:
-        """Yield the same batches at every call, for batch-norm statistics; training's own order goes on untouched."""
-        size = max(1, self.training.batch_size // distributed.processes())
+        """Yield the same batches at every call, for batch-norm statistics; training's own order goes on untouched.
+
+        Their size does not depend on the number of processes, so that the sampler does not either.
+        """
+        batches, most = CALIBRATION
+        size = min(self.training.batch_size, most // 4)
         loader = Loader(self.dataset, size, seed=self.training.seed + 1, frames=self.system.clip_shape.frames)
-        for clips in islice(loader, min(CALIBRATION[0], max(4, CALIBRATION[1] // size))):
+        for clips in islice(loader, min(batches, most // size)):
             yield clips.to_batch(self.device)
 
     def share(self) -> TrainConfig:
