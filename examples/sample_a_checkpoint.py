@@ -12,7 +12,7 @@ import tyro
 
 import kinema
 from kinema.core.tasks import Generates, Interpolates, abilities
-from kinema.training.runlog import to_pixels
+from kinema.training.sheets import to_pixels
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from kinema.data.prepare import work
 from kinema.data.procedural import KINDS, Split, plan_procedural
 from kinema.systems import SYSTEMS
 from kinema.training import TrainConfig, Trainer, save_checkpoint
-from kinema.training.runlog import grid, to_pixels
+from kinema.training.sheets import grid, to_pixels
 
 
 @dataclass(frozen=True)

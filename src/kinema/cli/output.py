@@ -11,7 +11,7 @@ import kinema
 from kinema.core.errors import MediaError
 from kinema.data.encode import OUTPUT_SUFFIXES, beside, contact_sheet, write_image, write_video
 from kinema.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from kinema.training.runlog import grid
+from kinema.training.sheets import grid
 
 ARRAY_SUFFIX = ".npy"
 SHEET_NAME = "sheet"

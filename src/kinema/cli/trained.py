@@ -16,7 +16,7 @@ from kinema.core.types import Video
 from kinema.systems import SYSTEMS
 from kinema.training.checkpoint import ZOO_PREFIX, load_checkpoint, resolve
 from kinema.training.distributed import choose_device
-from kinema.training.runlog import to_pixels
+from kinema.training.sheets import to_pixels
 
 USUAL_FPS = 25.0  # of a checkpoint that does not say how fast its clips run
 

@@ -16,6 +16,7 @@ from kinema.core.config import to_mapping
 from kinema.systems import SYSTEMS
 from kinema.training import runlog
 from kinema.training.checkpoint import CHECKPOINT_NAME, replace_file
+from kinema.training.sheets import SHEET_FRAMES
 
 WIDTH, HEIGHT, LEFT, BOTTOM, RIGHT, TOP = 320, 150, 44, 20, 8, 8  # of a chart and its margins, in pixels
 BINS = 160  # points of a curve
@@ -229,7 +230,7 @@ def evenly(items: Sequence[Any], count: int) -> list[Any]:
 def row_shape(dataset: Mapping[str, Any]) -> str:
     """Return the aspect ratio of one row of a contact sheet, for the style sheet."""
     _, height, width = (int(side) for side in dataset["shape"].split("x"))
-    return f"{runlog.SHEET_FRAMES * width} / {height}"
+    return f"{SHEET_FRAMES * width} / {height}"
 
 
 def settings(description: runlog.Description) -> list[tuple[str, list[tuple[str, Any, bool]]]]:

@@ -28,6 +28,7 @@ from kinema.training import distributed, runlog
 from kinema.training.checkpoint import CHECKPOINT_NAME, load_resume, provenance, save_checkpoint, save_resume
 from kinema.training.health import YOUNG, Watch, not_finite, players_of, sample_clips
 from kinema.training.report import write_report
+from kinema.training.sheets import comparisons, write_sheets
 from kinema.training.trainer import NotFiniteError, TrainConfig, Trainer, run_fit
 
 RESUME_VERSION = 1
@@ -328,7 +329,7 @@ class Run:
         real = self.watch.held_out if len(self.watch.held_out) else self.watch.training
         clips = sample_clips(sampler, SAMPLES, real)
         findings = self.watch.look(sampler, players_of(self.system, stage), step, clips)
-        sheets = runlog.write_sheets(self.log, step, clips, runlog.comparisons(sampler, real), self.dataset.info.fps)
+        sheets = write_sheets(self.log, step, clips, comparisons(sampler, real), self.dataset.info.fps)
         self.log.report(step, stage, findings, sheets)
         for finding in findings:
             changed = finding.verdict != self.verdicts.get(finding.name, "ok")

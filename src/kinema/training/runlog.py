@@ -32,12 +32,9 @@ import torch
 from jaxtyping import UInt8
 
 from kinema.core.errors import CheckpointError, KinemaError, TrainingError
-from kinema.core.system import System
-from kinema.core.tasks import Decomposes, Predicts, Reconstructs
-from kinema.core.types import Video
 from kinema.training import distributed
 from kinema.training.checkpoint import CHECKPOINT_NAME, replace_file
-from kinema.training.health import Clips, Finding, able
+from kinema.training.health import Finding
 
 try:
     import fcntl
@@ -49,14 +46,6 @@ CONFIG_NAME, METRICS_NAME, RESUME_NAME, REPORT_NAME = "config.json", "metrics.js
 SAMPLES_NAME, TENSORBOARD_NAME = "samples", "tensorboard"
 FILES = (CONFIG_NAME, METRICS_NAME, RESUME_NAME, CHECKPOINT_NAME, REPORT_NAME)
 FOLDERS = (SAMPLES_NAME, TENSORBOARD_NAME)
-
-SHOWN, SHEET_CLIPS, SHEET_FRAMES, COMPARED = (
-    16,
-    8,
-    8,
-    4,
-)  # clips of a grid, of a sheet, frames of a sheet, clips of a comparison
-GRID_CELL = 128  # pixels: smaller clips are enlarged to about this in a grid
 
 Loaded = TypeVar("Loaded")
 
@@ -363,100 +352,6 @@ def open_events(folder: Path, step: int) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder), purge_step=step + 1)
-
-
-# --- Sheets -------------------------------------------------------------------------------------------------------------------
-
-
-def to_pixels(video: Video) -> UInt8[np.ndarray, "B T H W 3"]:
-    """Turn clips in [-1, 1] into pixels; one channel becomes grey."""
-    levels = ((video.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
-    return levels.permute(0, 2, 3, 4, 1).expand(-1, -1, -1, -1, 3).contiguous().numpy()
-
-
-def comparisons(sampler: System[Any], real: Video) -> dict[str, dict[str, Clips]]:
-    """Return what a system can show beside each other: kind -> name of a column -> clips.
-
-    Args:
-        sampler: a system in evaluation mode.
-        real: clips to predict from and to reconstruct; the same at every look.
-    """
-    kinds: dict[str, dict[str, Clips]] = {}
-    if isinstance(sampler, Decomposes) and (streams := able(lambda: sampler.streams(range(COMPARED)))):
-        kinds["streams"] = dict(streams)
-    if not len(real):
-        return kinds
-    real = real[:COMPARED]
-    if isinstance(sampler, Predicts):
-        predicted = sampler.predict(real[:, :, : sampler.past_frames], seeds=range(len(real)))
-        kinds["predictions"] = {"real": real, "predicted": predicted}
-    if isinstance(sampler, Reconstructs):
-        kinds["reconstructions"] = {"real": real, "reconstructed": sampler.reconstruct(real)}
-    return kinds
-
-
-def write_sheets(
-    log: RunLog, step: int, clips: Clips, compared: Mapping[str, Mapping[str, Clips]], fps: float
-) -> dict[str, list[str]]:
-    """Write contact sheets and moving grids of samples and comparisons; returns their kinds and columns.
-
-    Args:
-        log: of the run.
-        step: steps done.
-        clips: samples; the first of them are shown.
-        compared: of `comparisons`.
-        fps: frames per second of the moving grids.
-    """
-    folder = log.folder / SAMPLES_NAME
-    folder.mkdir(exist_ok=True)
-    kinds: dict[str, list[str]] = {}
-    if len(clips):
-        shown = to_pixels(clips[:SHOWN])
-        _write_sheet(log, folder / f"{step:06d}", list(shown[:SHEET_CLIPS]), list(shown), math.isqrt(len(shown)), step, fps)
-        kinds["samples"] = []
-    for kind, columns in compared.items():
-        length = min(video.shape[2] for video in columns.values())
-        pixels = [to_pixels(video[:, :, :length]) for video in columns.values()]
-        rows = [clip for row in zip(*pixels, strict=True) for clip in row]
-        _write_sheet(log, folder / f"{step:06d}-{kind}", rows, rows, len(columns), step, fps)
-        kinds[kind] = list(columns)
-    return kinds
-
-
-def _write_sheet(
-    log: RunLog,
-    path: Path,
-    rows: Sequence[UInt8[np.ndarray, "_ _ _ 3"]],
-    cells: Sequence[UInt8[np.ndarray, "_ _ _ 3"]],
-    columns: int,
-    step: int,
-    fps: float,
-) -> None:
-    from kinema.data.encode import contact_sheet, write_image, write_video
-
-    sheet = contact_sheet(rows, frames=SHEET_FRAMES)
-    write_image(path.with_name(path.name + ".png"), sheet)
-    write_video(path.with_name(path.name + ".mp4"), grid(cells, columns), fps)
-    log.picture(path.name.partition("-")[2] or "samples", sheet, step)
-
-
-def grid(clips: Sequence[UInt8[np.ndarray, "T H W 3"]], columns: int, gap: int = 4) -> UInt8[np.ndarray, "T h w 3"]:
-    """Lay moving clips out in rows, small ones enlarged; both sides are even, as players of H.264 want.
-
-    Args:
-        clips: of one shape.
-        columns: clips in a row.
-        gap: pixels between clips, even.
-    """
-    frames, height, width, _ = clips[0].shape
-    factor = max(1, round(GRID_CELL / max(height, width)))
-    rows, tall, wide = -(-len(clips) // columns), height * factor, width * factor
-    size = (rows * (tall + gap) - gap, columns * (wide + gap) - gap)
-    canvas = np.full((frames, *(side + side % 2 for side in size), 3), 128, np.uint8)
-    for number, clip in enumerate(clips):
-        top, left = number // columns * (tall + gap), number % columns * (wide + gap)
-        canvas[:, top : top + tall, left : left + wide] = clip.repeat(factor, axis=1).repeat(factor, axis=2)
-    return canvas
 
 
 # --- On the terminal ----------------------------------------------------------------------------------------------------------
