@@ -102,13 +102,15 @@ def _open(kind: Kind, workers: int, folder: Path, options: Mapping[str, Any]) ->
     # processes that begin now.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        pool.submit(os.getpid)  # the first task begins all workers
+        for _ in range(workers):  # each task begins one worker, as long as none is idle
+            pool.submit(os.getpid)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pool
 
 
 def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker that a later task begins is not blocked from birth
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
