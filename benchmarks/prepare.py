@@ -5,7 +5,7 @@ RGB arrays of them, as everybody must who wants to see something. Both sides are
 which is the frame rate per core and does not mind other load; the medians are compared. Scaling is wall-clock time of one
 worker over that of two, their start included, and wants an idle machine.
 
-    python benchmarks/prepare.py                                  # 8 made-up videos, 640x360, 600 frames each
+    python benchmarks/prepare.py                                  # 8 made-up videos, four times: 640x360, 600 frames
     python benchmarks/prepare.py --footage FOLDER --repeats 5     # your own
 
 Prints one JSON line. Targets: at least 0.7 of the frame rate per core, scaling at least 1.7.
@@ -29,6 +29,8 @@ from kinema.data.encode import write_video
 from kinema.data.prepare import prepare
 from kinema.data.sources import find_sources
 
+COPIES = 4  # of every made-up video, so that the work is long against the start of the workers
+
 
 def write_footage(folder: Path, videos: int, frames: int, width: int, height: int) -> None:
     """Write videos of things that move in front of a textured wall, with the noise of a camera."""
@@ -46,6 +48,8 @@ def write_footage(folder: Path, videos: int, frames: int, width: int, height: in
                 cv2.circle(picture, (int(x), int(y)), height // 8, colour, -1, cv2.LINE_AA)
             video[t] = np.clip(picture + noise[t % 8], 0, 255)
         write_video(folder / f"{number}.mp4", video, 25)
+        for copy in range(1, COPIES):
+            (folder / f"{number}.{copy}.mp4").hardlink_to(folder / f"{number}.mp4")
 
 
 def decode(files: list[str], *, to_rgb: bool) -> int:
@@ -86,7 +90,7 @@ def main() -> None:
             write_footage(footage, 8, options.frames, width, height)
         files = [source.path for source in find_sources([footage]).sources]
         out = Path(temporary) / "data"
-        settings = PrepareSettings(stabilise="off")
+        settings = PrepareSettings(stabilise="off", duplicates=-1)
 
         def run(workers: int) -> None:
             prepare([footage], out, settings, workers=workers, overwrite=True)

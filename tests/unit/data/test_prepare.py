@@ -22,6 +22,7 @@ from kinema.data import plan
 from kinema.data.cutting import PrepareSettings, fitted
 from kinema.data.dataset import Dataset, DatasetInfo
 from kinema.data.encode import write_video
+from kinema.data.executor import Kind
 from kinema.data.media import cover
 from kinema.data.prepare import divide, prepare
 
@@ -573,6 +574,15 @@ def test_the_report_holds_everything_itself(tmp_path: Path) -> None:
     assert "&lt;b&gt;0.mp4, frame 8" in page
     assert "nearly the same as a clip that was kept" in page
     assert "<svg" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("executor", "options"), [("ray", {}), ("slurm", {"cluster": "local"})])
+def test_clusters_make_the_same_dataset(three_tasks: Path, executor: Kind, options: dict[str, Any]) -> None:
+    """Ray on this machine, and Slurm's jobs on submitit's local cluster; each takes half a minute to begin and end."""
+    prepare([three_tasks], three_tasks.parent / "here", PLAIN)
+    prepare([three_tasks], three_tasks.parent / "there", PLAIN, executor=executor, workers=2, cluster=options)
+    assert content(three_tasks.parent / "there") == content(three_tasks.parent / "here")
 
 
 @pytest.mark.slow
