@@ -206,11 +206,16 @@ Report = Callable[[Path, Plan, Sequence[Outcome], Sequence[Refused], frozenset[s
 def claim(folder: Path, plan: Plan, *, overwrite: bool) -> Plan:
     """Make `folder` the place of this plan, or find it there from an earlier, interrupted start.
 
+    Args:
+        folder: of the dataset.
+        plan: what is to be done.
+        overwrite: remove what is there, other than unfinished work on the same plan.
+
     Raises:
         DataError: the folder holds a finished dataset (without `overwrite`), the work of another plan, or something else.
     """
     _refuse_foreign(folder)
-    if overwrite:
+    if overwrite and not _is_begun(folder, plan):
         _clear(folder)
     earlier = _read_plan(folder)
     if earlier is not None:
@@ -514,6 +519,12 @@ def _clear(folder: Path) -> None:
 
 def _outcome_path(folder: Path, number: int) -> Path:
     return folder / WORK / f"{number:06d}.json"
+
+
+def _is_begun(folder: Path, plan: Plan) -> bool:
+    """Tell whether the folder is unfinished work on this very plan, with which even `overwrite` goes on."""
+    path = folder / WORK / "plan.json"
+    return path.exists() and path.read_bytes() == plan.to_json()
 
 
 def _read_plan(folder: Path) -> Plan | None:

@@ -109,6 +109,8 @@ def work(
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> DatasetInfo:
     """Carry a plan out in a folder, from its beginning or from where it was interrupted; see `prepare` for the arguments."""
+    if executor == "local":
+        workers = min(workers, max(1, len(plan.tasks)))
     with open_executor(executor, workers, folder=out / WORK / "cluster", options=cluster) as pool:
         plan = claim(out, plan, overwrite=overwrite)
         return carry_out(out, plan, make, pool, in_flight=2 * workers, report=report, progress=progress)
@@ -176,10 +178,11 @@ def _measured(sources: Sequence[Source], settings: PrepareSettings, refused: lis
 
 def _parts(source: Source, settings: PrepareSettings) -> list[Source]:
     """Divide a long video, so that several workers share it; windows begin where they would in the whole."""
-    rate = settings.fps or source.fps
+    rate, width, height = settings.fps or source.fps, *settings.shape
     if not rate or not source.fps:
         return [source]
-    windows = max(1, round(PART_FRAMES * rate / source.fps / settings.step))
+    frames = min(PART_FRAMES, SHARD_BYTES // (width * height * 3))
+    windows = max(1, round(frames * rate / source.fps / settings.step))
     return parts(source, windows * settings.step / rate, max(0, settings.frames - settings.step) / rate)
 
 

@@ -90,6 +90,9 @@ def find_sources(roots: Sequence[Path], *, strips: bool = False) -> Found:
             raise DataError(f"{root} does not exist; give a file or a folder with footage")
     if not found:
         raise DataError(_nothing(roots, ignored, strips))
+    for path in found:
+        if not _is_text(str(path)):
+            raise DataError(f"the name {os.fsencode(path)!r} is no UTF-8 text; rename the file")
     base = _common_base([Path(root).absolute() for root in roots], found)
     sources = [_source(path, path.relative_to(base).as_posix(), kind) for path, kind in found.items()]
     names = sorted((path.relative_to(base).as_posix() for path in ignored), key=natural)
@@ -223,6 +226,10 @@ def _sort(folder: Path, files: Iterable[Path], strips: bool) -> tuple[dict[Path,
     if videos or not images:
         return found, others + images  # pictures beside videos are posters and the like
     return {folder: "frames"}, others
+
+
+def _is_text(name: str) -> bool:
+    return name.encode(errors="replace").decode() == name
 
 
 def _is_animated(path: Path) -> bool:

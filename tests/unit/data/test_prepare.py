@@ -460,7 +460,13 @@ def test_an_unfinished_dataset_goes_on_only_with_the_same_settings(
     settings = PrepareSettings(**vars(PLAIN) | (change or {}))
     with pytest.raises(DataError, match=says):
         prepare([three_tasks], out, settings)
-    assert prepare([three_tasks], out, settings, overwrite=True).kept > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "run_job", lambda job: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prepare([three_tasks], out, settings, overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "_clear", None)  # what --overwrite has begun goes on under the same command
+        assert prepare([three_tasks], out, settings, overwrite=True).kept > 0
 
 
 def test_nothing_usable_says_why_and_leaves_nothing(tmp_path: Path) -> None:
@@ -482,6 +488,13 @@ def test_nothing_usable_says_why_and_leaves_nothing(tmp_path: Path) -> None:
 def test_sources_without_footage(tmp_path: Path, make: Callable[[Path], object], says: str) -> None:
     make(tmp_path / "footage")
     with pytest.raises(DataError, match=says):
+        prepared(tmp_path / "footage")
+
+
+def test_a_name_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
+    video = write_footage(tmp_path / "footage" / "a.mp4", 8)
+    video.rename(os.fsdecode(os.fsencode(video.parent) + b"/\xff\xfe.mp4"))
+    with pytest.raises(DataError, match="is no UTF-8 text; rename the file"):
         prepared(tmp_path / "footage")
 
 
