@@ -191,7 +191,6 @@ def _match(reference: _Features, moving: _Features) -> tuple[Float32[np.ndarray,
     """Pair points whose nearest descriptor is clearly nearer than the second (ratio test, 0.7)."""
     if min(len(reference.points), len(moving.points)) < 2:
         return reference.points[:0], moving.points[:0]
-    cv2.setRNGSeed(0)  # the trees are random: without it the same footage would not give the same clips
     trees = cv2.FlannBasedMatcher({"algorithm": 1, "trees": 5}, {"checks": 50})
     pairs = trees.knnMatch(moving.descriptors, reference.descriptors, k=2)
     good = [pair[0] for pair in pairs if len(pair) == 2 and pair[0].distance < 0.7 * pair[1].distance]

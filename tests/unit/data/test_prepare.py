@@ -284,20 +284,6 @@ def test_shaken_footage_is_stabilised_and_what_cannot_be_is_refused(tmp_path: Pa
     assert (unsteady["source"], unsteady["gate"], unsteady["limit"]) == ("wall.png", "matches", 15)
 
 
-def test_stabilising_gives_the_same_every_time(tmp_path: Path) -> None:
-    """Fails when the random trees of the matcher are not seeded: resuming would not give the same bytes."""
-    scene = make_scene()
-    rng = np.random.default_rng(0)
-    shaken = [scene[y : y + 120, x : x + 120] for x, y in rng.integers(20, 60, (12, 2))]
-    video = (np.stack(shaken) + rng.normal(0, 12, (12, 120, 120, 3))).clip(0, 255).astype(np.uint8)
-    for name in ("first.png", "second.png"):
-        write_strip(tmp_path / "strips" / name, video)
-    settings = PrepareSettings(frames=12, size="120", strip="120x120", stabilise="on", duplicates=-1)
-    prepare([tmp_path / "strips"], tmp_path / "data", settings)
-    data = Dataset(tmp_path / "data")
-    assert (data.video(0) == data.video(1)).all()
-
-
 def test_auto_leaves_still_cameras_alone_and_steadies_others(tmp_path: Path) -> None:
     scene = make_scene()
     drift = np.stack([scene[10 + t : 170 + t, 60 - t : 220 - t] for t in range(32)])
