@@ -20,10 +20,12 @@ Departures from the paper, each a field of the configuration:
 - `FutureVGAN`: the weight of the first-frame term and the widths of the encoder are not printed; weight 10 and norm L1 follow
   the release and the text, the widths copy the discriminator.
 - `small-data` and `laptop`: `upsampling="smoothed"`, spectral norm in place of the discriminator's batch norm, R1,
-  augmentation, averaged weights; `background_rate` below 1 keeps moving things out of the still stream.
+  augmentation, averaged weights. Nothing in Equation 2 says which stream draws what: a still stream that starts from the
+  median picture of the footage (`background_start`) and learns slower (`background_rate`) keeps moving things out of it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, TypeVar
@@ -51,6 +53,7 @@ PAPER = Paper(
     year=2016,
 )
 
+MEDIAN_EVERY = 4  # frames: neighbours show nearly the same
 CodeMap = Float[Tensor, "B Z h w"]  # a code is a 1x1 map; the released future model conditions on a 4x4 one
 
 
@@ -153,6 +156,7 @@ HURRY: Mapping[str, Any] = {
     "learning_rate": 4e-4,
     "discriminator_learning_rate": 4e-4,
 }
+MEDIAN: Mapping[str, Any] = {"background_start": "median"}
 LONG: Mapping[str, Any] = {"batch_size": 64, "steps": 65000}
 
 
@@ -213,9 +217,9 @@ class Foreground(nn.Module):
 
 
 class Background(nn.Module):
-    """Image generator: the static stream of Section 2.2."""
+    """Image generator: the static stream of Section 2.2; with `start` it adds to a picture that it is given."""
 
-    def __init__(self, config: NetworkConfig, *, code_map: bool = False) -> None:
+    def __init__(self, config: NetworkConfig, *, code_map: bool = False, start: bool = False) -> None:
         super().__init__()
         widths = config.widths(config.width)[::-1]
         self.trunk = nn.Sequential(
@@ -223,10 +227,18 @@ class Background(nn.Module):
             *(up_block(2, wide, narrow, config.upsampling) for wide, narrow in pairwise(widths)),
         )
         self.rgb = upsample(2, widths[-1], 3, config.upsampling)
+        # Before the tanh, as what the layers add to it.
+        self.start = nn.Buffer(torch.zeros(3, config.size, config.size)) if start else None
 
     def forward(self, code: CodeMap) -> Image:
         """Return b in [-1, 1]."""
-        return self.rgb(self.trunk(code)).tanh()
+        added = self.rgb(self.trunk(code))
+        return (added if self.start is None else added + self.start).tanh()
+
+    def start_from(self, picture: Float[Tensor, "3 H W"]) -> None:
+        """Set the picture, in [-1, 1], that the stream shows before it learns."""
+        if self.start is not None:
+            self.start.copy_(picture.clamp(-0.98, 0.98).atanh())  # at 1 nothing could be added
 
 
 def compose(mask: Float[Tensor, "B 1 T H W"], foreground: Video, background: Image) -> Video:
@@ -245,13 +257,25 @@ class Generated:
     background: Image | None = None
 
 
+def median_picture(videos: Iterable[Video]) -> Float[Tensor, "3 H W"]:
+    """Return the median over clips and frames at every pixel, to 1/127.5, in memory that does not grow with their number."""
+    counts = torch.zeros(0, dtype=torch.int32)
+    for video in videos:
+        levels = rearrange(((video[:, :, ::MEDIAN_EVERY] + 1) * 127.5).round().long(), "b c t h w -> (c h w) (b t)")
+        if not len(counts):
+            shape, counts = video.shape[-2:], counts.new_zeros(len(levels), 256, device=video.device)
+        counts.scatter_add_(1, levels, torch.ones_like(levels, dtype=counts.dtype))
+    middle = (counts.cumsum(dim=1) < 0.5 * counts.sum(dim=1, keepdim=True)).sum(dim=1)
+    return rearrange(middle / 127.5 - 1, "(c h w) -> c h w", c=3, h=shape[0])
+
+
 class Generator(nn.Module):
     """G(z): one stream, or two streams that share the code."""
 
-    def __init__(self, config: NetworkConfig, *, two_streams: bool, code_map: bool = False) -> None:
+    def __init__(self, config: NetworkConfig, *, two_streams: bool, code_map: bool = False, start: bool = False) -> None:
         super().__init__()
         self.foreground = Foreground(config, mask=two_streams, code_map=code_map)
-        self.background = Background(config, code_map=code_map) if two_streams else None
+        self.background = Background(config, code_map=code_map, start=start) if two_streams else None
 
     def forward(self, code: CodeMap) -> Generated:
         """Return the video with its streams."""
@@ -321,6 +345,19 @@ class VideoSystem(System[NetworkConfigT]):
         return ClipShape(self.config.frames, self.config.size, self.config.size)
 
 
+@contextmanager
+def learning(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Within this context the parameters build a graph, also while their player waits."""
+    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
 # --- Adversarial systems ------------------------------------------------------------------------------------------------------
 
 
@@ -334,6 +371,7 @@ class Adversarial(VideoSystem[AdversarialConfigT]):
         super().__init__(config)
         self.discriminator = VideoNetwork(config, config.discriminator_logits, config.discriminator_norm)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))  # counts discriminator turns for lazy R1
+        self.shown: tuple[Batch, Generated] | None = None  # what the discriminator judged in its turn
 
     def stages(self) -> Mapping[str, Stage]:
         """Return the one stage: the discriminator and the maker of videos take turns."""
@@ -356,6 +394,22 @@ class Adversarial(VideoSystem[AdversarialConfigT]):
         """Make as many videos as the batch holds clips."""
         self.make(batch)
 
+    def show(self, batch: Batch) -> Generated:
+        """Make videos for the discriminator's turn, and keep them with their graph for the generator's.
+
+        One forward pass for both turns, as in the release: the generator does not change between them.
+        """
+        makers = [parameter for module in self.averaged() for parameter in module.parameters()]
+        with learning(makers):
+            made = self.make(batch)
+        self.shown = (batch, made)
+        return made
+
+    def take_shown(self, batch: Batch) -> Generated:
+        """Return what the discriminator just judged; new videos where it did not play."""
+        (shown_for, made), self.shown = self.shown or (None, None), None
+        return made if made is not None and shown_for is batch else self.make(batch)
+
     def score(self, video: Video) -> Float[Tensor, "B"]:
         """Return a logit per clip, positive for real; cross-entropy of two is the same function of their difference."""
         logits = self.discriminator(video)
@@ -367,7 +421,7 @@ class Adversarial(VideoSystem[AdversarialConfigT]):
 
     def discriminator_objective(self, batch: Batch) -> Objective:
         """Equation 1 maximised over w_D; real and generated clips pass apart, or batch norm would tell which is which."""
-        real, fake = batch.video, self.make(batch).video
+        real, fake = batch.video, self.show(batch).video.detach()
         real_score, fake_score = self.augmented_score(real), self.augmented_score(fake)
         terms = discriminator_terms(real_score, fake_score, self.config.adversary)
         if self.config.r1_weight and int(self.steps) % self.config.r1_every == 0:
@@ -379,7 +433,7 @@ class Adversarial(VideoSystem[AdversarialConfigT]):
 
     def generator_objective(self, batch: Batch) -> Objective:
         """Equation 1 minimised over w_G, plus the sparsity prior of Section 2.2."""
-        return self.convince(self.make(batch))
+        return self.convince(self.take_shown(batch))
 
     def convince(self, made: Generated) -> Objective:
         """Return the generator's adversarial term for what it made, and the prior on its mask."""
@@ -398,6 +452,8 @@ class VGANConfig(AdversarialConfig):
 
     generator_streams: Literal["one", "two"] = "two"
     """One space-time stream, or a masked foreground over a still background."""
+    background_start: Literal["grey", "median"] = "grey"
+    """Picture that the still stream shows before it learns: grey (paper), or the median of the footage at every pixel."""
 
 
 class VGAN(Adversarial[VGANConfig]):
@@ -407,14 +463,26 @@ class VGAN(Adversarial[VGANConfig]):
     paper = PAPER
     config_class = VGANConfig
     presets: ClassVar[Mapping[str, Preset[Any]]] = {
-        **presets_of(VGANConfig, STABILISERS, HURRY),
+        **presets_of(VGANConfig, {**STABILISERS, **MEDIAN}, {**HURRY, **MEDIAN}),
         "code": Preset("The authors' release: two logits, cross-entropy.", VGANConfig(discriminator_logits=2), LONG),
     }
 
     def __init__(self, config: VGANConfig) -> None:
         super().__init__(config)
-        self.generator = Generator(config, two_streams=config.generator_streams == "two")
+        self.from_median = config.background_start == "median" and config.generator_streams == "two"
+        self.generator = Generator(config, two_streams=config.generator_streams == "two", start=self.from_median)
         self.apply(initialise_dcgan)
+
+    def stages(self) -> Mapping[str, Stage]:
+        """Return the game, and before it, where the still stream starts from the median, the stage that finds that picture."""
+        return {"background": Fit(self.fit_background), **super().stages()} if self.from_median else super().stages()
+
+    def fit_background(self, batches: Iterable[Batch]) -> Mapping[str, float]:
+        """Let the still stream start at the footage's median picture; returns the mean of that picture, in [-1, 1]."""
+        picture = median_picture(batch.video for batch in batches)
+        if self.generator.background is not None:
+            self.generator.background.start_from(picture)
+        return {"median_picture": float(picture.mean())}
 
     def make(self, batch: Batch) -> Generated:
         """Generate from z ~ N(0, I)."""
@@ -501,7 +569,7 @@ class FutureVGAN(Adversarial[FutureVGANConfig]):
 
     def generator_objective(self, batch: Batch) -> Objective:
         r"""Equation 3 minimised over w_G: adversarial, $\lambda \lVert x_0 - G^0(x_0) \rVert$ and the sparsity prior."""
-        made = self.make(batch)
+        made = self.take_shown(batch)
         objective = self.convince(made)
         gap = made.video[:, :, 0].float() - batch.video[:, :, 0].float()
         distance = gap.abs().mean() if self.config.first_frame_norm == "l1" else gap.square().mean()

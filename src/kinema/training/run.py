@@ -357,6 +357,7 @@ class Run:
         numbers = run_fit(self.system, stage, (clips.to_batch() for clips in loader.epoch()), self.training, self.device)
         if self.first:
             self.log.write(self.steps_before, stage, numbers)
+        if self.first and self.steps_before:  # before anything was played there is nothing to look at
             self.look_at(self.system.eval(), stage, self.steps_before)
             self.save_sampler(self.system, stage, self.steps_before)
 
