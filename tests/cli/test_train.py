@@ -107,7 +107,8 @@ def test_a_run_leaves_a_sampler_numbers_sheets_and_a_page(finished: Path, data: 
 
     lines = runlog.read_metrics(finished)
     assert [line["step"] for line in lines if "seconds" in line] == list(range(1, 9))
-    assert {"discriminator/real", "generator/adversarial", "clips_per_second"} <= lines[0].keys()
+    assert "still_picture" in lines[0]  # the closed-form stage before the first step
+    assert {"discriminator/real", "generator/adversarial", "clips_per_second"} <= lines[1].keys()
     found = {finding["name"]: finding for line in lines if "health" in line for finding in line["health"]}
     assert {"diversity", "mask", "over-fitting", "memorising", "weights of generator"} <= found.keys()
     assert lines[-1]["end"] == "finished"

@@ -16,6 +16,7 @@ from kinema.systems.vgan import (
     VGANConfig,
     VideoNetwork,
     compose,
+    still_picture,
 )
 
 
@@ -321,3 +322,60 @@ def test_r1_is_lazy_and_counted(tiny_batch):
     present = ["r1" in system.discriminator_objective(tiny_batch).terms for _ in range(7)]
     assert present == [True, False, False, True, False, False, True]
     assert int(system.steps) == 7
+
+
+def test_both_turns_of_a_step_share_the_generated_videos_and_their_graph(tiny_batch):
+    """One forward pass of the generator per step; its gradient is that of a forward pass of its own on the same noise."""
+    torch.manual_seed(0)
+    system, passes = VGAN(tiny(discriminator_norm="spectral")), []
+    system.generator.register_forward_hook(lambda *_: passes.append(1))
+    system.generator.requires_grad_(False)  # as a trainer leaves it while the discriminator plays
+    torch.manual_seed(1)
+    system.discriminator_objective(tiny_batch).total.backward()
+    assert all(p.grad is None and not p.requires_grad for p in system.generator.parameters())
+    system.generator.requires_grad_(True)
+    system.discriminator.eval()  # spectral norm estimates stand still
+    system.generator_objective(tiny_batch).total.backward()
+    assert len(passes) == 1
+    shared = [p.grad.clone() for p in system.generator.parameters()]
+
+    system.zero_grad()
+    torch.manual_seed(1)
+    system.generator_objective(Batch(tiny_batch.video)).total.backward()  # another batch: nothing was shown for it
+    assert len(passes) == 2
+    for one, parameter in zip(shared, system.generator.parameters(), strict=True):
+        assert torch.allclose(one, parameter.grad, rtol=1e-4, atol=1e-7)
+
+
+# --- The still picture (a departure) ------------------------------------------------------------------------------------------
+
+
+def test_the_still_picture_is_the_median_of_colours_that_stay():
+    """A wall behind something that stands in front of it most of the time, but never in one colour for long."""
+    generator = torch.Generator().manual_seed(0)
+    wall = torch.randint(0, 256, (3, 8, 8), generator=generator)
+    clips = wall[None, :, None].repeat(6, 1, 16, 1, 1)
+    clips[:4, :, :, 2:6, 2:6] = torch.randint(0, 256, (4, 3, 16, 4, 4), generator=generator)
+    assert (clips.flatten(0, 0).permute(1, 3, 4, 0, 2).flatten(3).median(3).values != wall).any()  # a plain median sees it
+    picture = still_picture(part / 127.5 - 1 for part in clips.float().split(4))
+    assert torch.equal(((picture + 1) * 127.5).round().long(), wall)
+
+
+def test_where_nothing_stands_still_the_median_of_all_colours_is_taken():
+    levels = torch.arange(0, 250, 10).float()
+    clip = levels.reshape(1, 1, -1, 1, 1).expand(1, 3, -1, 8, 8) / 127.5 - 1
+    seen = levels[::4][1:]
+    assert torch.allclose((still_picture([clip]) + 1) * 127.5, seen.median())
+
+
+def test_a_still_stream_that_starts_from_the_footage_shows_it_before_it_learns(tiny_batch):
+    torch.manual_seed(0)
+    system = VGAN(tiny(background_start="still"))
+    assert list(system.stages()) == ["background", "adversarial"]
+    assert list(VGAN(tiny(background_start="still", generator_streams="one")).stages()) == ["adversarial"]
+    picture = still_picture([tiny_batch.video])
+    assert system.fit_background([tiny_batch]) == {"still_picture": pytest.approx(picture.mean().item())}
+    with torch.no_grad():
+        background = system.train().generator(torch.randn(4, 8, 1, 1)).background
+    assert (background - picture.clamp(-0.98, 0.98)).abs().max() < 0.2
+    assert parameters(system.generator) == parameters(VGAN(tiny()).generator)

@@ -41,34 +41,51 @@ def upsample(rank: int, inputs: int, outputs: int, upsampling: Upsampling = "tra
 
 
 class NeighbourMean(nn.Module):
-    """Mean of every element (weight 1/2) and its two neighbours (1/4 each) along every axis: each extent shrinks by two."""
+    """Mean of every element (weight 1/2) and its two neighbours (1/4 each) along every axis: each extent shrinks by two.
+
+    The two elements at either end, which only one input of the convolution before it reaches, count for root two: their
+    variance is that of the others then, and first and last frames are no paler than those between.
+    """
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the means."""
-        return cast(Tensor, BinomialMean.apply(features))
+        return cast(Tensor, EvenMean.apply(features))
 
 
-class BinomialMean(torch.autograd.Function):
-    """The sum behind `NeighbourMean`, and its gradient: the same sum over the gradient with two zeros at either end.
+class EvenMean(torch.autograd.Function):
+    """The sums of `NeighbourMean` and their adjoint, written out.
 
-    Average pooling has no fast path for bfloat16 on a processor, and autograd's gradient of slices fills and copies whole
-    tensors for each of them: together a sixth of a training step.
+    Average pooling has no fast path for bfloat16 on a processor, and autograd's gradient of slices fills and copies a whole
+    tensor for each of them: together a sixth of a training step.
     """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
         """Return the means."""
-        for axis in range(2, features.dim()):
-            extent = features.shape[axis] - 2
-            ends = torch.lerp(features.narrow(axis, 0, extent), features.narrow(axis, 2, extent), 0.5)
-            features = ends.lerp_(features.narrow(axis, 1, extent), 0.5)
-        return features
+        return mean_of_neighbours(strengthen_ends(features.clone()))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Return the gradient; the weights are symmetric."""
+        """Return the gradient: the weights are symmetric, and beyond the ends there is nothing."""
         (gradient,) = gradients
-        return cast(Tensor, BinomialMean.apply(pad(gradient, (2,) * (2 * gradient.dim() - 4))))
+        return strengthen_ends(mean_of_neighbours(pad(gradient, (2,) * (2 * gradient.dim() - 4))))
+
+
+def mean_of_neighbours(features: Tensor) -> Tensor:
+    """Return means with weights 1/4, 1/2, 1/4 along every axis but the first two."""
+    for axis in range(2, features.dim()):
+        extent = features.shape[axis] - 2
+        ends = torch.lerp(features.narrow(axis, 0, extent), features.narrow(axis, 2, extent), 0.5)
+        features = ends.lerp_(features.narrow(axis, 1, extent), 0.5)
+    return features
+
+
+def strengthen_ends(features: Tensor) -> Tensor:
+    """Multiply the two elements at either end of every axis but the first two by root two, in place."""
+    for axis in range(2, features.dim()):
+        for first in (0, features.shape[axis] - 2):
+            features.narrow(axis, first, 2).mul_(2**0.5)
+    return features
 
 
 def stem(rank: int, inputs: int, outputs: int, kernel: tuple[int, ...]) -> nn.Module:

@@ -20,8 +20,8 @@ Departures from the paper, each a field of the configuration:
 - `FutureVGAN`: the weight of the first-frame term and the widths of the encoder are not printed; weight 10 and norm L1 follow
   the release and the text, the widths copy the discriminator.
 - `small-data` and `laptop`: `upsampling="smoothed"`, spectral norm in place of the discriminator's batch norm, R1,
-  augmentation, averaged weights. Nothing in Equation 2 says which stream draws what: a still stream that starts from the
-  median picture of the footage (`background_start`) and learns slower (`background_rate`) keeps moving things out of it.
+  augmentation, averaged weights. Nothing in Equation 2 says which stream draws what: a still stream that starts from what
+  stands still in the footage (`background_start`) and learns slower (`background_rate`) keeps moving things out of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,7 +53,7 @@ PAPER = Paper(
     year=2016,
 )
 
-MEDIAN_EVERY = 4  # frames: neighbours show nearly the same
+STILL_FRAMES, STILL_LEVELS = 4, 3  # what changes by no more than so many levels of 256 in so many frames stands still
 CodeMap = Float[Tensor, "B Z h w"]  # a code is a 1x1 map; the released future model conditions on a 4x4 one
 
 
@@ -156,7 +156,7 @@ HURRY: Mapping[str, Any] = {
     "learning_rate": 4e-4,
     "discriminator_learning_rate": 4e-4,
 }
-MEDIAN: Mapping[str, Any] = {"background_start": "median"}
+STILL: Mapping[str, Any] = {"background_start": "still"}
 LONG: Mapping[str, Any] = {"batch_size": 64, "steps": 65000}
 
 
@@ -257,14 +257,21 @@ class Generated:
     background: Image | None = None
 
 
-def median_picture(videos: Iterable[Video]) -> Float[Tensor, "3 H W"]:
-    """Return the median over clips and frames at every pixel, to 1/127.5, in memory that does not grow with their number."""
-    counts = torch.zeros(0, dtype=torch.int32)
+def still_picture(videos: Iterable[Video]) -> Float[Tensor, "3 H W"]:
+    """Return the picture that the footage shows where it stands still: the median over clips and frames at every pixel.
+
+    Only colours that stay for a few frames count, so that what moves does not leave its mean behind; where nothing ever
+    stands still, all count. Memory does not grow with the number of clips.
+    """
+    counts = torch.zeros(0, dtype=torch.float64)
     for video in videos:
-        levels = rearrange(((video[:, :, ::MEDIAN_EVERY] + 1) * 127.5).round().long(), "b c t h w -> (c h w) (b t)")
+        frames = ((video[:, :, ::STILL_FRAMES].float() + 1) * 127.5).round().long()
         if not len(counts):
-            shape, counts = video.shape[-2:], counts.new_zeros(len(levels), 256, device=video.device)
-        counts.scatter_add_(1, levels, torch.ones_like(levels, dtype=counts.dtype))
+            shape, counts = frames.shape[-2:], counts.new_zeros(frames[0, :, 0].numel(), 256, device=video.device)
+        still = (frames[:, :, 1:] - frames[:, :, :-1]).abs().amax(dim=1, keepdim=True) <= STILL_LEVELS
+        weights = torch.where(still, 1.0, 1e-6).to(counts.dtype).expand(-1, 3, -1, -1, -1)
+        levels, weights = (rearrange(x, "b c t h w -> (c h w) (b t)") for x in (frames[:, :, 1:], weights))
+        counts.scatter_add_(1, levels, weights)
     middle = (counts.cumsum(dim=1) < 0.5 * counts.sum(dim=1, keepdim=True)).sum(dim=1)
     return rearrange(middle / 127.5 - 1, "(c h w) -> c h w", c=3, h=shape[0])
 
@@ -452,8 +459,8 @@ class VGANConfig(AdversarialConfig):
 
     generator_streams: Literal["one", "two"] = "two"
     """One space-time stream, or a masked foreground over a still background."""
-    background_start: Literal["grey", "median"] = "grey"
-    """Picture that the still stream shows before it learns: grey (paper), or the median of the footage at every pixel."""
+    background_start: Literal["grey", "still"] = "grey"
+    """Picture that the still stream shows before it learns: grey (paper), or what the footage shows where it stands still."""
 
 
 class VGAN(Adversarial[VGANConfig]):
@@ -463,26 +470,26 @@ class VGAN(Adversarial[VGANConfig]):
     paper = PAPER
     config_class = VGANConfig
     presets: ClassVar[Mapping[str, Preset[Any]]] = {
-        **presets_of(VGANConfig, {**STABILISERS, **MEDIAN}, {**HURRY, **MEDIAN}),
+        **presets_of(VGANConfig, {**STABILISERS, **STILL}, {**HURRY, **STILL}),
         "code": Preset("The authors' release: two logits, cross-entropy.", VGANConfig(discriminator_logits=2), LONG),
     }
 
     def __init__(self, config: VGANConfig) -> None:
         super().__init__(config)
-        self.from_median = config.background_start == "median" and config.generator_streams == "two"
-        self.generator = Generator(config, two_streams=config.generator_streams == "two", start=self.from_median)
+        self.from_still = config.background_start == "still" and config.generator_streams == "two"
+        self.generator = Generator(config, two_streams=config.generator_streams == "two", start=self.from_still)
         self.apply(initialise_dcgan)
 
     def stages(self) -> Mapping[str, Stage]:
-        """Return the game, and before it, where the still stream starts from the median, the stage that finds that picture."""
-        return {"background": Fit(self.fit_background), **super().stages()} if self.from_median else super().stages()
+        """Return the game, and before it, where the still stream starts from the footage, the stage that finds that picture."""
+        return {"background": Fit(self.fit_background), **super().stages()} if self.from_still else super().stages()
 
     def fit_background(self, batches: Iterable[Batch]) -> Mapping[str, float]:
-        """Let the still stream start at the footage's median picture; returns the mean of that picture, in [-1, 1]."""
-        picture = median_picture(batch.video for batch in batches)
+        """Let the still stream start at what stands still in the footage; returns the mean of that picture, in [-1, 1]."""
+        picture = still_picture(batch.video for batch in batches)
         if self.generator.background is not None:
             self.generator.background.start_from(picture)
-        return {"median_picture": float(picture.mean())}
+        return {"still_picture": float(picture.mean())}
 
     def make(self, batch: Batch) -> Generated:
         """Generate from z ~ N(0, I)."""

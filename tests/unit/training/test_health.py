@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from kinema.core.system import Fit
 from kinema.data.dataset import Dataset
 from kinema.systems.vgan import VGAN, VGANAutoencoder
 from kinema.training import health
@@ -116,7 +117,7 @@ def tiny(system_class: type[Any]) -> Any:
 
 
 def look(watch: Watch, system: Any, step: int) -> dict[str, Finding]:
-    stage = next(iter(system.stages()))
+    stage = next(name for name, stage in system.stages().items() if not isinstance(stage, Fit))
     with torch.no_grad():
         clips = health.sample_clips(system, 20, watch.held_out)
     return {finding.name: finding for finding in watch.look(system, health.players_of(system, stage), step, clips)}
