@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kinema.data.media import probe
+from kinema.training.checkpoint import load, read_metadata
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -41,6 +42,17 @@ def test_sample_a_checkpoint(trained: Path, tmp_path: Path, capsys: pytest.Captu
     assert clips.shape == (2 + 4, 8, 16, 16, 3)
     np.testing.assert_array_equal(clips[0], clips[2])  # the walk begins at seed 0
     assert "vgan makes clips of 8x16x16 and can generate" in capsys.readouterr().out
+
+
+def test_halve_a_checkpoint(trained: Path, tmp_path: Path) -> None:
+    script = example("halve_a_checkpoint")
+    script.main(script.Options(trained, tmp_path / "half.safetensors"))
+    whole, half = load(trained), load(tmp_path / "half.safetensors")
+    assert (half.generate([1]) - whole.generate([1])).abs().max() < 2 / 255
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.7 * (trained / "checkpoint.safetensors").stat().st_size
+    about = read_metadata(tmp_path / "half.safetensors")
+    assert about.steps == read_metadata(trained).steps
+    assert "path" not in about.dataset
 
 
 def test_motion_transfer_truth(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from kinema.core.types import Batch
+from kinema.nn.stillness import still_picture
 from kinema.systems.vgan import (
     VGAN,
     FutureVGAN,
@@ -16,7 +17,6 @@ from kinema.systems.vgan import (
     VGANConfig,
     VideoNetwork,
     compose,
-    still_picture,
 )
 
 
@@ -347,25 +347,7 @@ def test_both_turns_of_a_step_share_the_generated_videos_and_their_graph(tiny_ba
         assert torch.allclose(one, parameter.grad, rtol=1e-4, atol=1e-7)
 
 
-# --- The still picture (a departure) ------------------------------------------------------------------------------------------
-
-
-def test_the_still_picture_is_the_median_of_colours_that_stay():
-    """A wall behind something that stands in front of it most of the time, but never in one colour for long."""
-    generator = torch.Generator().manual_seed(0)
-    wall = torch.randint(0, 256, (3, 8, 8), generator=generator)
-    clips = wall[None, :, None].repeat(6, 1, 16, 1, 1)
-    clips[:4, :, :, 2:6, 2:6] = torch.randint(0, 256, (4, 3, 16, 4, 4), generator=generator)
-    assert (clips.flatten(0, 0).permute(1, 3, 4, 0, 2).flatten(3).median(3).values != wall).any()  # a plain median sees it
-    picture = still_picture(part / 127.5 - 1 for part in clips.float().split(4))
-    assert torch.equal(((picture + 1) * 127.5).round().long(), wall)
-
-
-def test_where_nothing_stands_still_the_median_of_all_colours_is_taken():
-    levels = torch.arange(0, 250, 10).float()
-    clip = levels.reshape(1, 1, -1, 1, 1).expand(1, 3, -1, 8, 8) / 127.5 - 1
-    seen = levels[::4][1:]
-    assert torch.allclose((still_picture([clip]) + 1) * 127.5, seen.median())
+# --- A still stream that starts from the footage (a departure) ----------------------------------------------------------------
 
 
 def test_a_still_stream_that_starts_from_the_footage_shows_it_before_it_learns(tiny_batch):
@@ -374,8 +356,18 @@ def test_a_still_stream_that_starts_from_the_footage_shows_it_before_it_learns(t
     assert list(system.stages()) == ["background", "adversarial"]
     assert list(VGAN(tiny(background_start="still", generator_streams="one")).stages()) == ["adversarial"]
     picture = still_picture([tiny_batch.video])
-    assert system.fit_background([tiny_batch]) == {"still_picture": pytest.approx(picture.mean().item())}
+    assert system.fit_still([tiny_batch]) == {"still_picture": pytest.approx(picture.mean().item())}
     with torch.no_grad():
-        background = system.train().generator(torch.randn(4, 8, 1, 1)).background
+        background = system.train().make(tiny_batch).background
     assert (background - picture.clamp(-0.98, 0.98)).abs().max() < 0.2
     assert parameters(system.generator) == parameters(VGAN(tiny()).generator)
+
+
+def test_a_future_whose_still_stream_starts_from_the_image_shows_it_before_it_learns(tiny_batch):
+    torch.manual_seed(0)
+    image = tiny_batch.video[:, :, 0]
+    for start, error in (("still", 0.2), ("grey", 0.9)):
+        system = FutureVGAN(FutureVGANConfig(frames=8, size=16, code=8, width=4, background_start=start))
+        with torch.no_grad():
+            background = system.train().continue_from(image).background
+        assert ((background - image.clamp(-0.98, 0.98)).abs().max() < error) == (start == "still")

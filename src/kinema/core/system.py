@@ -1,6 +1,7 @@
 """A system is a game: its players each own some modules and minimise their own objective."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic
 
@@ -70,6 +71,19 @@ class Fit:
 
 
 Stage = tuple[Player, ...] | Fit
+
+
+@contextmanager
+def learning(*modules: nn.Module) -> Iterator[None]:
+    """Within this context modules build a graph although another player moves: what they make is shared with their own turn."""
+    frozen = [parameter for module in modules for parameter in module.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 @dataclass(frozen=True)

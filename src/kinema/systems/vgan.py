@@ -24,8 +24,7 @@ Departures from the paper, each a field of the configuration:
   stands still in the footage (`background_start`) and learns slower (`background_rate`) keeps moving things out of it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, TypeVar
@@ -34,26 +33,22 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError
 from kinema.core.seeds import draw_rows, great_circle, normal_codes
-from kinema.core.system import Fit, Objective, Paper, Player, Preset, Stage, System, adam
+from kinema.core.system import Fit, Objective, Paper, Player, Preset, Stage, System, adam, learning
 from kinema.core.types import Batch, ClipShape, Code, Image, Labels, Video
 from kinema.nn.augment import FAMILIES, augment
-from kinema.nn.convolution import CONVOLUTION, Normalisation, Upsampling, down_block, initialise_dcgan, stem, up_block, upsample
+from kinema.nn.convolution import Normalisation, Upsampling, down_block, initialise_dcgan, stem, up_block, upsample
+from kinema.nn.discriminators import StridedNetwork
 from kinema.nn.losses import Adversary, discriminator_terms, generator_term, r1_penalty
 from kinema.nn.mixture import GaussianMixture
+from kinema.nn.stillness import still_picture
 
-PAPER = Paper(
-    title="Generating Videos with Scene Dynamics",
-    authors="Carl Vondrick, Hamed Pirsiavash, Antonio Torralba",
-    venue="NIPS",
-    year=2016,
-)
+PAPER = Paper("Generating Videos with Scene Dynamics", "Carl Vondrick, Hamed Pirsiavash, Antonio Torralba", "NIPS", 2016)
 
-STILL_FRAMES, STILL_LEVELS = 4, 3  # what changes by no more than so many levels of 256 in so many frames stands still
+Picture = Float[Tensor, "#B C H W"]  # one for all, or one each
 CodeMap = Float[Tensor, "B Z h w"]  # a code is a 1x1 map; the released future model conditions on a 4x4 one
 
 
@@ -120,6 +115,8 @@ class AdversarialConfig(NetworkConfig):
     """Weight of the mean of the mask (sparsity prior of Section 2.2)."""
     background_rate: float = 1.0
     """Step size of the still stream, relative to learning_rate; below 1 it learns first what all clips share."""
+    background_start: Literal["grey", "still"] = "grey"
+    """What the still stream shows before it learns: grey (paper), or what stands still in the footage or the given image."""
     r1_weight: float = 0.0
     """Weight gamma of the R1 gradient penalty on real clips; 0 turns it off."""
     r1_every: int = 16
@@ -140,24 +137,13 @@ class AdversarialConfig(NetworkConfig):
             )
 
 
-SMOOTH: Mapping[str, Any] = {"upsampling": "smoothed"}
-STABILISERS: Mapping[str, Any] = {
-    **SMOOTH,
-    "discriminator_norm": "spectral",
-    "r1_weight": 1.0,
-    "augment": tuple(FAMILIES),
-    "background_rate": 0.1,
-}
+SMOOTH: dict[str, Any] = {"upsampling": "smoothed"}
+STILL: dict[str, Any] = {"background_rate": 0.1, "background_start": "still"}
+STEADY: dict[str, Any] = SMOOTH | STILL | {"discriminator_norm": "spectral", "r1_weight": 1.0}
+STABILISERS = STEADY | {"augment": tuple(FAMILIES)}
 # A thousand small steps are over before a discriminator can over-fit: no augmentation, and twice the rate.
-HURRY: Mapping[str, Any] = {
-    **STABILISERS,
-    "augment": (),
-    "background_rate": 1.0,
-    "learning_rate": 4e-4,
-    "discriminator_learning_rate": 4e-4,
-}
-STILL: Mapping[str, Any] = {"background_start": "still"}
-LONG: Mapping[str, Any] = {"batch_size": 64, "steps": 65000}
+HURRY = STEADY | {"learning_rate": 4e-4, "discriminator_learning_rate": 4e-4}
+LONG: dict[str, Any] = {"batch_size": 64, "steps": 65000}
 
 
 def presets_of(
@@ -217,9 +203,9 @@ class Foreground(nn.Module):
 
 
 class Background(nn.Module):
-    """Image generator: the static stream of Section 2.2; with `start` it adds to a picture that it is given."""
+    """Image generator: the static stream of Section 2.2."""
 
-    def __init__(self, config: NetworkConfig, *, code_map: bool = False, start: bool = False) -> None:
+    def __init__(self, config: NetworkConfig, *, code_map: bool = False) -> None:
         super().__init__()
         widths = config.widths(config.width)[::-1]
         self.trunk = nn.Sequential(
@@ -227,18 +213,11 @@ class Background(nn.Module):
             *(up_block(2, wide, narrow, config.upsampling) for wide, narrow in pairwise(widths)),
         )
         self.rgb = upsample(2, widths[-1], 3, config.upsampling)
-        # Before the tanh, as what the layers add to it.
-        self.start = nn.Buffer(torch.zeros(3, config.size, config.size)) if start else None
 
-    def forward(self, code: CodeMap) -> Image:
-        """Return b in [-1, 1]."""
+    def forward(self, code: CodeMap, start: Picture | None = None) -> Image:
+        """Return b in [-1, 1]; before it learns, `start` or grey."""
         added = self.rgb(self.trunk(code))
-        return (added if self.start is None else added + self.start).tanh()
-
-    def start_from(self, picture: Float[Tensor, "3 H W"]) -> None:
-        """Set the picture, in [-1, 1], that the stream shows before it learns."""
-        if self.start is not None:
-            self.start.copy_(picture.clamp(-0.98, 0.98).atanh())  # at 1 nothing could be added
+        return (added if start is None else added + start.clamp(-0.98, 0.98).atanh()).tanh()  # at 1 nothing could be added
 
 
 def compose(mask: Float[Tensor, "B 1 T H W"], foreground: Video, background: Image) -> Video:
@@ -257,64 +236,28 @@ class Generated:
     background: Image | None = None
 
 
-def still_picture(videos: Iterable[Video]) -> Float[Tensor, "3 H W"]:
-    """Return the picture that the footage shows where it stands still: the median over clips and frames at every pixel.
-
-    Only colours that stay for a few frames count, so that what moves does not leave its mean behind; where nothing ever
-    stands still, all count. Memory does not grow with the number of clips.
-    """
-    counts = torch.zeros(0, dtype=torch.float64)
-    for video in videos:
-        frames = ((video[:, :, ::STILL_FRAMES].float() + 1) * 127.5).round().long()
-        if not len(counts):
-            shape, counts = frames.shape[-2:], counts.new_zeros(frames[0, :, 0].numel(), 256, device=video.device)
-        still = (frames[:, :, 1:] - frames[:, :, :-1]).abs().amax(dim=1, keepdim=True) <= STILL_LEVELS
-        weights = torch.where(still, 1.0, 1e-6).to(counts.dtype).expand(-1, 3, -1, -1, -1)
-        levels, weights = (rearrange(x, "b c t h w -> (c h w) (b t)") for x in (frames[:, :, 1:], weights))
-        counts.scatter_add_(1, levels, weights)
-    middle = (counts.cumsum(dim=1) < 0.5 * counts.sum(dim=1, keepdim=True)).sum(dim=1)
-    return rearrange(middle / 127.5 - 1, "(c h w) -> c h w", c=3, h=shape[0])
-
-
 class Generator(nn.Module):
     """G(z): one stream, or two streams that share the code."""
 
-    def __init__(self, config: NetworkConfig, *, two_streams: bool, code_map: bool = False, start: bool = False) -> None:
+    def __init__(self, config: NetworkConfig, *, two_streams: bool, code_map: bool = False) -> None:
         super().__init__()
         self.foreground = Foreground(config, mask=two_streams, code_map=code_map)
-        self.background = Background(config, code_map=code_map, start=start) if two_streams else None
+        self.background = Background(config, code_map=code_map) if two_streams else None
 
-    def forward(self, code: CodeMap) -> Generated:
-        """Return the video with its streams."""
+    def forward(self, code: CodeMap, start: Picture | None = None) -> Generated:
+        """Return the video with its streams; the still stream adds to `start`."""
         foreground, mask = self.foreground(code)
         if self.background is None or mask is None:
             return Generated(foreground)
-        background = self.background(code)
+        background = self.background(code, start)
         return Generated(compose(mask, foreground, background), foreground, mask, background)
-
-
-class StridedNetwork(nn.Module):
-    """Convolutions of kernel 4 and stride 2 down to 4x4, then one over what is left: the generator in reverse.
-
-    Batch norm (epsilon 1e-3) everywhere except on the first and last layer, or spectral norm everywhere.
-    """
-
-    def __init__(self, config: NetworkConfig, rank: int, outputs: int, norm: Normalisation) -> None:
-        super().__init__()
-        widths = config.widths(config.discriminator_width)
-        last = CONVOLUTION[rank](widths[-1], outputs, (config.frames >> config.doublings, 4, 4)[-rank:])
-        self.features = nn.Sequential(
-            down_block(rank, 3, widths[0], "none" if norm == "batch" else norm),
-            *(down_block(rank, narrow, wide, norm) for narrow, wide in pairwise(widths)),
-        )
-        self.last = spectral_norm(last) if norm == "spectral" else last
 
 
 class VideoNetwork(StridedNetwork):
     """Discriminator D of Section 2.3; with `code` outputs the encoder of the baseline."""
 
     def __init__(self, config: NetworkConfig, outputs: int, norm: Normalisation = "batch") -> None:
-        super().__init__(config, 3, outputs, norm)
+        super().__init__(config.widths(config.discriminator_width), (config.frames >> config.doublings, 4, 4), outputs, norm)
 
     def forward(self, video: Video) -> Float[Tensor, "B outputs"]:
         """Return the outputs of every clip."""
@@ -325,7 +268,7 @@ class ImageNetwork(StridedNetwork):
     """Encoder of the first frame (Section 3.4): five layers to a code, or the release's four layers to a 4x4 map."""
 
     def __init__(self, config: NetworkConfig, *, code_map: bool) -> None:
-        super().__init__(config, 2, config.code, "batch")
+        super().__init__(config.widths(config.discriminator_width), (4, 4), config.code, "batch")
         if code_map:
             # The release: twice the width, plain ReLU, no code vector.
             steps = pairwise([3, *config.widths(config.width)])
@@ -350,19 +293,6 @@ class VideoSystem(System[NetworkConfigT]):
     def clip_shape(self) -> ClipShape:
         """Shape of a clip."""
         return ClipShape(self.config.frames, self.config.size, self.config.size)
-
-
-@contextmanager
-def learning(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Within this context the parameters build a graph, also while their player waits."""
-    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
 
 
 # --- Adversarial systems ------------------------------------------------------------------------------------------------------
@@ -406,16 +336,15 @@ class Adversarial(VideoSystem[AdversarialConfigT]):
 
         One forward pass for both turns, as in the release: the generator does not change between them.
         """
-        makers = [parameter for module in self.averaged() for parameter in module.parameters()]
-        with learning(makers):
+        with learning(*self.averaged()):
             made = self.make(batch)
         self.shown = (batch, made)
         return made
 
     def take_shown(self, batch: Batch) -> Generated:
         """Return what the discriminator just judged; new videos where it did not play."""
-        (shown_for, made), self.shown = self.shown or (None, None), None
-        return made if made is not None and shown_for is batch else self.make(batch)
+        (judged, made), self.shown = self.shown or (None, None), None
+        return made if made is not None and judged is batch else self.make(batch)
 
     def score(self, video: Video) -> Float[Tensor, "B"]:
         """Return a logit per clip, positive for real; cross-entropy of two is the same function of their difference."""
@@ -459,42 +388,41 @@ class VGANConfig(AdversarialConfig):
 
     generator_streams: Literal["one", "two"] = "two"
     """One space-time stream, or a masked foreground over a still background."""
-    background_start: Literal["grey", "still"] = "grey"
-    """Picture that the still stream shows before it learns: grey (paper), or what the footage shows where it stands still."""
 
 
 class VGAN(Adversarial[VGANConfig]):
     """Generates clips from codes (Sections 2.1 to 2.3)."""
 
+    still: Tensor | None  # what the still stream adds to
     name = "vgan"
     paper = PAPER
     config_class = VGANConfig
     presets: ClassVar[Mapping[str, Preset[Any]]] = {
-        **presets_of(VGANConfig, {**STABILISERS, **STILL}, {**HURRY, **STILL}),
+        **presets_of(VGANConfig, STABILISERS, HURRY),
         "code": Preset("The authors' release: two logits, cross-entropy.", VGANConfig(discriminator_logits=2), LONG),
     }
 
     def __init__(self, config: VGANConfig) -> None:
         super().__init__(config)
-        self.from_still = config.background_start == "still" and config.generator_streams == "two"
-        self.generator = Generator(config, two_streams=config.generator_streams == "two", start=self.from_still)
+        two_streams = config.generator_streams == "two"
+        self.generator = Generator(config, two_streams=two_streams)
+        known = two_streams and config.background_start == "still"
+        self.register_buffer("still", torch.zeros(1, 3, config.size, config.size) if known else None)
         self.apply(initialise_dcgan)
 
     def stages(self) -> Mapping[str, Stage]:
         """Return the game, and before it, where the still stream starts from the footage, the stage that finds that picture."""
-        return {"background": Fit(self.fit_background), **super().stages()} if self.from_still else super().stages()
+        return super().stages() if self.still is None else {"background": Fit(self.fit_still), **super().stages()}
 
-    def fit_background(self, batches: Iterable[Batch]) -> Mapping[str, float]:
-        """Let the still stream start at what stands still in the footage; returns the mean of that picture, in [-1, 1]."""
-        picture = still_picture(batch.video for batch in batches)
-        if self.generator.background is not None:
-            self.generator.background.start_from(picture)
-        return {"still_picture": float(picture.mean())}
+    def fit_still(self, batches: Iterable[Batch]) -> Mapping[str, float]:
+        """Find the picture that stands still in the footage; returns its mean, in [-1, 1]."""
+        self.still = still_picture(batch.video for batch in batches)[None]
+        return {"still_picture": float(self.still.mean())}
 
     def make(self, batch: Batch) -> Generated:
         """Generate from z ~ N(0, I)."""
         code = draw_rows(lambda rows: torch.randn(rows, self.config.code, 1, 1), len(batch))
-        return self.generator(code.to(batch.video.device))
+        return self.generator(code.to(batch.video.device), self.still)
 
     def averaged(self) -> tuple[nn.Module, ...]:
         """Return the generator; nothing else is needed for sampling."""
@@ -504,11 +432,11 @@ class VGAN(Adversarial[VGANConfig]):
         """Return one clip per seed; labels are refused."""
         if label is not None:
             raise ConfigError(f"{self.name} is unconditional: it cannot generate by label")
-        return self.generator(self._codes(seeds)).video
+        return self.generator(self._codes(seeds), self.still).video
 
     def streams(self, seeds: Sequence[int]) -> Mapping[str, Video]:
         """Return background, foreground, mask (white = foreground) and result, as in Figure 3; one stream is refused."""
-        made = self.generator(self._codes(seeds))
+        made = self.generator(self._codes(seeds), self.still)
         if made.background is None or made.foreground is None or made.mask is None:
             raise ConfigError("this vgan has generator_streams 'one': there is only the result; train one with 'two'")
         return {
@@ -520,7 +448,7 @@ class VGAN(Adversarial[VGANConfig]):
 
     def interpolate(self, start: int, end: int, steps: int) -> Video:
         """Return clips whose codes lead from seed `start` to seed `end` along the great circle between them."""
-        return self.generator(great_circle(self._codes([start, end]), steps)).video
+        return self.generator(great_circle(self._codes([start, end]), steps), self.still).video
 
     def _codes(self, seeds: Sequence[int]) -> CodeMap:
         return normal_codes(seeds, self.config.code, 1, 1, device=self.steps.device)
@@ -568,7 +496,7 @@ class FutureVGAN(Adversarial[FutureVGANConfig]):
 
     def continue_from(self, image: Image) -> Generated:
         """Return the video that follows an image."""
-        return self.generator(self.encoder(image))
+        return self.generator(self.encoder(image), image if self.config.background_start == "still" else None)
 
     def make(self, batch: Batch) -> Generated:
         """Continue the first frames of the batch; the discriminator never sees the condition beside the clip."""
@@ -630,12 +558,8 @@ class VGANAutoencoder(VideoSystem[VGANAutoencoderConfig]):
     def stages(self) -> Mapping[str, Stage]:
         """Return training of the autoencoder, then expectation maximisation on its codes."""
         c = self.config
-        player = Player(
-            "autoencoder",
-            (self.encoder, self.generator),
-            self.reconstruction_objective,
-            adam(c.learning_rate, c.beta1, c.beta2),
-        )
+        learner = adam(c.learning_rate, c.beta1, c.beta2)
+        player = Player("autoencoder", (self.encoder, self.generator), self.reconstruction_objective, learner)
         return {"autoencoder": (player,), "mixture": Fit(self.fit_mixture)}
 
     def decode(self, code: Code) -> Video:

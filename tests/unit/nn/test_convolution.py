@@ -51,7 +51,7 @@ def test_smoothed_upsampling_is_symmetric_and_as_strong_at_the_ends_as_between()
     deviation = made.std(dim=(0, 1, 3, 4))
     assert torch.allclose(deviation, deviation.mean(), rtol=0.06)
 
-    transposed, mean = layer
+    transposed, _ = layer
     transposed.weight.data = 0.5 * (transposed.weight.data + transposed.weight.data.flip(2, 3, 4))
     features = torch.randn(1, 64, 4, 4, 4)
     with torch.no_grad():
