@@ -21,15 +21,15 @@ def still_picture(videos: Iterable[Video]) -> Float[Tensor, "3 H W"]:
     Args:
         videos: batches of clips of at least two frames; at least one batch.
     """
-    counts = torch.zeros(0, dtype=torch.float64)
+    counts, height = torch.zeros(0, dtype=torch.float64), 0
     for video in videos:
         apart = min(FRAMES_APART, video.shape[2] - 1)
         frames = ((video[:, :, ::apart].float() + 1) * 127.5).round().long()
         if not len(counts):
-            shape, counts = frames.shape[-2:], counts.new_zeros(frames[0, :, 0].numel(), 256, device=video.device)
+            height, counts = frames.shape[-2], counts.new_zeros(frames[0, :, 0].numel(), 256, device=video.device)
         still = (frames[:, :, 1:] - frames[:, :, :-1]).abs().amax(dim=1, keepdim=True) <= LEVELS
         weights = torch.where(still, 1.0, 1e-6).to(counts.dtype).expand(-1, 3, -1, -1, -1)
         levels, weights = (rearrange(x, "b c t h w -> (c h w) (b t)") for x in (frames[:, :, 1:], weights))
         counts.scatter_add_(1, levels, weights)
     middle = (counts.cumsum(dim=1) < 0.5 * counts.sum(dim=1, keepdim=True)).sum(dim=1)
-    return rearrange(middle / 127.5 - 1, "(c h w) -> c h w", c=3, h=shape[0])
+    return rearrange(middle / 127.5 - 1, "(c h w) -> c h w", c=3, h=height)
