@@ -13,6 +13,17 @@ def make_video(number: int, frames: int = 4, height: int = 6, width: int = 8) ->
     return np.random.default_rng(number).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
 
 
+def make_pose(number: int, frames: int = 4, height: int = 6, width: int = 8) -> np.ndarray:
+    """Joints at random within the picture."""
+    generator = np.random.default_rng([number, 1])
+    return (generator.random((frames, 18, 3)) * (width - 1, height - 1, 1)).astype(np.float32)
+
+
+def make_mask(number: int, frames: int = 4, height: int = 6, width: int = 8) -> np.ndarray:
+    """The red of the clip, so that what happened to the video must have happened to the mask."""
+    return make_video(number, frames, height, width)[..., 0].copy()
+
+
 def write_dataset(
     folder: Path,
     clips: int = 10,
@@ -22,8 +33,12 @@ def write_dataset(
     labels: Sequence[str] = ("bow", "walk"),
     test_every: int = 5,
     captions: bool = True,
+    people: bool = False,
 ) -> Path:
-    """Write clips 00000, 00001, ... with the labels in turn; every `test_every`-th is of the test split."""
+    """Write clips 00000, 00001, ... with the labels in turn; every `test_every`-th is of the test split.
+
+    With `people` they have poses and masks, see `make_pose` and `make_mask`.
+    """
 
     def clip(number: int) -> Clip:
         record = ClipRecord(
@@ -35,11 +50,13 @@ def write_dataset(
             caption=f"sentence {number}" if captions else None,
             split="test" if number % test_every == 0 else "train",
         )
-        return Clip(record, make_video(number, *shape))
+        video = make_video(number, *shape)
+        return Clip(record, video, make_pose(number, *shape), make_mask(number, *shape)) if people else Clip(record, video)
 
     starts = range(0, clips, per_shard)
     names = tuple(shard_name(number) for number in range(len(starts)))
     for name, start in zip(names, starts, strict=True):
         write_shard(folder / name, (clip(number) for number in range(start, min(clips, start + per_shard))))
-    write_info(folder, DatasetInfo(*shape, fps=25.0, shards=names, kept=clips, labels=tuple(labels)))
+    skeleton = "coco-18" if people else None
+    write_info(folder, DatasetInfo(*shape, fps=25.0, shards=names, kept=clips, labels=tuple(labels), skeleton=skeleton))
     return folder

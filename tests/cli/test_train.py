@@ -352,6 +352,21 @@ def test_clips_without_what_a_system_needs_are_refused(
     assert sentence.endswith("come without caption and label: prepare them with it")
 
 
+def test_poses_and_masks_reach_the_system_that_needs_them(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(VGAN, "needs", frozenset({"video", "pose", "mask"}))
+    assert refused(capsys, "vgan", data, "--out", tmp_path / "no", *SMALL).endswith(
+        "come without mask and pose: prepare them with it"
+    )
+    people = write_dataset(tmp_path / "people", 30, shape=(8, 16, 16), people=True)
+    seen: list[Any] = []
+    original = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda self, batch: seen.append(batch.carries) or original(self, batch))
+    assert train("vgan", people, "--out", tmp_path / "run", *SMALL, "--steps", 2, "--flip") == 0
+    assert [carried >= {"pose", "mask"} for carried in seen] == [True, True]
+
+
 def test_a_directory_that_cannot_be_written_is_one_sentence(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

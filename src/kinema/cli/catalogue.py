@@ -147,7 +147,7 @@ def _describe_dataset(place: Path, verify: bool) -> dict[str, Any]:
         "labels": dict(Counter(record.label for record in records if record.label is not None)),
         "captions": sum(record.caption is not None for record in records),
         "groups": len({record.group for record in records if record.group is not None}),
-        "arrays": [name for name in ARRAYS if dataset.array(0, name) is not None],
+        "arrays": [name for name in ARRAYS if name in dataset.arrays],
         "skeleton": held.skeleton,
         "sources": len(held.sources),
         "refused": held.refused,

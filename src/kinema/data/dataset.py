@@ -261,6 +261,22 @@ class Dataset:
         """Class index of every clip; None unless every clip has a class."""
         return self._labels if self.info.labels and (self._labels >= 0).all() else None
 
+    @cached_property
+    def arrays(self) -> frozenset[ArrayName]:
+        """Names of the arrays that some clip has."""
+        return frozenset(name for name in ARRAYS if self._offsets[f"{name}.npy"][:, 1].any())
+
+    def require(self, name: ArrayName) -> None:
+        """Refuse the dataset where an array was not made for every clip, or the first one does not fit its video.
+
+        Raises:
+            DataError: naming the first clip without it, or the array that does not fit.
+        """
+        without = np.flatnonzero(self._offsets[f"{name}.npy"][:, 1] == 0)
+        if len(without):
+            raise DataError(f"{self._place(int(without[0]))} has no {name}; prepare the dataset again with one for every clip")
+        self.alike(0, name)
+
     def record(self, index: int) -> ClipRecord:
         """Return what is known about a clip."""
         return _parse(_RECORD, self._payload(index, "json").tobytes(), f"{self._shard_of(index)}, clip {index},")
@@ -284,6 +300,24 @@ class Dataset:
             return payload[start:].view(dtype).reshape(shape)
         except ValueError as error:
             raise DataError(f"{self._place(index)} has a damaged {name} ({error}); {_REPAIR}") from None
+
+    def alike(self, index: int, name: ArrayName) -> np.ndarray:
+        """Return an array that every clip has in the shape that it has in the first one, so that clips can be batched.
+
+        Raises:
+            DataError: it was not made, does not fit the video, or is unlike that of the first clip.
+        """
+        array, first = self.array(index, name), self.array(0, name)
+        if array is None or first is None:
+            raise DataError(f"{self._place(index if array is None else 0)} has no {name}; {_REPAIR}")
+        if array.dtype != first.dtype or array.shape != first.shape or index == 0:
+            _check_array(self.record(index).key, name, array, (self.info.frames, self.info.height, self.info.width, 3))
+        if array.shape != first.shape:
+            raise DataError(
+                f"{self._place(index)} has a {name} of shape {array.shape}, the first clip one of {first.shape}; "
+                "prepare the dataset again"
+            )
+        return array
 
     def verify(self) -> None:
         """Read every byte of every shard and compare it with its checksum.

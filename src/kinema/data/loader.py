@@ -7,26 +7,29 @@ its contiguous slice of each global batch.
 
 import math
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
-from kinema.core.errors import DataError
+from kinema.core.errors import DataError, accepted
 from kinema.core.seeds import numpy_generator
 from kinema.core.types import Batch
 from kinema.data.dataset import Dataset
+from kinema.pose.skeleton import SKELETONS, Skeleton
 
 BATCHES_AHEAD = 2
 
-Draw = tuple[int, int]  # (epoch, clip)
+Extra = Literal["pose", "mask"]  # arrays of a clip that are read only for those who ask
+Draw = tuple[int | None, int]  # (epoch, clip); without an epoch nothing is augmented
+Cut = tuple[int, int, bool]  # (clip, first frame, mirrored)
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
@@ -40,12 +43,16 @@ class Clips:
         keys: names of the clips.
         label: class index per clip; None unless every clip of the dataset has one.
         caption: one sentence per clip; None unless every clip of the batch has one.
+        pose: joints per frame, (x, y, confidence) in pixels; None unless the loader was asked for it.
+        mask: foreground, 255 is all of it; None unless the loader was asked for it.
     """
 
     frames: UInt8[Tensor, "B T H W 3"]
     keys: tuple[str, ...]
     label: Int64[Tensor, "B"] | None = None
     caption: tuple[str, ...] | None = None
+    pose: Float32[Tensor, "B T J 3"] | None = None
+    mask: UInt8[Tensor, "B T H W"] | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -57,8 +64,11 @@ class Clips:
         """
         frames = self.frames.to(device, non_blocking=True)
         video = frames.permute(0, 4, 1, 2, 3).div(127.5).sub_(1)  # B 3 T H W
-        label = None if self.label is None else self.label.to(device, non_blocking=True)
-        return Batch(video, label=label, caption=self.caption)
+        label, pose, mask = (
+            None if tensor is None else tensor.to(device, non_blocking=True) for tensor in (self.label, self.pose, self.mask)
+        )
+        mask = None if mask is None else mask.unsqueeze(1).div(255)  # B 1 T H W
+        return Batch(video, label=label, pose=pose, mask=mask, caption=self.caption)
 
 
 class Loader:
@@ -73,11 +83,12 @@ class Loader:
         shuffle: False keeps the dataset's order in every epoch.
         flip: mirror half of the clips.
         frames: length of a window drawn at random within each clip; None takes whole clips.
+        fields: what the batches must carry, as in `System.needs`; poses and masks are read only if they are among it.
         pin_memory: keep batches in page-locked memory, from which a GPU copies without waiting.
 
     Raises:
         DataError: for a batch that is larger than the dataset or that the processes cannot share equally, a window longer
-            than the clips, or a negative seed.
+            than the clips, a negative seed, or a clip without a pose or mask that was asked for.
     """
 
     def __init__(
@@ -91,6 +102,7 @@ class Loader:
         shuffle: bool = True,
         flip: bool = False,
         frames: int | None = None,
+        fields: Collection[str] = (),
         pin_memory: bool = False,
     ) -> None:
         stored = dataset.info.frames
@@ -111,8 +123,13 @@ class Loader:
         self.flip = flip
         self.frames = stored if frames is None else frames
         self.pin_memory = pin_memory
+        self.extras = tuple(name for name in get_args(Extra) if name in _known(fields))
+        for name in self.extras:
+            dataset.require(name)
+        self._skeleton = _skeleton_of(dataset) if flip and "pose" in self.extras else None
         self._place = (0, 0)  # epoch, and clips of it that were delivered
-        self._free: deque[np.ndarray] = deque(maxlen=BATCHES_AHEAD + 2)  # memory of batches that nobody holds any more
+        # Memory of batches that nobody holds any more.
+        self._free: defaultdict[str, deque[np.ndarray]] = defaultdict(lambda: deque(maxlen=BATCHES_AHEAD + 2))
 
     def __iter__(self) -> Iterator[Clips]:
         """Go on from the last batch that was delivered; closing the iterator ends its thread."""
@@ -168,11 +185,12 @@ class Loader:
                     order = self._order(epoch)
             yield draws[self.rank * size : (self.rank + 1) * size], (epoch, position)
 
-    def _read(self, draws: list[Draw] | list[tuple[None, int]]) -> Clips:
-        """Copy clips into a new batch; a draw without an epoch is not augmented."""
-        frames = self._empty(len(draws))
-        for row, (epoch, index) in zip(frames, draws, strict=True):
-            first, mirrored = (0, False) if epoch is None else self._augmentation(epoch, index)
+    def _read(self, draws: list[Draw]) -> Clips:
+        """Copy clips into a new batch."""
+        cuts = [(index, *self._augmentation(epoch, index)) for epoch, index in draws]
+        info = self.dataset.info
+        frames = self._empty("video", (len(cuts), self.frames, info.height, info.width, 3))
+        for row, (index, first, mirrored) in zip(frames, cuts, strict=True):
             row.numpy()[...] = self.dataset.video(index)[first : first + self.frames]  # numpy copies without the GIL
             if mirrored:
                 row.copy_(row.flip(2))  # in the cache by now, and vectorised: 8 times as fast as numpy's reversed copy
@@ -185,31 +203,64 @@ class Loader:
             keys=tuple(record.key for record in records),
             label=None if labels is None else torch.from_numpy(labels[indices]),
             caption=captions if len(captions) == len(records) else None,
+            **{name: self._read_extra(name, cuts) for name in self.extras},
         )
 
-    def _empty(self, clips: int) -> UInt8[Tensor, "B T H W 3"]:
+    def _read_extra(self, name: Extra, cuts: list[Cut]) -> Tensor:
+        """Copy the poses or masks of the clips, each in the window of its video and mirrored if that is."""
+        shape = self.dataset.alike(0, name).shape[1:]
+        rows = self._empty(name, (len(cuts), self.frames, *shape), torch.float32 if name == "pose" else torch.uint8)
+        for row, (index, first, mirrored) in zip(rows, cuts, strict=True):
+            window = self.dataset.alike(index, name)[first : first + self.frames]
+            if mirrored and self._skeleton is not None and name == "pose":
+                window = self._skeleton.mirrored(window, self.dataset.info.width)
+            elif mirrored:
+                window = window[:, :, ::-1]
+            row.numpy()[...] = window
+        return rows
+
+    def _empty(self, name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> Tensor:
         """Return memory for a batch, taken over from one that nobody holds any more: fresh pages cost more than the copy."""
-        shape = (clips, self.frames, self.dataset.info.height, self.dataset.info.width, 3)
         if self.pin_memory:  # recycled by torch, which knows when the GPU has read it
-            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        size = math.prod(shape)
+            return torch.empty(shape, dtype=dtype, pin_memory=True)
+        size, free = math.prod(shape) * dtype.itemsize, self._free[name]
         try:
-            memory = self._free.pop()
+            memory = free.pop()
         except IndexError:
             memory = np.empty(size, np.uint8)
         if len(memory) < size:  # what was free held the short end of an epoch
             memory = np.empty(size, np.uint8)
-        lease = memory[:size].reshape(shape)  # lives as long as any tensor that shares its storage
-        weakref.finalize(lease, self._free.append, memory).atexit = False
-        return torch.from_numpy(lease)
+        lease = memory[:size]  # lives as long as any tensor that shares its storage
+        weakref.finalize(lease, free.append, memory).atexit = False
+        return torch.from_numpy(lease).view(dtype).view(shape)
 
-    def _augmentation(self, epoch: int, index: int) -> tuple[int, bool]:
+    def _augmentation(self, epoch: int | None, index: int) -> tuple[int, bool]:
         """Draw the first frame and whether to mirror, once per clip and epoch."""
         stored = self.dataset.info.frames
-        if not self.flip and self.frames == stored:
+        if epoch is None or (not self.flip and self.frames == stored):
             return 0, False
         generator = numpy_generator(self.seed, epoch, 1 + index)  # numpy takes (seed, epoch, 0) for (seed, epoch)
         return int(generator.integers(stored - self.frames + 1)), self.flip and bool(generator.random() < 0.5)
+
+
+def _known(names: Collection[str]) -> Collection[str]:
+    """Return names of fields of a batch, or refuse the first that is none."""
+    known = [field.name for field in fields(Batch)]
+    for name in names:
+        if name not in known:
+            raise DataError(f"a batch carries no {name!r}; {accepted(name, known)}")
+    return names
+
+
+def _skeleton_of(dataset: Dataset) -> Skeleton:
+    """Return the skeleton by which poses are mirrored."""
+    name, joints = dataset.info.skeleton, dataset.alike(0, "pose").shape[1]
+    if name is None or name not in SKELETONS:
+        found = f"the unknown skeleton {name!r} ({accepted(name, SKELETONS)})" if name else "no skeleton"
+        raise DataError(f"{dataset.path} has {found}, so that its poses cannot be mirrored; train without --flip")
+    if joints != len(SKELETONS[name]):
+        raise DataError(f"{dataset.path} has poses of {joints} joints, and the skeleton {name} has {len(SKELETONS[name])}")
+    return SKELETONS[name]
 
 
 def _ahead(work: Callable[[_Task], _Result], tasks: Iterator[_Task]) -> Iterator[_Result]:

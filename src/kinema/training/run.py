@@ -215,6 +215,7 @@ class Run:
             processes=distributed.processes(),
             flip=self.options.flip,
             frames=self.system.clip_shape.frames,
+            fields=self.system.needs,
             pin_memory=self.device.type == "cuda",
         )
 
@@ -232,7 +233,8 @@ class Run:
         """
         batches, most = CALIBRATION
         size = min(self.training.batch_size, most // 4)
-        loader = Loader(self.dataset, size, seed=self.training.seed + 1, frames=self.system.clip_shape.frames)
+        frames, needs = self.system.clip_shape.frames, self.system.needs
+        loader = Loader(self.dataset, size, seed=self.training.seed + 1, frames=frames, fields=needs)
         for clips in islice(loader, min(batches, most // size)):
             yield clips.to_batch(self.device)
 
@@ -351,7 +353,8 @@ class Run:
 
     def fit(self, stage: str) -> None:
         """Run a closed-form stage."""
-        loader = Loader(self.dataset, self.training.batch_size, frames=self.system.clip_shape.frames)
+        frames, needs = self.system.clip_shape.frames, self.system.needs
+        loader = Loader(self.dataset, self.training.batch_size, frames=frames, fields=needs)
         if self.display:
             self.display.say(f"{stage}: fitting to {len(self.dataset):,} clips")
         numbers = run_fit(self.system, stage, (clips.to_batch() for clips in loader.epoch()), self.training, self.device)
@@ -435,7 +438,7 @@ def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
     """Raise when the clips of a dataset are not what a system trains on.
 
     Raises:
-        TrainingError: for clips of another size, shorter clips, or clips without the labels or captions that it needs.
+        TrainingError: for clips of another size, shorter clips, or clips without the labels, captions or arrays that it needs.
     """
     has, wants = dataset.shape, system.clip_shape
     if (has.height, has.width) != (wants.height, wants.width) or has.frames < wants.frames:
@@ -443,7 +446,7 @@ def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
             f"{dataset.path} holds clips of {has}, and {system.name} with these settings trains on {wants}; "
             f"prepare the footage at that size, or choose other settings"
         )
-    carries = {"video"} | ({"label"} if dataset.labels is not None else set())
+    carries = {*dataset.arrays} | ({"label"} if dataset.labels is not None else set())
     if dataset.record(0).caption is not None:
         carries.add("caption")
     if missing := sorted(system.needs - carries):

@@ -1,5 +1,6 @@
 import threading
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from kinema.core.errors import DataError
 from kinema.core.seeds import numpy_generator
-from kinema.data.dataset import Dataset, shard_name
+from kinema.data.dataset import Clip, Dataset, read_info, shard_name, write_info, write_shard
 from kinema.data.loader import Clips, Loader
-from small_dataset import make_video, write_dataset
+from kinema.pose.skeleton import COCO_18
+from small_dataset import make_mask, make_pose, make_video, write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +159,134 @@ def test_captions_and_labels_are_none_where_there_are_none(tmp_path: Path) -> No
     assert clips.to_batch().carries == {"video"}
 
 
+# --- Poses and masks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return Dataset(write_dataset(tmp_path_factory.mktemp("loader") / "people", clips=10, people=True))
+
+
+def test_poses_and_masks_are_cut_and_mirrored_as_the_video_is(people: Dataset) -> None:
+    """By hand: x becomes 7 - x in 8 pixels, and the right wrist, joint 4, takes the place of the left one, joint 7."""
+    seen = set()
+    for clips in islice(Loader(people, 5, flip=True, frames=2, fields={"video", "pose", "mask"}), 12):
+        assert clips.pose is not None
+        assert clips.mask is not None
+        for row, key in enumerate(clips.keys):
+            video, pose, mask = make_video(int(key)), make_pose(int(key)), make_mask(int(key))
+            frames = clips.frames[row].numpy()
+            first, step = next(
+                (first, step)
+                for first in range(3)
+                for step in (1, -1)
+                if np.array_equal(frames, video[first : first + 2, :, ::step])
+            )
+            seen.add((first, step))
+            np.testing.assert_array_equal(clips.mask[row].numpy(), mask[first : first + 2, :, ::step])
+            window, found = pose[first : first + 2], clips.pose[row].numpy()
+            if step == 1:
+                np.testing.assert_array_equal(found, window)
+            else:
+                np.testing.assert_array_equal(found[:, 7, 0], 7 - window[:, 4, 0])
+                np.testing.assert_array_equal(found[:, 7, 1:], window[:, 4, 1:])
+                np.testing.assert_array_equal(found, COCO_18.mirrored(window, 8))
+    assert len(seen) == 6
+
+
+def test_nothing_is_read_that_nobody_asked_for(people: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    original = Dataset.array
+    monkeypatch.setattr(Dataset, "array", lambda self, index, name: read.append(name) or original(self, index, name))
+    clips = next(iter(Loader(people, 5, fields={"video", "label", "caption"})))
+    assert (clips.pose, clips.mask) == (None, None)
+    assert set(read) == {"video"}
+    clips = next(iter(Loader(people, 5, fields={"mask"})))
+    assert clips.pose is None
+    assert clips.to_batch().carries == {"video", "label", "caption", "mask"}
+
+
+def test_the_order_and_the_draws_do_not_depend_on_what_is_asked_for(people: Dataset) -> None:
+    plain, full = (islice(Loader(people, 4, flip=True, frames=2, fields=fields), 6) for fields in ((), ("pose", "mask")))
+    assert all(same(one, other) for one, other in zip(plain, full, strict=True))
+
+
+def test_an_epoch_delivers_poses_and_masks_unaugmented(people: Dataset) -> None:
+    batches = list(Loader(people, 8, flip=True, frames=3, fields=("pose", "mask")).epoch())
+    assert [len(clips) for clips in batches] == [8, 2]
+    for name, make in (("pose", make_pose), ("mask", make_mask)):
+        found = torch.cat([getattr(clips, name) for clips in batches]).numpy()
+        np.testing.assert_array_equal(found, np.stack([make(number)[:3] for number in range(10)]))
+
+
+def test_a_batch_has_poses_in_pixels_and_masks_from_0_to_1(people: Dataset) -> None:
+    clips = next(iter(Loader(people, 2, shuffle=False, fields=("pose", "mask"))))
+    batch = clips.to_batch()
+    assert batch.pose is not None
+    assert batch.mask is not None
+    np.testing.assert_array_equal(batch.pose.numpy(), np.stack([make_pose(0), make_pose(1)]))
+    assert batch.mask.shape == (2, 1, 4, 6, 8)
+    np.testing.assert_allclose(batch.mask[1, 0].numpy(), make_mask(1) / 255, rtol=1e-6)
+
+
+def test_memory_of_poses_and_masks_is_used_again_and_never_while_held(people: Dataset) -> None:
+    passing = [
+        (clips.pose.data_ptr(), clips.mask.data_ptr())
+        for clips in islice(Loader(people, 4, fields=("pose", "mask")), 40)
+        if clips.pose is not None and clips.mask is not None
+    ]
+    assert len(passing) == 40
+    assert all(len(set(pointers)) <= 5 for pointers in zip(*passing, strict=True))
+    for clips in list(islice(Loader(people, 4, fields=("pose", "mask")), 12)):
+        assert clips.pose is not None
+        np.testing.assert_array_equal(clips.pose.numpy(), np.stack([make_pose(int(key)) for key in clips.keys]))
+
+
+def rewrite(folder: Path, **changes: np.ndarray | None) -> Dataset:
+    """Give clip 00005, the second of its shard, other arrays."""
+    dataset = Dataset(folder)
+    clips = [Clip(dataset.record(i), dataset.video(i), dataset.array(i, "pose"), dataset.array(i, "mask")) for i in range(4, 8)]
+    write_shard(folder / shard_name(1), [clips[0], replace(clips[1], **changes), *clips[2:]])
+    write_info(folder, read_info(folder))
+    return Dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["pose", "mask"])
+def test_a_clip_without_what_is_asked_for_is_named(tmp_path: Path, name: str) -> None:
+    dataset = rewrite(write_dataset(tmp_path / "data", people=True), **{name: None})
+    assert name in dataset.arrays
+    with pytest.raises(DataError, match=rf"000001\.tar, clip '00005', has no {name}; prepare the dataset again with one"):
+        Loader(dataset, 4, fields=(name,))
+    next(iter(Loader(dataset, 10, fields={"pose", "mask"} - {name})))
+
+
+def test_a_pose_of_other_joints_is_named(tmp_path: Path) -> None:
+    dataset = rewrite(write_dataset(tmp_path / "data", people=True), pose=np.zeros((4, 17, 3), np.float32))
+    with pytest.raises(DataError, match=r"clip '00005', has a pose of shape \(4, 17, 3\), the first clip one of \(4, 18, 3\)"):
+        next(iter(Loader(dataset, 10, fields=("pose",))))
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "sentence"),
+    [
+        (None, "has no skeleton, so that its poses cannot be mirrored; train without --flip"),
+        ("coco-81", "has the unknown skeleton 'coco-81' .did you mean 'coco-18'"),
+    ],
+)
+def test_poses_are_mirrored_by_a_known_skeleton_alone(tmp_path: Path, skeleton: str | None, sentence: str) -> None:
+    folder = write_dataset(tmp_path / "data", people=True)
+    write_info(folder, replace(read_info(folder), skeleton=skeleton))
+    with pytest.raises(DataError, match=sentence):
+        Loader(Dataset(folder), 4, flip=True, fields=("pose",))
+    Loader(Dataset(folder), 4, fields=("pose",))
+    Loader(Dataset(folder), 4, flip=True, fields=("mask",))
+
+
+def test_what_no_batch_carries_is_refused(people: Dataset) -> None:
+    with pytest.raises(DataError, match="a batch carries no 'poses'; did you mean 'pose'"):
+        Loader(people, 4, fields=("video", "poses"))
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
@@ -236,7 +366,10 @@ def anonymous_memory() -> int:
 
 
 @pytest.mark.gpu
-def test_pinned_batches_reach_the_gpu_whole(dataset: Dataset) -> None:
-    for clips, pinned in zip(islice(Loader(dataset, 4), 20), Loader(dataset, 4, pin_memory=True), strict=False):
-        assert pinned.frames.is_pinned()
-        assert torch.equal(pinned.to_batch("cuda").video.cpu(), clips.to_batch().video)
+def test_pinned_batches_reach_the_gpu_whole(people: Dataset) -> None:
+    plain, locked = (Loader(people, 4, fields=("pose", "mask"), pin_memory=pinned) for pinned in (False, True))
+    for clips, pinned in zip(islice(plain, 20), locked, strict=False):
+        batch, on_gpu = clips.to_batch(), pinned.to_batch("cuda")
+        for stored, name in (("frames", "video"), ("pose", "pose"), ("mask", "mask")):
+            assert getattr(pinned, stored).is_pinned()
+            assert torch.equal(getattr(on_gpu, name).cpu(), getattr(batch, name))
