@@ -34,6 +34,7 @@ def write_dataset(
     test_every: int = 5,
     captions: bool = True,
     people: bool = False,
+    encoded: bool = False,
 ) -> Path:
     """Write clips 00000, 00001, ... with the labels in turn; every `test_every`-th is of the test split.
 
@@ -56,7 +57,7 @@ def write_dataset(
     starts = range(0, clips, per_shard)
     names = tuple(shard_name(number) for number in range(len(starts)))
     for name, start in zip(names, starts, strict=True):
-        write_shard(folder / name, (clip(number) for number in range(start, min(clips, start + per_shard))))
+        write_shard(folder / name, (clip(number) for number in range(start, min(clips, start + per_shard))), encoded=encoded)
     skeleton = "coco-18" if people else None
     write_info(folder, DatasetInfo(*shape, fps=25.0, shards=names, kept=clips, labels=tuple(labels), skeleton=skeleton))
     return folder

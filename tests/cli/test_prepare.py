@@ -47,6 +47,21 @@ def test_footage_in_dataset_out(footage: Path, capsys: pytest.CaptureFixture[str
     assert data.info.settings["labels"] == "folder"
 
 
+@pytest.mark.parametrize("what", [["footage", "--stabilise", "off"], ["performers", "--clips", "3"]])
+def test_storage_changes_no_pixel(footage: Path, what: list[str]) -> None:
+    for storage in ("pixels", "encoded", "auto"):
+        assert (
+            main(["prepare", *what, "--frames", "8", "--size", "32", "--storage", storage, "--out", storage, "--workers", "1"])
+            == 0
+        )
+    pixels, encoded, auto = (Dataset(storage) for storage in ("pixels", "encoded", "auto"))
+    assert pixels.fingerprint == auto.fingerprint != encoded.fingerprint
+    for index in range(len(pixels)):
+        assert (pixels.video(index) == encoded.video(index)).all()
+        assert pixels.record(index) == encoded.record(index)
+    assert "data:image/jpeg" in Path("encoded/report.html").read_text()
+
+
 @pytest.mark.parametrize("kind", ["performers", "shapes"])
 def test_procedural_clips_with_any_number_of_workers_and_after_an_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -74,6 +89,7 @@ def test_procedural_clips_with_any_number_of_workers_and_after_an_interruption(
         (["footage", "--out", "footage/data"], "lies inside the footage"),
         (["footage", "--out", "data", "--frames", "0"], "frames is 0; it must be at least 1"),
         (["footage", "--out", "data", "--frames", "many"], "--frames"),
+        (["footage", "--out", "data", "--storage", "zip"], "--storage"),
         (["footage", "--out", "data", "--workers", "0"], "workers is 0; it must be at least 1"),
         (["footage", "--out", "data", "--executor", "rya"], "--executor"),
         (["footage", "--out", "data", "--frame", "8"], "did you mean --frames"),

@@ -20,7 +20,7 @@ from kinema.data import plan
 from kinema.data.cutting import PrepareSettings
 from kinema.data.dataset import DatasetInfo
 from kinema.data.performers import PerformersSettings
-from kinema.data.prepare import prepare, work
+from kinema.data.prepare import Storage, prepare, work
 from kinema.data.procedural import KINDS, Split, plan_procedural
 from kinema.data.shapes import ShapesSettings
 
@@ -32,7 +32,7 @@ def _cores() -> int:
 
 @dataclass(frozen=True)
 class Work(Config):
-    """Where the dataset goes and who does the work; none of it changes what comes out."""
+    """Where the dataset goes, how it is stored and who does the work; none of it changes a pixel."""
 
     out: Path
     """Folder of the dataset. An interrupted preparation goes on where it was when the same command is given again."""
@@ -42,6 +42,9 @@ class Work(Config):
     """local: processes of this machine. ray: Ray, on the cluster of RAY_ADDRESS if it is set. slurm: one Slurm job per task."""
     cluster: tuple[str, ...] = ()
     """Options of --executor slurm, each NAME=VALUE as in submitit: slurm_partition=cpu timeout_min=60 ..."""
+    storage: Storage = "auto"
+    """How shards hold the clips. pixels: as they are, read without decoding. encoded: as lossless H.264, several times smaller,
+    decoded while training. auto: encoded where a clip has more than 16 MiB of pixels (85 frames of 256x256)."""
     overwrite: bool = False
     """Replace a dataset that is there already."""
 
@@ -125,6 +128,7 @@ def _who(options: Work) -> dict[str, Any]:
         "executor": options.executor,
         "workers": options.workers,
         "cluster": options.options,
+        "storage": options.storage,
         "overwrite": options.overwrite,
     }
 

@@ -1,7 +1,8 @@
 """Prepared datasets: a directory of shards that any WebDataset reader understands, read through memory maps.
 
     dataset.json            what the clips are and how they were made; written last, so a folder without it is unfinished
-    shards/000000.tar       per clip: KEY.json, KEY.video.npy and, where made, KEY.pose.npy, KEY.mask.npy, KEY.background.npy
+    shards/000000.tar       per clip: KEY.json, KEY.video.npy and, where made, KEY.pose.npy, KEY.mask.npy, KEY.background.npy;
+                            long or large clips have KEY.video.mp4 (see `kinema.data.lossless`) instead of KEY.video.npy
 
 | member | array |
 |---|---|
@@ -10,8 +11,8 @@
 | mask | uint8, T H W: how much of a pixel is foreground, 255 is all of it |
 | background | uint8, H W 3 |
 
-A clip is never copied before the batch: `Dataset.video` is a view of the mapped shard, found through an index of offsets that
-is made when the dataset is opened (about 50 microseconds per clip).
+A clip of pixels is never copied before the batch: `Dataset.video` is a view of the mapped shard, found through an index of
+offsets that is made when the dataset is opened (about 50 microseconds per clip).
 """
 
 import hashlib
@@ -34,15 +35,17 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from kinema.core.errors import DataError, accepted
+from kinema.core.errors import DataError, MediaError, accepted
 from kinema.core.shape import ClipShape
 
 FORMAT_VERSION = 1
 INFO_NAME = "dataset.json"
+ENCODED = "video.mp4"  # member in place of video.npy
 OPEN_SHARDS = 256  # each map holds a file descriptor, of which a process usually has 1024
 
 Split = Literal["train", "test"]
-ArrayName = Literal["video", "pose", "mask", "background"]
+Beside = Literal["pose", "mask", "background"]
+ArrayName = Literal["video", Beside]
 ARRAYS: tuple[ArrayName, ...] = get_args(ArrayName)
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")  # WebDataset splits names at the first dot; a tar header holds 100 bytes
@@ -147,16 +150,17 @@ def shard_name(number: int) -> str:
     return f"shards/{number:06d}.tar"
 
 
-def write_shard(path: Path | str, clips: Iterable[Clip]) -> list[ClipRecord]:
+def write_shard(path: Path | str, clips: Iterable[Clip], *, encoded: bool = False) -> list[ClipRecord]:
     """Write clips as one shard, beside its final name first, and return their records.
 
     Args:
         path: the tar file; its folder is made where missing, an existing file is replaced.
         clips: read one by one, so that a generator needs the memory of one clip.
+        encoded: store videos as lossless H.264 instead of as pixels.
 
     Raises:
         DataError: for a key that is repeated or holds other characters than letters, digits, ``_`` and ``-``, an array of
-            the wrong kind, or a file that cannot be written.
+            the wrong kind, a video that cannot be encoded, or a file that cannot be written.
     """
     path = Path(path)
     records: dict[str, ClipRecord] = {}
@@ -171,6 +175,9 @@ def write_shard(path: Path | str, clips: Iterable[Clip]) -> list[ClipRecord]:
             for name in reversed(ARRAYS):  # video last: small members lie together, which makes the index quick to read
                 if (array := getattr(clip, name)) is not None:
                     _check_array(key, name, array, clip.video.shape)
+                    if encoded and name == "video":
+                        _add(tar, f"{key}.{ENCODED}", _encode(clip))
+                        continue
                     payload = io.BytesIO()
                     np.save(payload, np.ascontiguousarray(array), allow_pickle=False)
                     _add(tar, f"{key}.{name}.npy", payload.getvalue())
@@ -264,9 +271,10 @@ class Dataset:
     @cached_property
     def arrays(self) -> frozenset[ArrayName]:
         """Names of the arrays that some clip has."""
-        return frozenset(name for name in ARRAYS if self._offsets[f"{name}.npy"][:, 1].any())
+        members = {name: [f"{name}.npy"] for name in ARRAYS} | {"video": ["video.npy", ENCODED]}
+        return frozenset(name for name in ARRAYS if any(self._offsets[member][:, 1].any() for member in members[name]))
 
-    def require(self, name: ArrayName) -> None:
+    def require(self, name: Beside) -> None:
         """Refuse the dataset where an array was not made for every clip, or the first one does not fit its video.
 
         Raises:
@@ -281,16 +289,28 @@ class Dataset:
         """Return what is known about a clip."""
         return _parse(_RECORD, self._payload(index, "json").tobytes(), f"{self._shard_of(index)}, clip {index},")
 
-    def video(self, index: int) -> UInt8[np.ndarray, "T H W 3"]:
-        """Return the pixels of a clip as a read-only view of the mapped shard."""
-        video = self.array(index, "video")
+    def video(self, index: int, first: int = 0, frames: int | None = None) -> UInt8[np.ndarray, "T H W 3"]:
+        """Return the pixels of a clip, or of a window of it, read-only; unless it is encoded, a view of the mapped shard.
+
+        Args:
+            index: of the clip.
+            first: first frame of the window.
+            frames: length of the window; None goes on to the end.
+        """
+        if len(payload := self._payload(index, ENCODED)):
+            return self._decode(index, payload, first, frames)
+        video = self._stored(index, "video")
         if video is None or video.shape != (self.info.frames, self.info.height, self.info.width, 3):
             found = "no video" if video is None else f"a video of shape {video.shape}"
             raise DataError(f"{self._place(index)} has {found}; {INFO_NAME} says {self.shape}: prepare the dataset again")
-        return video
+        return video[first : None if frames is None else first + frames]
 
     def array(self, index: int, name: ArrayName) -> np.ndarray | None:
-        """Return an array of a clip as a read-only view of the mapped shard, or None where it was not made."""
+        """Return an array of a clip, read-only, or None where it was not made."""
+        return self.video(index) if name == "video" else self._stored(index, name)
+
+    def _stored(self, index: int, name: ArrayName) -> np.ndarray | None:
+        """Return an array that is stored as such, as a view of the mapped shard."""
         payload = self._payload(index, f"{name}.npy")
         if not len(payload):
             return None
@@ -301,7 +321,17 @@ class Dataset:
         except ValueError as error:
             raise DataError(f"{self._place(index)} has a damaged {name} ({error}); {_REPAIR}") from None
 
-    def alike(self, index: int, name: ArrayName) -> np.ndarray:
+    def _decode(self, index: int, payload: np.ndarray, first: int, frames: int | None) -> UInt8[np.ndarray, "T H W 3"]:
+        from kinema.data.lossless import decode_clip  # here: who reads pixels alone needs no PyAV
+
+        try:
+            video = decode_clip(payload.tobytes(), self.shape, first, frames)
+        except MediaError as error:
+            raise DataError(f"{self._place(index)} has a damaged video ({error}); {_REPAIR}") from None
+        video.flags.writeable = False
+        return video
+
+    def alike(self, index: int, name: Beside) -> np.ndarray:
         """Return an array that every clip has in the shape that it has in the first one, so that clips can be batched.
 
         Raises:
@@ -332,7 +362,9 @@ class Dataset:
     def _read_index(self) -> None:
         shards: list[int] = []
         labels: list[int] = []
-        offsets: dict[str, list[tuple[int, int]]] = {name: [] for name in ("json", *(f"{name}.npy" for name in ARRAYS))}
+        offsets: dict[str, list[tuple[int, int]]] = {
+            name: [] for name in ("json", ENCODED, *(f"{name}.npy" for name in ARRAYS))
+        }
         numbers = {label: number for number, label in enumerate(self.info.labels)}
         splits: Counter[str] = Counter()
         keys: set[str] = set()
@@ -419,6 +451,15 @@ def _add(tar: tarfile.TarFile, name: str, payload: bytes) -> None:
     member = tarfile.TarInfo(name)  # no time and no owner: the same clips make the same bytes
     member.size = len(payload)
     tar.addfile(member, io.BytesIO(payload))
+
+
+def _encode(clip: Clip) -> bytes:
+    from kinema.data.lossless import encode_clip  # here: who reads pixels alone needs no PyAV
+
+    try:
+        return encode_clip(clip.video, clip.record.fps)
+    except MediaError as error:
+        raise DataError(f"clip {clip.record.key!r} cannot be stored: {error}") from None
 
 
 def _check_array(key: str, name: ArrayName, array: np.ndarray, video: tuple[int, ...]) -> None:

@@ -31,8 +31,10 @@ from jaxtyping import UInt8
 from pydantic import TypeAdapter, ValidationError
 
 from kinema.core.errors import DataError
-from kinema.data.dataset import INFO_NAME, Clip, DatasetInfo, shard_name, write_info, write_shard
+from kinema.core.shape import ClipShape
+from kinema.data.dataset import ENCODED, INFO_NAME, Clip, DatasetInfo, shard_name, write_info, write_shard
 from kinema.data.executor import run_tasks
+from kinema.data.lossless import decode_clip
 
 WORK = "prepare"
 REFUSED_NAME = "refused.jsonl"
@@ -98,6 +100,8 @@ class Plan:
     """Name of the skeleton of the poses."""
     duplicates: float | None = None
     """Near-duplicates differ by at most this many grey levels anywhere; None keeps them."""
+    encoded: bool = False
+    """Videos are stored as lossless H.264 instead of as pixels."""
     version: int = PLAN_VERSION
     """Of the plan's format."""
 
@@ -128,6 +132,7 @@ class Job:
         stop: one past the last item.
         items: the items from the plan, where they are listed there.
         settings: from the plan.
+        encoded: from the plan.
     """
 
     make: Maker
@@ -138,6 +143,7 @@ class Job:
     stop: int
     items: Sequence[dict[str, Any]]
     settings: Mapping[str, Any]
+    encoded: bool = False
 
 
 @dataclass(frozen=True)
@@ -258,7 +264,7 @@ def carry_out(
     digest = hashlib.sha256(plan.to_json()).hexdigest()
     outcomes = _read_outcomes(folder, digest)
     jobs = [
-        Job(make, folder.absolute(), digest, number, first, stop, plan.items[first:stop], plan.settings)
+        Job(make, folder.absolute(), digest, number, first, stop, plan.items[first:stop], plan.settings, plan.encoded)
         for number, (first, stop) in enumerate(plan.tasks)
         if number not in outcomes
     ]
@@ -286,7 +292,7 @@ def run_job(job: Job) -> None:
     if first is None:
         shard.unlink(missing_ok=True)
     else:
-        write_shard(shard, chain([first], clips))
+        write_shard(shard, chain([first], clips), encoded=job.encoded)
     outcome = Outcome(job.digest, kept, refused)
     _write(_outcome_path(job.folder, job.number), TypeAdapter(Outcome).dump_json(outcome))
 
@@ -378,11 +384,13 @@ def filmstrip(video: UInt8[np.ndarray, "T H W 3"], frames: int = 8) -> bytes:
     return cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
 
 
-def read_videos(shard: Path, keys: Sequence[str]) -> dict[str, UInt8[np.ndarray, "T H W 3"]]:
+def read_videos(shard: Path, keys: Sequence[str], plan: Plan) -> dict[str, UInt8[np.ndarray, "T H W 3"]]:
     """Read some clips of a shard whose dataset is not finished."""
+    member, shape = ENCODED if plan.encoded else "video.npy", ClipShape(plan.frames, plan.height, plan.width)
     with tarfile.open(shard, "r:") as tar:
-        files = {key: tar.extractfile(f"{key}.video.npy") for key in keys}
-        return {key: np.load(io.BytesIO(file.read())) for key, file in files.items() if file is not None}
+        files = {key: tar.extractfile(f"{key}.{member}") for key in keys}
+        payloads = {key: file.read() for key, file in files.items() if file is not None}
+    return {key: decode_clip(p, shape) if plan.encoded else np.load(io.BytesIO(p)) for key, p in payloads.items()}
 
 
 def _kept(made: Iterator[Clip | Refusal], kept: list[Kept], refused: list[Refused]) -> Iterator[Clip]:
@@ -495,6 +503,9 @@ def _refuse_difference(folder: Path, earlier: Plan, plan: Plan) -> None:
     ways = "give the same settings to go on, another --out, or --overwrite to begin again"
     if earlier.kind != plan.kind:
         raise DataError(f"{folder} is an unfinished dataset of {earlier.kind}, not of {plan.kind}; {ways}")
+    if earlier.encoded != plan.encoded:
+        begun = "encoded" if earlier.encoded else "pixels"
+        raise DataError(f"{folder} is unfinished and was begun with --storage {begun}; {ways}")
     for name in plan.settings | earlier.settings:
         before, now = earlier.settings.get(name), plan.settings.get(name)
         if before != now:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kinema.core.config import to_mapping
 from kinema.core.errors import DataError, MediaError
@@ -20,7 +20,10 @@ TASKS = 64  # about as many tasks as this, so that many workers are busy to the 
 TASK_SECONDS = (0.7, 60.0)  # but no shorter and no longer ones than this, and
 PART_FRAMES = 4096  # a longer video is divided into parts of about so many frames
 SHARD_BYTES = 512 * 2**20  # no larger shards than this
+PIXELS_AT_MOST = 16 * 2**20  # a thousand larger clips no longer fit into the page cache of a laptop, where pixels are quicker
 FRAME_SECONDS, PIXEL_SECONDS, STABILISE_SECONDS = 2e-4, 3.5e-9, 2e-2  # rough cost of a frame, for the size of tasks
+
+Storage = Literal["auto", "pixels", "encoded"]
 
 
 def prepare(
@@ -31,6 +34,7 @@ def prepare(
     executor: Kind = "local",
     workers: int = 1,
     cluster: Mapping[str, Any] | None = None,
+    storage: Storage = "auto",
     overwrite: bool = False,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> DatasetInfo:
@@ -43,6 +47,7 @@ def prepare(
         executor: where the work is done.
         workers: tasks at a time.
         cluster: options of a Slurm executor.
+        storage: how shards hold the videos; auto encodes clips of more than `PIXELS_AT_MOST` bytes.
         overwrite: replace a dataset.
         progress: called after each task.
 
@@ -60,6 +65,7 @@ def prepare(
         executor=executor,
         workers=workers,
         cluster=cluster,
+        storage=storage,
         overwrite=overwrite,
         progress=progress,
     )
@@ -105,10 +111,13 @@ def work(
     executor: Kind = "local",
     workers: int = 1,
     cluster: Mapping[str, Any] | None = None,
+    storage: Storage = "auto",
     overwrite: bool = False,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> DatasetInfo:
     """Carry a plan out in a folder, from its beginning or from where it was interrupted; see `prepare` for the arguments."""
+    large = plan.frames * plan.height * plan.width * 3 > PIXELS_AT_MOST
+    plan = replace(plan, encoded=storage == "encoded" or (storage == "auto" and large))
     if executor == "local":
         workers = min(workers, max(1, len(plan.tasks)))
     with open_executor(executor, workers, folder=out / WORK / "cluster", options=cluster) as pool:

@@ -64,7 +64,7 @@ def report(
     clips = [(number, clip) for number, outcome in enumerate(outcomes) for clip in outcome.kept]
     kept = [(number, clip) for number, clip in clips if clip.key not in duplicates]
     doubles = [(number, clip) for number, clip in clips if clip.key in duplicates]
-    pictures = {"duplicate": list(_pictures(folder, doubles, REFUSED_SHOWN))} if doubles else {}
+    pictures = {"duplicate": list(_pictures(folder, plan, doubles, REFUSED_SHOWN))} if doubles else {}
     pictures |= {reason: stored for reason, _ in _counts(refused) if (stored := _stored(refused, reason))}
     return _template().render(
         plan=plan,
@@ -72,7 +72,7 @@ def report(
         refused_count=len(refused),
         reasons=[(reason, count, EXPLANATIONS.get(reason, "")) for reason, count in _counts(refused)],
         sources=_by_source(plan, [clip for _, clip in kept], refused),
-        kept=list(_pictures(folder, kept, KEPT_SHOWN)),
+        kept=list(_pictures(folder, plan, kept, KEPT_SHOWN)),
         refused_pictures=pictures,
         histogram=_histogram([clip.motion for _, clip in kept], plan.settings.get("min_motion") or None),
         labels=_by_class(plan, [clip for _, clip in kept]),
@@ -115,7 +115,7 @@ def _about(item: dict[str, Any]) -> dict[str, Any]:
     return {name: item.get(name) for name in ("label", "group", "split")}
 
 
-def _pictures(folder: Path, clips: Sequence[tuple[int, Kept]], shown: int) -> Iterable[Picture]:
+def _pictures(folder: Path, plan: Plan, clips: Sequence[tuple[int, Kept]], shown: int) -> Iterable[Picture]:
     """Show clips that are evenly spread over all, read from their shards."""
     chosen = _spread(clips, shown)
     wanted: defaultdict[int, list[str]] = defaultdict(list)
@@ -123,7 +123,7 @@ def _pictures(folder: Path, clips: Sequence[tuple[int, Kept]], shown: int) -> It
         wanted[number].append(clip.key)
     videos = dict[str, UInt8[np.ndarray, "T H W 3"]]()
     for number, keys in wanted.items():
-        videos |= read_videos(folder / shard_name(number), keys)
+        videos |= read_videos(folder / shard_name(number), keys, plan)
     for _, clip in chosen:
         label = f" · {clip.label}" if clip.label else ""
         yield Picture(_uri(filmstrip(videos[clip.key])), f"{clip.source}, frame {clip.first}{label} · motion {clip.motion:.2f}")

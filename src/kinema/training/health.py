@@ -221,7 +221,7 @@ def _describe(stills: Video) -> Signature:
 
 def _spread(dataset: Dataset, count: int, frames: int, device: torch.device) -> Video:
     """Return clips at even distances in a dataset, so that every source has its share."""
-    return _stack([dataset.video(index)[:frames] for index in _even(len(dataset), count)], device)
+    return _stack([dataset.video(index, frames=frames) for index in _even(len(dataset), count)], device)
 
 
 def _gallery(dataset: Dataset, frames: int, device: torch.device) -> Signature:

@@ -65,6 +65,49 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["000000.tar", "dataset.json", "shards"]
 
 
+def test_encoded_clips_are_read_as_pixels_are(tmp_path: Path, folder: Path) -> None:
+    encoded, pixels = Dataset(write_dataset(tmp_path / "encoded", people=True, encoded=True)), Dataset(folder)
+    assert encoded.arrays == {"video", "pose", "mask"}
+    assert pixels.arrays == {"video"}
+    for index in range(10):
+        video = encoded.video(index)
+        np.testing.assert_array_equal(video, pixels.video(index))
+        np.testing.assert_array_equal(encoded.array(index, "video"), video)
+        assert not video.flags.writeable
+        for first, frames in ((0, 2), (1, 2), (3, 1)):
+            np.testing.assert_array_equal(encoded.video(index, first, frames), video[first : first + frames])
+            np.testing.assert_array_equal(pixels.video(index, first, frames), video[first : first + frames])
+
+
+def test_encoded_clips_are_in_the_layout_of_webdataset(tmp_path: Path) -> None:
+    write_shard(tmp_path / "shard.tar", [full_clip(), Clip(replace(RECORD, key="c2"), make_video(3))], encoded=True)
+    with tarfile.open(tmp_path / "shard.tar", "r|") as stream:
+        names = [member.name.split(".", 1) for member in stream]
+    assert [(key, [name for _, name in group]) for key, group in groupby(names, lambda name: name[0])] == [
+        ("a-1_b", ["json", "background.npy", "mask.npy", "pose.npy", "video.mp4"]),
+        ("c2", ["json", "video.mp4"]),
+    ]
+
+
+def test_damage_within_an_encoded_clip_is_named(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "data", encoded=True)
+    dataset = Dataset(folder)
+    start, size = dataset._offsets[module.ENCODED][4].tolist()
+    edit_shard(start + size // 2, b"????")(folder)
+    with pytest.raises(DataError, match=r"000001\.tar, clip '00004', has a damaged video \(its checksum.*; delete it and run"):
+        dataset.video(4, 1, 2)
+    np.testing.assert_array_equal(dataset.video(5), make_video(5))
+    edit_info(frames=8)(folder)
+    with pytest.raises(DataError, match=r"clip '00003', has a damaged video \(it holds 4 frames and not 8\)"):
+        Dataset(folder).video(3)
+
+
+def test_a_clip_that_cannot_be_encoded_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="clip 'a-1_b' cannot be stored: 4x6x8 at nan frames per second"):
+        write_shard(tmp_path / "shard.tar", [replace(full_clip(), record=replace(RECORD, fps=float("nan")))], encoded=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_array_that_was_not_made_is_none(folder: Path) -> None:
     assert Dataset(folder).array(0, "mask") is None
 
@@ -266,6 +309,11 @@ def test_a_dataset_is_not_finished_without_its_shards(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read the shard .*000000\.tar"):
         write_info(tmp_path, DatasetInfo(4, 6, 8, 25.0, (shard_name(0),), 1))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_pixels_imports_no_decoder(folder: Path) -> None:
+    reading = f"from kinema.data.dataset import Dataset; Dataset({str(folder)!r}).video(0)"
+    subprocess.run([sys.executable, "-c", f"import sys; {reading}; assert 'av' not in sys.modules"], check=True)
 
 
 def test_preparing_imports_no_torch() -> None:

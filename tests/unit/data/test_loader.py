@@ -3,6 +3,7 @@ import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,8 +201,9 @@ def test_nothing_is_read_that_nobody_asked_for(people: Dataset, monkeypatch: pyt
     monkeypatch.setattr(Dataset, "array", lambda self, index, name: read.append(name) or original(self, index, name))
     clips = next(iter(Loader(people, 5, fields={"video", "label", "caption"})))
     assert (clips.pose, clips.mask) == (None, None)
-    assert set(read) == {"video"}
+    assert read == []
     clips = next(iter(Loader(people, 5, fields={"mask"})))
+    assert set(read) == {"mask"}
     assert clips.pose is None
     assert clips.to_batch().carries == {"video", "label", "caption", "mask"}
 
@@ -285,6 +287,44 @@ def test_poses_are_mirrored_by_a_known_skeleton_alone(tmp_path: Path, skeleton: 
 def test_what_no_batch_carries_is_refused(people: Dataset) -> None:
     with pytest.raises(DataError, match="a batch carries no 'poses'; did you mean 'pose'"):
         Loader(people, 4, fields=("video", "poses"))
+
+
+# --- Encoded clips ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return Dataset(write_dataset(tmp_path_factory.mktemp("loader") / "encoded", clips=10, people=True, encoded=True))
+
+
+def test_encoded_clips_make_the_same_batches(people: Dataset, encoded: Dataset) -> None:
+    settings: dict[str, Any] = {"seed": 4, "flip": True, "frames": 3, "fields": ("pose", "mask")}
+    for one, other in zip(islice(Loader(people, 4, **settings), 8), Loader(encoded, 4, **settings), strict=False):
+        assert same(one, other)
+        assert one.pose is not None
+        assert other.pose is not None
+        assert torch.equal(one.pose, other.pose)
+
+
+def test_resuming_on_encoded_clips_equals_never_having_stopped(encoded: Dataset) -> None:
+    stopped, resumed = Loader(encoded, 4, flip=True, frames=2), Loader(encoded, 4, flip=True, frames=2)
+    for _ in islice(stopped, 3):
+        pass
+    resumed.load_state_dict(stopped.state_dict())
+    for one, other in zip(islice(resumed, 4), islice(stopped, 4), strict=True):
+        assert same(one, other)
+
+
+def test_damage_that_the_thread_meets_names_the_clip(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "data", encoded=True)
+    dataset = Dataset(folder)
+    start, size = dataset._offsets["video.mp4"][7].tolist()
+    with (folder / shard_name(1)).open("r+b") as file:
+        file.seek(start + size // 2)
+        file.write(b"????")
+    with pytest.raises(DataError, match=r"000001\.tar, clip '00007', has a damaged video"):
+        list(islice(Loader(dataset, 10), 1))
+    wait_for_threads()
 
 
 @pytest.mark.parametrize(

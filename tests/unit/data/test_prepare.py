@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from kinema.data.dataset import Dataset, DatasetInfo
 from kinema.data.encode import write_video
 from kinema.data.executor import Kind
 from kinema.data.media import cover
-from kinema.data.prepare import divide, prepare
+from kinema.data.prepare import PIXELS_AT_MOST, divide, prepare
 
 PLAIN = PrepareSettings(frames=8, size="32", stabilise="off")
 
@@ -345,6 +346,38 @@ def test_an_interrupted_preparation_goes_on_and_repeats_nothing(three_tasks: Pat
     prepare([three_tasks], out, PLAIN)
     assert done == [0, 1, 1, 2]
     assert content(out) == content(three_tasks.parent / "whole")
+
+
+def test_an_interrupted_preparation_of_encoded_clips_becomes_the_same_dataset(
+    three_tasks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, whole = three_tasks.parent / "data", three_tasks.parent / "whole"
+    prepare([three_tasks], whole, PLAIN, storage="encoded")
+    with monkeypatch.context() as patch:
+        original = plan.run_job
+        patch.setattr(plan, "run_job", lambda job: interrupt(job) if job.number else original(job))
+        with pytest.raises(KeyboardInterrupt):
+            prepare([three_tasks], out, PLAIN, storage="encoded")
+    with pytest.raises(DataError, match="is unfinished and was begun with --storage encoded; give the same settings"):
+        prepare([three_tasks], out, PLAIN, storage="pixels")
+    prepare([three_tasks], out, PLAIN, storage="encoded")
+    assert content(out) == content(whole)
+
+
+def interrupt(job: plan.Job) -> None:
+    raise KeyboardInterrupt
+
+
+def test_auto_encodes_clips_of_many_pixels_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """32 frames of 64 or 128 squared stay as they are."""
+    assert 32 * 128 * 128 * 3 * 10 < PIXELS_AT_MOST < 32 * 512 * 512 * 3
+    write_footage(tmp_path / "footage" / "a.mp4", 16)
+    for name, limit, member in (("at", 8 * 24 * 32 * 3, "video.npy"), ("above", 8 * 24 * 32 * 3 - 1, "video.mp4")):
+        monkeypatch.setattr("kinema.data.prepare.PIXELS_AT_MOST", limit)
+        prepare([tmp_path / "footage"], tmp_path / name, PrepareSettings(frames=8, size="32x24", stabilise="off"))
+        with tarfile.open(tmp_path / name / "shards" / "000000.tar") as tar:
+            assert {n.partition(".")[2] for n in tar.getnames()} == {"json", member}
+    assert (Dataset(tmp_path / "at").video(1) == Dataset(tmp_path / "above").video(1)).all()
 
 
 def test_killed_anywhere_it_becomes_the_same_dataset(three_tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
