@@ -17,7 +17,7 @@ from kinema.data.performers import PerformersSettings
 from kinema.data.prepare import work
 from kinema.data.procedural import KINDS, Split, plan_procedural
 from kinema.systems import SYSTEMS
-from kinema.training import TrainConfig, Trainer, save_checkpoint
+from kinema.training import TrainConfig, Trainer, run_fit, save_checkpoint
 from kinema.training.sheets import grid, to_pixels
 
 
@@ -41,8 +41,10 @@ def main(options: Options) -> None:
     dataset = Dataset(options.out / "data", "train")
 
     training = TrainConfig(steps=options.steps, batch_size=8, ema_samples=2000)
-    trainer = Trainer(system_class(preset.config), "adversarial", training)
-    loader = Loader(dataset, training.batch_size)
+    system, loader = system_class(preset.config), Loader(dataset, training.batch_size)
+    if "background" in system.stages():  # the still stream starts from what stands still in the footage
+        run_fit(system, "background", (clips.to_batch() for clips in loader.epoch()), training)
+    trainer = Trainer(system, "adversarial", training)
     for clips in loader:
         numbers = trainer.step(clips.to_batch())
         if trainer.steps_done % 100 == 0:

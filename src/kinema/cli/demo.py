@@ -19,6 +19,8 @@ from kinema.core.config import Config
 GALLERY_NAME = "gallery.html"
 SYSTEM = "vgan"
 ZOO_NAME = "vgan-performers"
+HURRY = {"learning-rate": 4e-4, "discriminator-learning-rate": 4e-4, "ema-samples": 1500}
+"""Settings for the few minutes of a demo: twice the step size, a short average, and no augmentation."""
 CURVES = ("discriminator/real", "generator/adversarial")
 
 
@@ -89,6 +91,7 @@ def steps(options: Demo) -> Iterator[tuple[str, list[str]]]:
         settings = [word for name, value in wanted.items() for word in (f"--{name}", str(value))]
         yield "Draw people who move", ["prepare", "performers", *settings, "--out", str(data), *again]
     budget = ["--preset", options.preset, "--minutes", f"{options.minutes:g}", "--seed", str(options.seed)]
+    budget += [word for name, value in HURRY.items() for word in (f"--{name}", f"{value:g}")] + ["--augment"]
     yield "Train", ["train", SYSTEM, str(data), "--out", trained, *budget, "--device", options.device, *again]
     pictures = ["--format", "webp", "--device", options.device, "--overwrite"]
     shown = ["--count", str(options.shown)]
