@@ -21,6 +21,8 @@ from jaxtyping import Bool, Float32, Float64, UInt8
 from kinema.core.config import Config
 
 GATES = ("matches", "inliers", "inlier_ratio", "error", "scale", "hull")
+MATCHED_AT_ONCE = 1024
+"""Descriptors of a frame compared in one product, which bounds the memory of frames with many."""
 
 Frame = UInt8[np.ndarray, "H W 3"]
 Similarity = Float64[np.ndarray, "2 3"]
@@ -188,13 +190,26 @@ class _Finder:
 
 
 def _match(reference: _Features, moving: _Features) -> tuple[Float32[np.ndarray, "N 2"], Float32[np.ndarray, "N 2"]]:
-    """Pair points whose nearest descriptor is clearly nearer than the second (ratio test, 0.7)."""
+    """Pair points whose nearest descriptor is clearly nearer than the second (ratio test, 0.7).
+
+    Every descriptor is compared with every other. SIFT's are 128 whole numbers up to 255, so that all sums stay below 2**24,
+    where float32 holds them exactly: the matches are the same whatever order a processor adds in. The specification's random
+    kd-trees depend on what the process has drawn before, and up to a few thousand points they are slower.
+    """
     if min(len(reference.points), len(moving.points)) < 2:
         return reference.points[:0], moving.points[:0]
-    trees = cv2.FlannBasedMatcher({"algorithm": 1, "trees": 5}, {"checks": 50})
-    pairs = trees.knnMatch(moving.descriptors, reference.descriptors, k=2)
-    good = [pair[0] for pair in pairs if len(pair) == 2 and pair[0].distance < 0.7 * pair[1].distance]
-    return reference.points[[match.trainIdx for match in good]], moving.points[[match.queryIdx for match in good]]
+    nearest, clear = [], []
+    lengths = np.square(reference.descriptors).sum(axis=1)
+    for first in range(0, len(moving.points), MATCHED_AT_ONCE):
+        block = moving.descriptors[first : first + MATCHED_AT_ONCE]
+        distances = np.square(block).sum(axis=1, keepdims=True) - 2 * (block @ reference.descriptors.T) + lengths  # squared
+        best = distances.argmin(axis=1, keepdims=True)
+        smallest = np.take_along_axis(distances, best, axis=1)
+        np.put_along_axis(distances, best, np.inf, axis=1)
+        nearest.append(best[:, 0])
+        clear.append(smallest[:, 0] < 0.7**2 * distances.min(axis=1))
+    kept = np.concatenate(clear)
+    return reference.points[np.concatenate(nearest)[kept]], moving.points[kept]
 
 
 def _fit(

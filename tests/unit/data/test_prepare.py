@@ -285,6 +285,25 @@ def test_shaken_footage_is_stabilised_and_what_cannot_be_is_refused(tmp_path: Pa
     assert (unsteady["source"], unsteady["gate"], unsteady["limit"]) == ("wall.png", "matches", 15)
 
 
+def test_stabilising_gives_the_same_bytes_every_time(tmp_path: Path) -> None:
+    """In other processes, and shared by two workers; fails when points are matched by randomised trees."""
+    scene, rng = make_scene(), np.random.default_rng(0)
+    for name in ("first.png", "second.png"):
+        shaken = np.stack([scene[y : y + 160, x : x + 160] for x, y in rng.integers(36, 44, (24, 2))])
+        write_strip(tmp_path / "strips" / name, (shaken + rng.normal(0, 12, shaken.shape)).clip(0, 255).astype(np.uint8))
+    script = (
+        "import sys; from pathlib import Path; from kinema.data import prepare; prepare.TASK_SECONDS = (0.0, 1e-9)\n"
+        "settings = prepare.PrepareSettings(frames=12, size='160', strip='160x160', stabilise='on', cut=0, duplicates=-1)\n"
+        "prepare.prepare([Path(sys.argv[1])], Path(sys.argv[2]), settings, workers=int(sys.argv[3]))"
+    )
+    for name, workers in (("one", "1"), ("again", "1"), ("shared", "2")):
+        subprocess.run([sys.executable, "-c", script, tmp_path / "strips", tmp_path / name, workers], check=True)
+    one, *others = (Dataset(tmp_path / name).info for name in ("one", "again", "shared"))
+    assert one.kept == 4
+    assert len(one.checksums) == 2
+    assert all(other.checksums == one.checksums for other in others)
+
+
 def test_auto_leaves_still_cameras_alone_and_steadies_others(tmp_path: Path) -> None:
     scene = make_scene()
     drift = np.stack([scene[10 + t : 170 + t, 60 - t : 220 - t] for t in range(32)])
