@@ -1,10 +1,14 @@
+from fractions import Fraction
+
+import av
+import av.filter
 import cv2
 import numpy as np
 import pytest
 
 from kinema.data.encode import write_video
 from kinema.data.media import Frame
-from kinema.data.shots import Shot, find_shots, number_shots
+from kinema.data.shots import Shot, _Meter, find_shots, number_shots
 
 
 def panning_shot(seed, frames, height=48, width=64):
@@ -54,3 +58,18 @@ def test_the_threshold_is_in_percent_of_the_range(size):
     images = [np.full((*size, 3), grey, np.uint8) for grey in (100, 100, 100, 130, 130, 130)]  # a step of 30 / 256: 11.7 %
     assert len(find_shots(as_frames(images), threshold=11.5)) == 2
     assert len(find_shots(as_frames(images), threshold=12.0)) == 1
+
+
+def test_scores_are_those_of_ffmpeg(three_shots):
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=64, height=48, format=av.VideoFormat("rgb24"), time_base=Fraction(1, 25))
+    detector, sink = graph.add("scdet"), graph.add("buffersink")
+    source.link_to(detector)
+    detector.link_to(sink)
+    graph.configure()
+    meter = _Meter(three_shots[0])
+    for t, image in enumerate(three_shots):
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame.pts, frame.time_base = t, Fraction(1, 25)
+        graph.push(frame)
+        assert meter.score(image) == pytest.approx(float(graph.pull().metadata["lavfi.scd.score"]), abs=6e-4)
