@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -9,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from kinema.core.errors import ConfigError, accepted
 
 ConfigT = TypeVar("ConfigT", bound="Config")
+_adapter = cache(TypeAdapter)
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Config:
 
 def to_mapping(config: Config) -> dict[str, Any]:
     """Return the fields of a configuration as JSON values."""
-    return TypeAdapter(type(config)).dump_python(config, mode="json")
+    return _adapter(type(config)).dump_python(config, mode="json")
 
 
 def from_mapping(config_class: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
@@ -45,7 +47,7 @@ def from_mapping(config_class: type[ConfigT], values: Mapping[str, Any]) -> Conf
     """
     refuse_unknown(config_class, values)
     try:
-        return TypeAdapter(config_class).validate_python(dict(values))
+        return _adapter(config_class).validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -41,6 +41,7 @@ from kinema.core.shape import ClipShape
 FORMAT_VERSION = 1
 INFO_NAME = "dataset.json"
 ENCODED = "video.mp4"  # member in place of video.npy
+COPIED_BYTES = 2**20  # written at a time; tarfile's 16 KiB make many small writes of a clip
 OPEN_SHARDS = 256  # each map holds a file descriptor, of which a process usually has 1024
 
 Split = Literal["train", "test"]
@@ -164,7 +165,8 @@ def write_shard(path: Path | str, clips: Iterable[Clip], *, encoded: bool = Fals
     """
     path = Path(path)
     records: dict[str, ClipRecord] = {}
-    with _written_beside(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    kind = tarfile.USTAR_FORMAT
+    with _written_beside(path) as file, tarfile.TarFile(None, "w", file, kind, copybufsize=COPIED_BYTES) as tar:
         for clip in clips:
             key = clip.record.key
             if not _KEY.fullmatch(key):

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar, runtime_checkable
@@ -47,6 +48,7 @@ SIGNATURE_FRAMES = 3
 SIGNATURE_CELLS = 16
 
 _Read = TypeVar("_Read")
+_adapter = cache(TypeAdapter)  # making one takes as long as cutting a clip
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Plan:
 
     def to_json(self) -> bytes:
         """Return the text of ``plan.json``."""
-        return TypeAdapter(Plan).dump_json(self, indent=1)
+        return _adapter(Plan).dump_json(self, indent=1)
 
 
 @runtime_checkable
@@ -294,7 +296,7 @@ def run_job(job: Job) -> None:
     else:
         write_shard(shard, chain([first], clips), encoded=job.encoded)
     outcome = Outcome(job.digest, kept, refused)
-    _write(_outcome_path(job.folder, job.number), TypeAdapter(Outcome).dump_json(outcome))
+    _write(_outcome_path(job.folder, job.number), _adapter(Outcome).dump_json(outcome))
 
 
 def finish(folder: Path, plan: Plan, outcomes: Sequence[Outcome], report: Report) -> DatasetInfo:
@@ -550,7 +552,7 @@ def _read_outcomes(folder: Path, digest: str) -> dict[int, Outcome]:
 
 def _parse(kind: type[_Read], path: Path) -> _Read:
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
+        return _adapter(kind).validate_json(path.read_bytes())
     except (OSError, ValidationError):
         raise DataError(f"{path} is damaged or of another version of kinema; begin again with --overwrite") from None
 
