@@ -265,3 +265,15 @@ def test_what_is_resumed_from_survives_and_damage_is_named(tmp_path):
         load_resume(tmp_path / "array.npy")
     with pytest.raises(CheckpointError, match="nothing to resume from"):
         load_resume(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("name", module.zoo())
+def test_what_comes_with_kinema_loads_and_moves(name):
+    """Trained on procedural clips alone, small, and not a still picture."""
+    file = module.resolve(f"zoo:{name}")
+    assert file.stat().st_size <= 8e6
+    assert "path" not in module.read_metadata(file).dataset
+    with torch.no_grad():
+        clips = kinema.load(f"zoo:{name}").generate([1, 2])
+    assert clips.std(dim=2).mean() > 0.01
+    assert (clips[0] - clips[1]).abs().mean() > 0.01
