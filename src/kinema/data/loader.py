@@ -266,7 +266,7 @@ def _skeleton_of(dataset: Dataset) -> Skeleton:
 def _ahead(work: Callable[[_Task], _Result], tasks: Iterator[_Task]) -> Iterator[_Result]:
     """Yield ``work(task)`` in order, done by a thread that is at most `BATCHES_AHEAD` results ahead.
 
-    An error of the thread reaches the consumer as it is; the thread ends with the iterator.
+    An error of the thread reaches the consumer as it is; the thread has ended when the iterator is closed.
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="kinema-loader")
     try:
@@ -276,4 +276,4 @@ def _ahead(work: Callable[[_Task], _Result], tasks: Iterator[_Task]) -> Iterator
             pending.extend(pool.submit(work, task) for task in islice(tasks, 1))
             yield result
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=True, cancel_futures=True)
