@@ -31,7 +31,8 @@ def translate(video: Video, reach: float = 0.125) -> Video:
     height, width = video.shape[-2:]
     largest = torch.tensor([round(height * reach), round(width * reach)])
     shifts = ((2 * largest + 1) * draw_rows(lambda rows: torch.rand(rows, 2), len(video))).floor().long() - largest
-    return torch.cat([_shift(video[i : i + 1], y, x) for i, (y, x) in enumerate(shifts.tolist())])
+    # Split, not sliced: the gradient of a slice is a whole batch of zeros.
+    return torch.cat([_shift(clip, y, x) for clip, (y, x) in zip(video.split(1), shifts.tolist(), strict=True)])
 
 
 def cut_out(video: Video, share: float = 0.5) -> Video:
