@@ -21,3 +21,13 @@ def test_where_nothing_stands_still_the_median_of_all_colours_is_taken():
     clip = levels.reshape(1, 1, -1, 1, 1).expand(1, 3, -1, 8, 8) / 127.5 - 1
     seen = levels[::4][1:]
     assert torch.allclose((still_picture([clip]) + 1) * 127.5, seen.median())
+
+
+def test_where_the_clips_disagree_a_pixel_is_a_mean_over_its_neighbours():
+    generator = torch.Generator().manual_seed(0)
+    walls = torch.randint(0, 256, (31, 3, 32, 32), generator=generator).float()
+    walls[..., :16] = walls[:1, ..., :16]  # one half is the same in all of them
+    picture = (still_picture([walls[:, :, None].repeat(1, 1, 8, 1, 1) / 127.5 - 1]) + 1) * 127.5
+    assert torch.allclose(picture[..., :16], walls[0, ..., :16], atol=1e-3)
+    medians = walls.median(dim=0).values
+    assert 2 * picture[..., 16:].std() < medians[..., 16:].std()
