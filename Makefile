@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself when it is missing, or older than what it is made from.
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name))))
-MINUTES ?= 7
+MINUTES ?= 8.5
 BIN := .venv/bin
 SOURCES := src tests benchmarks examples
 # background_flicker.py compares runs, which it must be given.
@@ -11,7 +11,7 @@ BENCHMARKS := $(filter-out benchmarks/background_flicker.py,$(wildcard benchmark
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: .venv/.package ## make data, train for MINUTES=7, generate, open the gallery
+demo: .venv/.package ## make data, train for MINUTES=8.5, generate, open the gallery
 	$(BIN)/kinema demo --minutes $(MINUTES) --overwrite
 
 test: .venv/.dev ## the default tests: no GPU, no browser, nothing slow

@@ -32,7 +32,7 @@ class Demo(Config):
 
     out: Path = Path("demo")
     """Folder for the data, the run and the gallery."""
-    minutes: float = 7.0
+    minutes: float = 8.5
     """Minutes of training."""
     clips: int = 2000
     """Clips of procedural people to train on."""
