@@ -101,6 +101,8 @@ class Store:
                 f"nobody has answered yet: {folder} has no {DATABASE_NAME}; `kinema study serve {folder}` makes it"
             )
         self._lock = threading.Lock()
+        if create:
+            self.path.touch(mode=0o600)  # SQLite gives the files of its log the same mode
         try:
             self._connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
             self._connection.execute("PRAGMA synchronous = FULL")
