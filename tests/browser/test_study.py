@@ -61,7 +61,8 @@ def begin(browser, address: str, **context):
 
 def wait_for_trial(page, answered: int) -> None:
     page.wait_for_function(
-        "n => document.querySelector('#progress progress')?.value === n && document.querySelector('.pair:not(.loading)')", arg=answered
+        "n => document.querySelector('#progress progress')?.value === n && document.querySelector('.pair:not(.loading)')",
+        arg=answered,
     )
 
 

@@ -8,7 +8,9 @@ from kinema.evaluation.study.design import Material, Plan, Study, design, write_
 from kinema.evaluation.study.store import Side, Vote
 
 
-def materials(systems: tuple[str, ...] = ("one", "two", "real"), categories: tuple[str, ...] = ("",), clips: int = 5) -> list[Material]:
+def materials(
+    systems: tuple[str, ...] = ("one", "two", "real"), categories: tuple[str, ...] = ("",), clips: int = 5
+) -> list[Material]:
     """Clips of flat grey whose level is the number of the clip."""
 
     def clip(number: int) -> np.ndarray:

@@ -24,7 +24,8 @@ from unit.evaluation.small_study import side_of, small_study, vote
 
 
 @pytest.mark.parametrize(
-    ("wins", "total", "low", "high"), [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)]
+    ("wins", "total", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
 def test_wilson_s_interval_is_newcombe_s(wins: int, total: int, low: float, high: float) -> None:
     """Newcombe, Two-sided confidence intervals for the single proportion, 1998, Table I, method 3."""

@@ -176,7 +176,9 @@ def test_an_acknowledged_answer_survives_a_killed_server(tmp_path: Path, study: 
         assert found
         server.stdout.readline()
         address, token = found.groups()
-        urllib.request.urlopen(urllib.request.Request(f"{address}api/consent", b"", {"Authorization": f"Bearer {token}"})).close()
+        urllib.request.urlopen(
+            urllib.request.Request(f"{address}api/consent", b"", {"Authorization": f"Bearer {token}"})
+        ).close()
         assert ask(f"{address}api/votes", token, answer(study.trials[0].id)) == {"stored": True}
         server.send_signal(signal.SIGKILL)
         server.wait()
