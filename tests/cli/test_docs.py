@@ -26,7 +26,10 @@ def help_of(words: list[str]) -> str:
     return said.getvalue()
 
 
-@pytest.mark.parametrize("topic", sorted({(c[0], c[1]) if c[0] in ("train", "prepare", "study") else (c[0],) for c in commands() if c}))
+TWO_WORDS = ("train", "prepare", "study")
+
+
+@pytest.mark.parametrize("topic", sorted({tuple(c[:2]) if c[0] in TWO_WORDS else (c[0],) for c in commands() if c}))
 def test_documented_options_exist(topic: tuple[str, ...]) -> None:
     asked = [words for words in commands() if tuple(words[: len(topic)]) == topic]
     known = VERBS.keys()

@@ -75,7 +75,7 @@ def test_from_sources_to_results(sources: Path, tmp_path: Path, capsys: pytest.C
     assert re.search(r"vgan over mine +100 +61-100 +0\.031 +6\n", said)
     assert "Excluded: 1 of 3 raters" in said
     assert "rater 3: refused noise in 0%" in said
-    assert re.search(r"Without excluded raters\n2 raters, 12 answers that count", said)
+    assert re.search(r"Without excluded raters\n2 raters, 12 answers of comparisons", said)
     assert re.search(r"vgan over real +0 +0-49 +0\.12 +4\n", said)
     assert "Krippendorff's alpha 1.00, 100% of answers alike" in said
     assert len((tmp_path / "answers.csv").read_text().splitlines()) == 1 + 3 * 11

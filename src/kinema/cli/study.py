@@ -297,7 +297,12 @@ def _host(host: str) -> str:
 
 
 def _report(study: "Study", found: "Results") -> str:
-    parts = [f"{found.raters} raters, {found.answers} answers that count", "", _table(study, found.rows), ""]
+    parts = [
+        f"{_number(found.raters, 'rater')}, {_number(found.answers, 'answer')} of comparisons",
+        "",
+        _table(study, found.rows),
+        "",
+    ]
     if found.abilities is None:
         parts.append("abilities (Bradley-Terry): no finite estimate, for some systems never lost to the others")
     else:
@@ -310,6 +315,10 @@ def _report(study: "Study", found: "Results") -> str:
             f"agreement between raters: Krippendorff's alpha {found.agreement:.2f}, {found.agreed:.0%} of answers alike"
         )
     return "\n".join(parts)
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _table(study: "Study", rows: Sequence["Row"]) -> str:
