@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import kinema.evaluation.study
 from kinema.cli import main
 from kinema.data.encode import write_video
 from kinema.evaluation.study.design import Study, order_for, read_study
@@ -151,6 +152,7 @@ def test_a_taken_port_and_a_missing_package_are_one_sentence(
     assert create(sources, tmp_path / "study") == 0
     with monkeypatch.context() as patched:
         patched.delitem(sys.modules, "kinema.evaluation.study.server", raising=False)
+        patched.delattr(kinema.evaluation.study, "server", raising=False)
         patched.setitem(sys.modules, "uvicorn", None)
         assert run("study", "serve", tmp_path / "study") == 2
     assert "pip install 'kinema[study]'" in capsys.readouterr().err

@@ -137,6 +137,8 @@ def create(arguments: list[str]) -> int:
     study, videos = design(materials, plan, texts)
     write_study(options.out, study, videos)
     print(f"{len(study.trials)} trials for every rater, {len(study.clips)} clips of {', '.join(study.systems)}")
+    for name, origin in study.origins.items():
+        print(f"  {name}: {origin}")
     print(f"{options.out}; texts and exclusion rules are in its study.json, and may be edited until somebody answers")
     print(f"next: kinema study serve {options.out}")
     return 0
@@ -165,6 +167,7 @@ def serve(arguments: list[str]) -> int:
         server.serve(options.folder, study, store, listening)
     finally:
         store.close()
+        listening.close()
     return 0
 
 
