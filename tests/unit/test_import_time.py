@@ -5,7 +5,7 @@ import resource
 import subprocess
 import sys
 
-HEAVY = {"torch", "numpy", "tyro", "rich", "av", "cv2", "pydantic", "PIL", "jinja2", "scipy", "sklearn"}
+HEAVY = {"torch", "numpy", "tyro", "rich", "av", "cv2", "pydantic", "PIL", "jinja2", "scipy", "sklearn", "fastapi"}
 
 
 def python(script: str) -> str:
@@ -31,7 +31,7 @@ def test_help_is_quick() -> None:
 
 
 def test_verbs_explain_themselves_without_torch() -> None:
-    for verb in ("generate", "list", "demo", "prepare"):
+    for verb in ("generate", "list", "demo", "prepare", "study"):
         loaded = python(
             "import sys, contextlib; from kinema.cli import main\n"
             f"with contextlib.suppress(SystemExit): main(['{verb}', '--help'])\n"

@@ -28,6 +28,10 @@ class TrainingError(KinemaError):
     """A training run that cannot start or cannot go on."""
 
 
+class EvaluationError(KinemaError):
+    """A study or a measurement that cannot be made from what is given."""
+
+
 def accepted(value: str, choices: Iterable[str]) -> str:
     """Describe the accepted values for a wrong one, naming the nearest first.
 

@@ -1,0 +1,362 @@
+"""``kinema study create|serve|results``: people say which of two clips they prefer."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from kinema.cli.arguments import parse
+from kinema.core.config import Config
+from kinema.core.errors import ConfigError, DataError, EvaluationError, accepted
+
+if TYPE_CHECKING:
+    from kinema.evaluation.study.design import Material, Study, Texts
+    from kinema.evaluation.study.results import Preference, RaterReport, Results, Row
+
+USAGE = """usage: kinema study create NAME=SOURCE NAME=SOURCE ... --out STUDY
+       kinema study serve STUDY
+       kinema study results STUDY
+
+People say which of two clips they prefer.
+
+  create    make a folder with clips and trials
+  serve     show it to raters
+  results   count their answers
+
+kinema study create --help explains a verb.
+"""
+BATCH = 8
+NAME = re.compile(r"[^/=\s][^/=]{0,39}")
+
+Folder = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="STUDY", help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Create(Config):
+    """Make a study: a folder with clips of several systems, and trials in which two of them meet."""
+
+    sources: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME[/CATEGORY]=SOURCE...", help_behavior_hint="")
+    ]
+    """Systems: a run, a checkpoint or zoo:NAME makes clips out of seeds; a folder of clips or a prepared dataset gives some of
+    its own. Clips meet only clips of their category."""
+    out: Annotated[Path, tyro.conf.arg(metavar="STUDY")]
+    """The folder to make."""
+    trials: int = 40
+    """Comparisons per rater, spread evenly over the pairs of systems."""
+    clips: int = 20
+    """Clips per system and category, at most."""
+    catch: int = 4
+    """Trials more in which a clip meets noise, which shows who does not look."""
+    repeats: int = 4
+    """Comparisons shown once more with sides exchanged, which shows who does not look either."""
+    practice: int = 2
+    """Trials at the beginning that are not counted."""
+    frames: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Show only so many frames of every clip, from its beginning."""
+    seed: int = 0
+    """Of clips, pairs, sides, order and names: the same command makes the same study."""
+    title: str = "Two videos"
+    """Heading of the pages."""
+    question: Annotated[str | None, tyro.conf.arg(metavar="STR", help_behavior_hint="")] = None
+    """Asked in every trial. Default: Which video is more realistic?"""
+    instructions: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Text file shown before the first trial."""
+    consent: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Text file that a rater agrees to."""
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda or cuda:N."""
+
+    def check(self) -> None:
+        """Refuse numbers that make no study."""
+        self.at_least(1, "trials", "clips")
+        self.at_least(0, "catch", "repeats", "practice", "seed")
+        self.require(self.repeats <= self.trials, "repeats", f"at most the number of trials, {self.trials}")
+        self.require(self.frames is None or self.frames >= 1, "frames", "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve(Config):
+    """Show a study to raters until Ctrl-C; start it again at any time, the answers are kept."""
+
+    folder: Folder
+    """As `kinema study create` made it."""
+    host: str = "127.0.0.1"
+    """Address of this machine to listen on; 0.0.0.0 is all of them."""
+    port: int = 8000
+    """Port to listen on; 0 takes a free one."""
+    invite: int = 0
+    """Make so many personal links, print them, and let in only people with a link from now on."""
+    open: bool = False
+    """Let in everybody again."""
+    address: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="")] = None
+    """Where raters find the study, for the links: that of the proxy. Default: http://HOST:PORT/"""
+
+    def check(self) -> None:
+        """Refuse what is no port and contradictions."""
+        self.require(0 <= self.port <= 65535, "port", "from 0 to 65535")
+        self.require(self.invite >= 0, "invite", "0 or more")
+        if self.open and self.invite:
+            raise ConfigError("--open lets in everybody and --invite only people with a link; leave one out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count(Config):
+    """Count the answers to a study."""
+
+    folder: Folder
+    """As `kinema study create` made it."""
+    csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write a line per answer."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run ``kinema study``."""
+    verbs = {"create": create, "serve": serve, "results": results}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    if arguments[0] not in verbs:
+        raise ConfigError(f"kinema study has no verb {arguments[0]!r}; {accepted(arguments[0], verbs)}")
+    return verbs[arguments[0]](arguments[1:])
+
+
+def create(arguments: list[str]) -> int:
+    """Run ``kinema study create``."""
+    options = parse(Create, arguments, "study create")
+    named = [_split(source) for source in options.sources]
+    from kinema.evaluation.study.design import Plan, design, refuse_taken, write_study
+
+    refuse_taken(options.out)
+    texts = _texts(options)
+    materials = [_material(system, category, source, options) for system, category, source in named]
+    plan = Plan(options.trials, options.catch, options.repeats, options.practice, options.seed)
+    study, videos = design(materials, plan, texts)
+    write_study(options.out, study, videos)
+    print(f"{len(study.trials)} trials for every rater, {len(study.clips)} clips of {', '.join(study.systems)}")
+    for name, origin in study.origins.items():
+        print(f"  {name}: {origin}")
+    print(f"{options.out}; texts and exclusion rules are in its study.json, and may be edited until somebody answers")
+    print(f"next: kinema study serve {options.out}")
+    return 0
+
+
+def serve(arguments: list[str]) -> int:
+    """Run ``kinema study serve``."""
+    options = parse(Serve, arguments, "study serve")
+    from kinema.evaluation.study.design import read_study
+    from kinema.evaluation.study.store import Store
+
+    study = read_study(options.folder)
+    try:
+        from kinema.evaluation.study import server
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"kinema study serve needs {error.name}; pip install 'kinema[study]'") from None
+    store = Store(options.folder, study, create=True)
+    listening = server.listen(options.host, options.port)
+    address = (options.address or f"http://{_host(options.host)}:{listening.getsockname()[1]}").rstrip("/") + "/"
+    if options.invite or options.open:
+        store.closed = not options.open
+    for number, token in [store.add_rater(consented=False) for _ in range(options.invite)]:
+        print(f"rater {number}: {address}#{token}")
+    print(f"{address} is open to {'people with a link' if store.closed else 'everybody'}; Ctrl-C stops it", flush=True)
+    try:
+        server.serve(options.folder, study, store, listening)
+    finally:
+        store.close()
+        listening.close()
+    return 0
+
+
+def results(arguments: list[str]) -> int:
+    """Run ``kinema study results``."""
+    options = parse(Count, arguments, "study results")
+    from kinema.evaluation.study.design import read_study
+    from kinema.evaluation.study.results import with_and_without, write_csv
+    from kinema.evaluation.study.store import Store
+
+    study = read_study(options.folder)
+    store = Store(options.folder, study)
+    votes = store.votes()
+    store.close()
+    everybody, careful, raters = with_and_without(study, votes)
+    print(study.question)
+    excluded = [report for report in raters if report.broken]
+    print(f"\nEverybody\n{_report(study, everybody)}")
+    print(_exclusions(study, raters))
+    if careful is None:
+        print("\nnobody is left without them")
+    elif excluded:
+        print(f"\nWithout excluded raters\n{_report(study, careful)}")
+    if options.csv:
+        write_csv(options.csv, study, votes)
+        print(f"\n{len(votes)} answers: {options.csv}")
+    return 0
+
+
+def _split(source: str) -> tuple[str, str, str]:
+    """Split NAME[/CATEGORY]=SOURCE."""
+    name, equals, where = source.partition("=")
+    system, slash, category = name.partition("/")
+    if not equals or not where or not NAME.fullmatch(system) or (slash and not NAME.fullmatch(category)):
+        raise ConfigError(f"{source!r} is no NAME=SOURCE or NAME/CATEGORY=SOURCE with names of at most 40 characters")
+    return system, category, where
+
+
+def _texts(options: Create) -> "Texts":
+    from kinema.evaluation.study.design import CONSENT, INSTRUCTIONS, QUESTION, Texts
+
+    return Texts(
+        options.title,
+        options.question or QUESTION,
+        _text(options.instructions) if options.instructions else INSTRUCTIONS,
+        _text(options.consent) if options.consent else CONSENT,
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is no UTF-8 text") from None
+
+
+def _material(system: str, category: str, source: str, options: Create) -> "Material":
+    """Read or make the clips of a system."""
+    from kinema.data.dataset import INFO_NAME
+    from kinema.evaluation.study.design import Material
+    from kinema.training.checkpoint import ZOO_PREFIX
+
+    path = Path(source)
+    if path.is_dir() and (path / INFO_NAME).is_file():
+        clips, fps, origin = _from_dataset(path, options)
+    elif source.startswith(ZOO_PREFIX) or path.is_file() or (path.is_dir() and any(path.glob("*.safetensors"))):
+        clips, fps, origin = _from_run(source, options)
+    elif path.is_dir():
+        clips, fps, origin = _from_folder(path, options)
+    else:
+        raise DataError(f"{source} is no run, folder of clips, dataset or zoo:NAME")
+    if options.frames is not None:
+        if short := next((len(clip) for clip in clips if len(clip) < options.frames), None):
+            raise EvaluationError(f"{source} has a clip of {short} frames; --frames is {options.frames}")
+        clips = [clip[: options.frames] for clip in clips]
+    return Material(system, category, origin, clips, fps)
+
+
+def _from_dataset(path: Path, options: Create) -> tuple[list, float, str]:
+    """Take clips at random; of the test split where there is one, for a system may remember what it learned from."""
+    import numpy as np
+
+    from kinema.data.dataset import Dataset
+
+    try:
+        dataset = Dataset(path, "test")
+    except DataError:
+        dataset = Dataset(path)  # says by itself what else may be wrong
+    generator = np.random.default_rng(options.seed)
+    chosen = sorted(generator.permutation(len(dataset))[: options.clips].tolist())
+    origin = f"dataset {path.resolve().name} ({dataset.fingerprint[:12]}), {dataset.split or 'all'} clips"
+    return [np.array(dataset.video(index)) for index in chosen], dataset.info.fps, origin
+
+
+def _from_run(source: str, options: Create) -> tuple[list, float, str]:
+    from kinema.cli.trained import Trained
+
+    trained = Trained(source, "generate", options.device)
+    seeds = list(range(options.seed, options.seed + options.clips))
+    batches = [seeds[first : first + BATCH] for first in range(0, len(seeds), BATCH)]
+    clips = [clip for batch in batches for clip in trained.generate(batch)]
+    return clips, trained.fps, f"{trained.metadata.system} of {trained.name}, seeds {seeds[0]} to {seeds[-1]}"
+
+
+def _from_folder(path: Path, options: Create) -> tuple[list, float, str]:
+    """Read clips; of more than are wanted, some at random."""
+    import numpy as np
+
+    from kinema.data.media import VIDEO_SUFFIXES, read_video
+    from kinema.data.sources import natural
+
+    suffixes = VIDEO_SUFFIXES | {".webp"}
+    files = sorted(
+        (file for file in path.iterdir() if file.suffix.lower() in suffixes and not file.name.startswith(".")),
+        key=lambda file: natural(file.name),
+    )
+    if not files:
+        raise DataError(f"{path} holds no clips; give a folder of .mp4, .webm, .gif or other videos")
+    chosen = sorted(np.random.default_rng(options.seed).permutation(len(files))[: options.clips].tolist())
+    read = [(files[index], *read_video(files[index])) for index in chosen]
+    rate = read[0][2]
+    if other := next((file for file, _, fps in read if abs(fps - rate) > 0.01 * rate), None):
+        raise EvaluationError(f"{other} and {read[0][0].name} run at different frame rates; encode the clips at one rate")
+    return [clip for _, clip, _ in read], rate, f"folder {path.resolve().name}, {len(files)} clips"
+
+
+def _host(host: str) -> str:
+    """Return how an address is written in a URL."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _report(study: "Study", found: "Results") -> str:
+    parts = [
+        f"{_number(found.raters, 'rater')}, {_number(found.answers, 'answer')} of comparisons",
+        "",
+        _table(study, found.rows),
+        "",
+    ]
+    if found.abilities is None:
+        parts.append("abilities (Bradley-Terry): no finite estimate, for some systems never lost to the others")
+    else:
+        parts.append("ability (Bradley-Terry, log-odds, sum 0)  standard error")
+        parts += [f"  {ability.system:<24}{ability.value:+.3f}  {ability.error:.3f}" for ability in found.abilities]
+    if found.agreement is None:
+        parts.append("agreement between raters: no trial has two answers")
+    else:
+        parts.append(
+            f"agreement between raters: Krippendorff's alpha {found.agreement:.2f}, {found.agreed:.0%} of answers alike"
+        )
+    return "\n".join(parts)
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def _table(study: "Study", rows: Sequence["Row"]) -> str:
+    """Lay the preferences out as Table 1 of the VGAN paper, with what it lacks: intervals, tests and numbers of answers."""
+    categories = [category for category in study.categories if category]
+    head = ["percent of trials", *categories, *(["mean"] if categories else []), "all", "95 %", "p", "answers"]
+    body = [["random preference", *("50" for _ in head[1:-3]), "", "", ""]]
+    for row in rows:
+        cells = [_percent(row.categories[category]) for category in categories]
+        mean = ["-" if row.mean is None else f"{row.mean:.0f}"] if categories else []
+        body.append([f"{row.system} over {row.other}", *cells, *mean, *_pooled(row.pooled)])
+    widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
+    lines = [[cell.rjust(width) for cell, width in zip(line, widths, strict=True)] for line in [head, *body]]
+    names = [line[0].ljust(widths[0]) for line in [head, *body]]
+    return "\n".join("  ".join([name, *cells[1:]]).rstrip() for name, cells in zip(names, lines, strict=True))
+
+
+def _percent(preference: "Preference | None") -> str:
+    return "-" if preference is None else f"{preference.percent:.0f}"
+
+
+def _pooled(preference: "Preference | None") -> list[str]:
+    if preference is None:
+        return ["-", "-", "-", "0"]
+    interval = f"{100 * preference.low:.0f}-{100 * preference.high:.0f}"
+    return [_percent(preference), interval, f"{preference.p_value:.2g}", str(preference.total)]
+
+
+def _exclusions(study: "Study", raters: Sequence["RaterReport"]) -> str:
+    rules = study.exclusion
+    excluded = [report for report in raters if report.broken]
+    stated = (
+        f"noise refused in {rules.noise_refused:.0%} of the trials against it, the same clip chosen in "
+        f"{rules.repeats_agreed:.0%} of the repeated pairs, {rules.median_seconds:g} s for half of the answers, "
+        f"{rules.answered:.0%} of the trials answered"
+    )
+    lines = [f"\nExcluded: {len(excluded)} of {len(raters)} raters. Stated beforehand, at least: {stated}"]
+    return "\n".join(lines + [f"  rater {report.rater}: {'; '.join(report.broken)}" for report in excluded])

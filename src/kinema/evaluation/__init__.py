@@ -1,0 +1,1 @@
+"""Judging: what people prefer, and what can be measured."""

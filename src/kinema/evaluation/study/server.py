@@ -1,0 +1,202 @@
+"""The pages of a study, and the few addresses behind them.
+
+| address | does |
+|---|---|
+| ``GET /`` | the page; a rater's link is ``/#TOKEN``: what follows ``#`` never reaches a log |
+| ``POST /api/raters`` | takes consent and makes a rater, unless the study is closed |
+| ``POST /api/consent`` | takes the consent of a rater who came by a link |
+| ``GET /api/session`` | the rater's own trials, and which are answered |
+| ``POST /api/votes`` | stores an answer, once per trial |
+| ``GET /clips/NAME`` | a clip |
+
+A rater shows the token as ``Authorization: Bearer TOKEN``. No address gives an answer back. Addresses in the page are relative,
+so that a proxy may serve a study below any path.
+"""
+
+import socket
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jinja2
+import uvicorn
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ConfigDict, Field
+
+from kinema.core.errors import EvaluationError
+from kinema.evaluation.study.design import CLIPS_NAME, Study, Trial, order_for
+from kinema.evaluation.study.store import DuplicateVoteError, Store, Vote, now
+
+FILES = Path(str(resources.files("kinema.evaluation.study")))
+HEADERS = {
+    # jsPsych sets style attributes; scripts, pictures and requests are this server's alone.
+    "Content-Security-Policy": "default-src 'self'; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+LONGEST_ANSWER = 24 * 3600 * 1000  # milliseconds
+
+
+class Answer(BaseModel):
+    """An answer as the page sends it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    trial: Annotated[str, Field(max_length=64)]
+    """Id of the trial."""
+    side: Literal["left", "right"]
+    """The clip that was chosen."""
+    milliseconds: Annotated[int, Field(ge=0, le=LONGEST_ANSWER)]
+    """From both clips playing to the answer."""
+
+
+def create_app(folder: Path, study: Study, store: Store) -> FastAPI:
+    """Return the web application of a study.
+
+    Args:
+        folder: of the study.
+        study: as it is in the folder.
+        store: its answers.
+    """
+    app = FastAPI(title="kinema study", docs_url=None, redoc_url=None, openapi_url=None)
+    page = _page()
+
+    @app.middleware("http")
+    async def add_headers(request: Request, call_next: Any) -> Response:
+        response = await call_next(request)
+        response.headers.update(HEADERS)
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    def known_rater(authorization: Annotated[str, Header()] = "") -> int:
+        scheme, _, token = authorization.partition(" ")
+        number = store.rater(token.strip()) if scheme.lower() == "bearer" else None
+        if number is None:
+            raise HTTPException(401, "this link is not known", {"WWW-Authenticate": "Bearer"})
+        return number
+
+    @app.get("/", response_class=HTMLResponse)
+    def show_page() -> HTMLResponse:
+        return HTMLResponse(page.render(study=study, closed=store.closed))
+
+    @app.post("/api/raters", status_code=201)
+    def add_rater() -> dict[str, str]:
+        if store.closed:
+            raise HTTPException(403, "this study is open only to people with a link")
+        return {"token": store.add_rater(consented=True)[1]}
+
+    @app.post("/api/consent", status_code=204)
+    def consent(rater: Annotated[int, Depends(known_rater)]) -> None:
+        store.consent(rater)
+
+    @app.get("/api/session")
+    def show_session(rater: Annotated[int, Depends(known_rater)]) -> dict[str, Any]:
+        return session(study, rater, store.answered(rater), consented=store.has_consented(rater))
+
+    @app.post("/api/votes", status_code=201)
+    def add_vote(answer: Answer, rater: Annotated[int, Depends(known_rater)]) -> dict[str, bool]:
+        if not store.has_consented(rater):
+            raise HTTPException(403, "agree to take part first")
+        try:
+            store.add_vote(_vote(study, rater, answer))
+        except DuplicateVoteError as error:
+            raise HTTPException(409, str(error)) from None
+        return {"stored": True}
+
+    files = {clip.file for clip in study.clips}
+
+    @app.get("/clips/{name}")
+    def show_clip(name: str) -> FileResponse:
+        if name not in files:
+            raise HTTPException(404, "no such clip")
+        return FileResponse(
+            folder / CLIPS_NAME / name, media_type="video/mp4", headers={"Cache-Control": "private, max-age=86400"}
+        )
+
+    app.mount("/static", StaticFiles(directory=FILES / "static"))
+    return app
+
+
+def session(study: Study, rater: int, answered: set[str], *, consented: bool) -> dict[str, Any]:
+    """Return what the page needs to know: nothing about systems, kinds of trials or anybody's answers.
+
+    Args:
+        study: whose trials.
+        rater: number of the rater, which decides order and sides.
+        answered: ids of the trials that the rater answered.
+        consented: whether the rater agreed to take part.
+    """
+    ordered = order_for(study, rater)
+    return {
+        "consented": consented,
+        "total": len(ordered),
+        "answered": len(answered),
+        "trials": [
+            {
+                "id": trial.id,
+                "practice": trial.kind == "practice",
+                "left": f"clips/{left}",
+                "right": f"clips/{right}",
+            }
+            for trial, exchanged in ordered
+            if trial.id not in answered
+            for left, right in [_files(study, trial, exchanged)]
+        ],
+    }
+
+
+def serve(folder: Path, study: Study, store: Store, listening: socket.socket) -> None:
+    """Serve until Ctrl-C.
+
+    Args:
+        folder: of the study.
+        study: as it is in the folder.
+        store: its answers.
+        listening: as `listen` made it.
+    """
+    # No access log: with the times of requests it would tell who answered what.
+    config = uvicorn.Config(create_app(folder, study, store), log_level="warning", access_log=False)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Args:
+        host: address or name of this machine; 0.0.0.0 is all of its addresses.
+        port: 0 takes a free one.
+
+    Raises:
+        EvaluationError: the address is not this machine's, or the port is taken or not allowed.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        reason = (error.strerror or str(error)).split(" (while")[0]
+        raise EvaluationError(f"cannot listen on {host}:{port}: {reason}; choose another --port or --host") from None
+
+
+def _page() -> jinja2.Template:
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(FILES), autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template("page.html.jinja")
+
+
+def _files(study: Study, trial: Trial, exchanged: bool) -> tuple[str, str]:
+    left, right = study.clips[trial.left].file, study.clips[trial.right].file
+    return (right, left) if exchanged else (left, right)
+
+
+def _vote(study: Study, rater: int, answer: Answer) -> Vote:
+    places: Mapping[str, tuple[int, Trial, bool]] = {
+        trial.id: (position, trial, exchanged) for position, (trial, exchanged) in enumerate(order_for(study, rater))
+    }
+    if answer.trial not in places:
+        raise HTTPException(404, "no such trial")
+    position, trial, exchanged = places[answer.trial]
+    left, right = _files(study, trial, exchanged)
+    return Vote(rater, trial.id, position, left, right, answer.side, answer.milliseconds, now())

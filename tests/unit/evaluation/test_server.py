@@ -1,0 +1,186 @@
+"""What a rater can ask for over HTTP, and that an acknowledged answer survives SIGKILL."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install 'kinema[study]'")
+pytest.importorskip("httpx2", reason="httpx2 is not installed: pip install 'kinema[dev]'")
+
+from fastapi.testclient import TestClient
+
+from kinema.core.errors import EvaluationError
+from kinema.evaluation.study.design import Study
+from kinema.evaluation.study.server import FILES, create_app, listen
+from kinema.evaluation.study.store import Store
+from unit.evaluation.small_study import written
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return written(tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path: Path, study: Study) -> Iterator[Store]:
+    store = Store(tmp_path, study, create=True)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def client(tmp_path: Path, study: Study, store: Store) -> Iterator[TestClient]:
+    with TestClient(create_app(tmp_path, study, store)) as client:
+        yield client
+
+
+def join(client: TestClient) -> dict[str, str]:
+    return {"Authorization": f"Bearer {client.post('api/raters').json()['token']}"}
+
+
+def answer(trial: str, side: str = "left") -> dict[str, object]:
+    return {"trial": trial, "side": side, "milliseconds": 1200}
+
+
+def test_a_session_ends_when_every_trial_is_answered_once(client: TestClient, store: Store, study: Study) -> None:
+    rater = join(client)
+    trials = client.get("api/session", headers=rater).json()["trials"]
+    assert len(trials) == len(study.trials)
+    for trial in trials:
+        assert client.post("api/votes", headers=rater, json=answer(trial["id"])).status_code == 201
+    left = client.get("api/session", headers=rater).json()
+    assert (left["trials"], left["answered"], left["total"]) == ([], len(trials), len(trials))
+    for trial, vote in zip(trials, store.votes(), strict=True):
+        assert trial["left"] == f"clips/{vote.left_clip}" == f"clips/{vote.chosen_clip}"
+
+
+def test_a_second_vote_is_refused_and_the_first_stays(client: TestClient, store: Store, study: Study) -> None:
+    rater = join(client)
+    assert client.post("api/votes", headers=rater, json=answer(study.trials[0].id)).status_code == 201
+    again = client.post("api/votes", headers=rater, json=answer(study.trials[0].id, "right"))
+    assert again.status_code == 409
+    assert [vote.side for vote in store.votes()] == ["left"]
+
+
+def test_nobody_reads_or_writes_in_another_s_name(client: TestClient, study: Study) -> None:
+    one, two = join(client), join(client)
+    client.post("api/votes", headers=one, json=answer(study.trials[0].id))
+    assert client.get("api/session", headers=two).json()["answered"] == 0
+    assert client.post("api/votes", headers=two, json=answer(study.trials[0].id, "right")).status_code == 201
+    for wrong in ({}, {"Authorization": "Bearer 1"}, {"Authorization": one["Authorization"].replace("Bearer ", "Basic ")}):
+        assert client.get("api/session", headers=wrong).status_code == 401
+        assert client.post("api/votes", headers=wrong, json=answer(study.trials[1].id)).status_code == 401
+    assert client.get("answers.sqlite").status_code == client.get("study.json").status_code == 404
+    assert client.get("clips/..%2Fanswers.sqlite").status_code == client.get("static/..%2Fserver.py").status_code == 404
+    assert client.get("openapi.json").status_code == 404
+
+
+def test_the_rater_is_told_nothing_about_systems(client: TestClient, study: Study) -> None:
+    trials = client.get("api/session", headers=join(client)).json()["trials"]
+    assert {key for trial in trials for key in trial} == {"id", "practice", "left", "right"}
+    assert not re.search(r"\b(one|two|noise|repeat)\b", json.dumps(trials))
+    heads = [dict(client.get(trials[0][side]).headers) for side in ("left", "right")]
+    for head in heads:
+        for name in ("last-modified", "etag", "content-length"):
+            head.pop(name)
+    assert heads[0] == heads[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"trial": "nothing", "side": "left", "milliseconds": 5}, 404),
+        ({"trial": "x", "side": "middle", "milliseconds": 5}, 422),
+        ({"trial": "x", "side": "left", "milliseconds": -1}, 422),
+        ({"trial": "x", "side": "left"}, 422),
+        ({"trial": "x", "side": "left", "milliseconds": 5, "rater": 2}, 422),
+    ],
+)
+def test_what_is_no_answer_is_refused(client: TestClient, store: Store, body: dict, status: int) -> None:
+    assert client.post("api/votes", headers=join(client), json=body).status_code == status
+    assert store.votes() == []
+
+
+def test_a_closed_study_lets_in_invited_people_who_are_asked_first(client: TestClient, store: Store, study: Study) -> None:
+    store.closed = True
+    _, token = store.add_rater(consented=False)
+    assert client.post("api/raters").status_code == 403
+    assert 'data-closed="yes"' in client.get("/").text
+    rater = {"Authorization": f"Bearer {token}"}
+    assert client.get("api/session", headers=rater).json()["consented"] is False
+    assert client.post("api/votes", headers=rater, json=answer(study.trials[0].id)).status_code == 403
+    assert client.post("api/consent", headers=rater).status_code == 204
+    assert client.post("api/votes", headers=rater, json=answer(study.trials[0].id)).status_code == 201
+
+
+def test_clips_are_served_whole_and_in_parts(client: TestClient, study: Study, tmp_path: Path) -> None:
+    name = study.clips[0].file
+    whole = client.get(f"clips/{name}")
+    assert whole.content == (tmp_path / "clips" / name).read_bytes()
+    assert whole.headers["content-type"] == "video/mp4"
+    part = client.get(f"clips/{name}", headers={"Range": "bytes=4-7"})  # Safari plays nothing without
+    assert (part.status_code, part.content) == (206, b"ftyp")
+
+
+def test_the_page_asks_no_outside_host(client: TestClient) -> None:
+    page = client.get("/")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    named = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert sorted(named) == ["data:,", "static/jspsych-8.3.0.min.js", "static/study.css", "static/study.js"]
+    for name in named[1:]:
+        assert client.get(name).status_code == 200
+    for own in ("study.js", "study.css"):
+        assert "//" not in re.sub(r"(?m)//\s.*$|// -.*$", "", (FILES / "static" / own).read_text())
+    assert "sourceMappingURL" not in (FILES / "static" / "jspsych-8.3.0.min.js").read_text()
+    assert "MIT" in (FILES / "static" / "jspsych-LICENSE.txt").read_text()
+
+
+def test_text_of_the_study_is_shown_as_text(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    study = replace(written(tmp_path), question="<script>alert(1)</script>")
+    page = TestClient(create_app(tmp_path, study, Store(tmp_path, study, create=True))).get("/").text
+    assert "<script>alert" not in page
+
+
+def test_a_port_in_use_is_one_sentence() -> None:
+    with listen("127.0.0.1", 0) as taken, pytest.raises(EvaluationError, match="--port"):
+        listen("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(EvaluationError, match="cannot listen on"):
+        listen("no-such-host.invalid", 0)
+
+
+def ask(address: str, token: str, body: dict | None = None) -> dict:
+    request = urllib.request.Request(address, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"})
+    request.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return json.load(reply)
+
+
+def test_an_acknowledged_answer_survives_a_killed_server(tmp_path: Path, study: Study) -> None:
+    command = [sys.executable, "-m", "kinema", "study", "serve", str(tmp_path), "--port", "0", "--invite", "1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdout is not None
+        found = re.search(r"(http://\S+/)#(\S+)", server.stdout.readline())
+        assert found
+        server.stdout.readline()
+        address, token = found.groups()
+        urllib.request.urlopen(
+            urllib.request.Request(f"{address}api/consent", b"", {"Authorization": f"Bearer {token}"})
+        ).close()
+        assert ask(f"{address}api/votes", token, answer(study.trials[0].id)) == {"stored": True}
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+    votes = Store(tmp_path, study).votes()
+    assert [vote.trial for vote in votes] == [study.trials[0].id]
