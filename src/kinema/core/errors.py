@@ -28,6 +28,10 @@ class TrainingError(KinemaError):
     """A training run that cannot start or cannot go on."""
 
 
+class EvaluationError(KinemaError):
+    """Clips that cannot be judged against others, or reports that cannot be compared."""
+
+
 def accepted(value: str, choices: Iterable[str]) -> str:
     """Describe the accepted values for a wrong one, naming the nearest first.
 

@@ -1,0 +1,1 @@
+"""Judging: numbers that carry their protocol and their noise floor."""
