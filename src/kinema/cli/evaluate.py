@@ -138,8 +138,8 @@ def _free_folder(options: Evaluate, name: str) -> Path:
     from kinema.training.checkpoint import CHECKPOINT_NAME, ZOO_PREFIX
 
     run = Path(options.run)
-    default = run / "evaluation" if (run / CHECKPOINT_NAME).exists() else Path(f"{Path(name.removeprefix(ZOO_PREFIX)).stem}-evaluation")
-    folder = options.out or default
+    beside_run = run / "evaluation" if (run / CHECKPOINT_NAME).exists() else None
+    folder = options.out or beside_run or Path(f"{Path(name.removeprefix(ZOO_PREFIX)).stem}-evaluation")
     if folder.exists() and not folder.is_dir():
         raise EvaluationError(f"{folder} is a file; --out is a folder for {JSON_NAME} and {HTML_NAME}")
     if not options.overwrite and (taken := next((f for f in (folder / JSON_NAME, folder / HTML_NAME) if f.exists()), None)):

@@ -96,7 +96,9 @@ def _folder(path: Path, files: Sequence[Path]) -> Source:
             rates.add(float(info.fps) if info.fps else None)
             codecs.add(info.codec)
         if found != (shape.height, shape.width):
-            raise EvaluationError(f"{file} is {found[1]}x{found[0]} and {files[0]} {shape.width}x{shape.height}; clips of one size")
+            raise EvaluationError(
+                f"{file} is {found[1]}x{found[0]} and {files[0]} {shape.width}x{shape.height}; clips of one size"
+            )
     if len(rates) > 1:
         raise EvaluationError(f"{path} holds clips of {len(rates)} frame rates; judge clips of one rate")
 
@@ -104,7 +106,9 @@ def _folder(path: Path, files: Sequence[Path]) -> Source:
         clips = [_read(files[index]) for index in indices]
         for index, clip in zip(indices, clips, strict=True):
             if clip.shape[:3] != (shape.frames, shape.height, shape.width):
-                raise EvaluationError(f"{files[index]} has {len(clip)} frames and {files[0]} {shape.frames}; clips of one length")
+                raise EvaluationError(
+                    f"{files[index]} has {len(clip)} frames and {files[0]} {shape.frames}; clips of one length"
+                )
         return clips
 
     pictures = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir() if file not in files)

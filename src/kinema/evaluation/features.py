@@ -105,7 +105,9 @@ class UserFeatures:
         try:
             network = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
-            raise EvaluationError(f"the feature network {place} cannot be imported ({error}); is its folder in PYTHONPATH?") from None
+            raise EvaluationError(
+                f"the feature network {place} cannot be imported ({error}); is its folder in PYTHONPATH?"
+            ) from None
         network = network if isinstance(network, nn.Module) or not callable(network) else network()
         if not isinstance(network, nn.Module):
             raise EvaluationError(f"{place} is a {type(network).__name__}; a feature network is a torch.nn.Module or makes one")

@@ -1,8 +1,8 @@
 """Distances between two sets of feature vectors, how far they spread, and the floor that real clips themselves reach.
 
 References:
-    `frechet_distance`: Dowson and Landau, "The Frechet Distance between Multivariate Normal Distributions", 1982; on features of
-    a network: Heusel et al., NeurIPS 2017 (arXiv 1706.08500), eq. (6); of clips: Unterthiner et al., arXiv 1812.01717, 2018.
+    `frechet_distance`: Dowson and Landau, "The Frechet Distance between Multivariate Normal Distributions", 1982; on features
+    of a network: Heusel et al., NeurIPS 2017 (arXiv 1706.08500), eq. (6); of clips: Unterthiner et al., arXiv 1812.01717, 2018.
     `kernel_distance`: Binkowski et al., ICLR 2018 (arXiv 1801.01401), polynomial kernel of degree 3; the unbiased estimate:
     Gretton et al., "A Kernel Two-Sample Test", JMLR 2012, eq. (3).
     `bootstrap`: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; the centring is a choice.
@@ -20,7 +20,7 @@ from kinema.core.seeds import numpy_generator
 SUBSET, SUBSETS = 1000, 100  # of the kernel distance, where there are more clips: the numbers of Binkowski et al.
 HALVINGS = 5
 
-Features = Float[np.ndarray, "_ D"]
+Features = Float[np.ndarray, "_ _"]  # a row per clip; the number of columns is checked with a sentence
 Distance = Callable[[Features, Features], float]
 
 
@@ -123,9 +123,7 @@ def bootstrap(distance: Distance, real: Features, fake: Features, *, replicates:
     found = np.empty(replicates)
     for number in range(replicates):
         draw = numpy_generator(seed, 1, number)
-        found[number] = distance(
-            real[draw.integers(0, len(real), len(real))], fake[draw.integers(0, len(fake), len(fake))]
-        )
+        found[number] = distance(real[draw.integers(0, len(real), len(real))], fake[draw.integers(0, len(fake), len(fake))])
     low, high = np.quantile(found - found.mean(), [0.025, 0.975]) + estimate
     return Interval(float(low), float(high), replicates)
 
@@ -148,9 +146,7 @@ def floor(distance: Distance, real: Features, count: int, *, seed: int, halvings
     return Floor(float(np.mean(found)), float(min(found)), float(max(found)), size)
 
 
-def _distance(
-    offset: Float64[np.ndarray, "D"], root: Float64[np.ndarray, "_ D"], other: Float64[np.ndarray, "_ D"]
-) -> float:
+def _distance(offset: Float64[np.ndarray, "D"], root: Float64[np.ndarray, "_ D"], other: Float64[np.ndarray, "_ D"]) -> float:
     shared = np.linalg.svd(root @ other.T, compute_uv=False).sum()
     distance = offset @ offset + np.square(root).sum() + np.square(other).sum() - 2 * shared
     return max(0.0, float(distance))  # rounding alone makes it negative

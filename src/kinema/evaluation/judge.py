@@ -104,12 +104,8 @@ def judge(
     def read_real(indices: Sequence[int]) -> list[Clip]:
         return [real.video(index) for index in indices]
 
-    pool = measure_all(
-        read_real, real_order, network, store=store, said=lambda done: said("real clips", done, len(real_order))
-    )
-    judged = measure_all(
-        source.read, judged_order, network, said=lambda done: said(source.name, done, len(judged_order))
-    )
+    pool = measure_all(read_real, real_order, network, store=store, said=lambda done: said("real clips", done, len(real_order)))
+    judged = measure_all(source.read, judged_order, network, said=lambda done: said(source.name, done, len(judged_order)))
     scores = _scores(pool, judged, network, question, said)
     copies, pairs = _copies(judged, data, real, source, judged_order)
     report = {
@@ -130,13 +126,13 @@ def refuse_unlike(source: Source, real: Dataset) -> None:
     refuse_short(real.shape.frames)
     if source.shape != real.shape:
         raise EvaluationError(
-            f"{source.name} has clips of {source.shape} and {real.path} of {real.shape} (frames x height x width); judge against "
-            "data prepared with the same --frames and --size"
+            f"{source.name} has clips of {source.shape} and {real.path} of {real.shape} (frames x height x width); judge "
+            "against data prepared with the same --frames and --size"
         )
     if source.fps is not None and abs(source.fps - real.info.fps) > 0.01 * real.info.fps:
         raise EvaluationError(
-            f"{source.name} has {source.fps:g} frames per second and {real.path} {real.info.fps:g}; judge against data prepared "
-            f"with --fps {source.fps:g}"
+            f"{source.name} has {source.fps:g} frames per second and {real.path} {real.info.fps:g}; judge against data "
+            f"prepared with --fps {source.fps:g}"
         )
 
 
@@ -146,10 +142,11 @@ def chosen_count(source: Source, real: Dataset, count: int | None) -> int:
     Raises:
         EvaluationError: when there are fewer, or fewer than `MINIMUM_CLIPS`.
     """
-    sides = {str(real.path): len(real), source.name: source.count}
-    available = {name: many for name, many in sides.items() if many is not None}
-    place, most = min(available.items(), key=lambda item: item[1])
-    where = f"{place} has {most} clips" + (f" in the split {real.split!r}" if place == str(real.path) and real.split else "")
+    split = f" in the split {real.split!r}" if real.split else ""
+    sides = [(len(real), f"{real.path} has {len(real)} clips{split}")]
+    if source.count is not None:
+        sides.append((source.count, f"{source.name} has {source.count} clips"))
+    most, where = min(sides)
     if most < MINIMUM_CLIPS:
         raise EvaluationError(f"{where}; a distance between distributions needs at least {MINIMUM_CLIPS} on either side")
     if count is not None and not MINIMUM_CLIPS <= count <= most:
@@ -162,9 +159,7 @@ def _first(source: Source, question: Question) -> str | int:
     return f"seed {question.seed}" if source.count is None else source.count
 
 
-def _protocol(
-    source: Source, real: Dataset, network: FeatureNetwork, question: Question, count: int
-) -> dict[str, Any]:
+def _protocol(source: Source, real: Dataset, network: FeatureNetwork, question: Question, count: int) -> dict[str, Any]:
     """Return everything that must be equal before two numbers may stand in one table."""
     return {
         "version": PROTOCOL_VERSION,
@@ -202,7 +197,11 @@ def _scores(
             distance, pool.features[:count], judged.features, replicates=_replicates(question, count), seed=question.seed
         )
         lowest = floor(distance, pool.features, count, seed=question.seed)
-        score: dict[str, Any] = {"value": distance(pool.features[:count], judged.features), **asdict(interval), "floor": asdict(lowest)}
+        score: dict[str, Any] = {
+            "value": distance(pool.features[:count], judged.features),
+            **asdict(interval),
+            "floor": asdict(lowest),
+        }
         if name == "frechet":
             score["times floor"] = score["value"] / max(lowest.mean, 1e-12)
         score["by clips"] = [
@@ -276,13 +275,13 @@ def _warnings(report: Mapping[str, Any], source: Source, size: int, store: Store
         )
     if frechet["floor"]["count"] < count:
         said.append(
-            f"The real set is too small for two disjoint sets of {count} clips: the floor is that of {frechet['floor']['count']}, "
-            "which is too high for a Frechet distance."
+            f"The real set is too small for two disjoint sets of {count} clips: the floor is that of "
+            f"{frechet['floor']['count']}, which is too high for a Frechet distance."
         )
     if source.storage != PIXELS:
         said.append(
-            f"The judged clips were stored as {source.storage} and the real ones were not: encoding alone changes the distance; "
-            "judge a run itself, or clips stored as npy."
+            f"The judged clips were stored as {source.storage} and the real ones were not: encoding alone changes the "
+            "distance; judge a run itself, or clips stored as npy."
         )
     if source.fps is None:
         said.append("Nothing says how many frames per second the judged clips have; the rate of the data is assumed.")

@@ -108,8 +108,10 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def number(value: float) -> str:
-    """Write a number with three digits that count, without an exponent where it can be read."""
-    return f"{value:.3g}" if 0.001 <= abs(value) < 1000 or value == 0 else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.1e}"
+    """Write a number with three digits that count, without an exponent unless it is tiny."""
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    return f"{value:.3g}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
 
 
 def _short(value: Any) -> str:
