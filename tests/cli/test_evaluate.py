@@ -55,7 +55,7 @@ def test_a_run_gets_a_report_card(place: Path, tmp_path: Path, capsys: pytest.Ca
     assert protocol["split"] == "train"
     assert protocol["judged storage"] == "pixels"
     assert len(protocol["features sha256"]) == 64
-    assert report["judged"]["first"] == "seed 5"
+    assert report["judged"]["clips"] == "seeds 5 to 36"
     assert report["judged"]["system"] == "vgan"
     score = report["scores"]["frechet[small_features:Colours]"]
     assert score["low"] < score["value"] < score["high"]
@@ -139,7 +139,7 @@ def test_equal_protocols_stand_in_one_table_and_others_are_refused(
         (["run"], "evaluate wants real clips to judge against; give --against DATA"),
         (["nowhere", "--against", "data"], "nowhere does not exist; give a run, a checkpoint file, zoo:NAME"),
         (["zoo:nothing", "--against", "data"], "there is no zoo:nothing; accepted:"),
-        (["nothing", "--against", "data"], "nothing holds no"),
+        (["nothing", "--against", "data"], "nothing holds no checkpoint, no dataset and no clips; files of clips end in"),
         (["run", "--against", "nowhere"], "nowhere is not a directory"),
         (
             ["run", "--against", "few"],

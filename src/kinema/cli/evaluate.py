@@ -14,6 +14,7 @@ from kinema.core.errors import ConfigError, EvaluationError
 if TYPE_CHECKING:
     from kinema.evaluation.clips import Clip, Source
 
+FILE_WIDTH = 160  # columns of a table that goes into a file
 PACKAGED = "efficientnet-lite0+dt"  # repeated from kinema.evaluation.features, which needs torch; a test compares them
 
 
@@ -95,8 +96,7 @@ def _judge(options: Evaluate, data: Path) -> int:
 
 def _source(options: Evaluate) -> "Source":
     """Return the clips of a folder, file or dataset, or a system that makes them."""
-    from kinema.data.dataset import INFO_NAME
-    from kinema.evaluation.clips import CLIP_SUFFIXES, open_clips
+    from kinema.evaluation.clips import open_clips
     from kinema.training.checkpoint import CHECKPOINT_NAME, ZOO_PREFIX
 
     path = Path(options.run)
@@ -104,9 +104,6 @@ def _source(options: Evaluate) -> "Source":
         return _system(options)
     if not path.exists():
         raise EvaluationError(f"{path} does not exist; give a run, a checkpoint file, zoo:NAME, a dataset or a folder of clips")
-    is_clips = path.suffix == ".npy" or (path / INFO_NAME).exists()
-    if path.is_dir() and not is_clips and not any(file.suffix.lower() in CLIP_SUFFIXES for file in path.iterdir()):
-        return _system(options)  # says what is wrong with a run directory
     return open_clips(path)
 
 
@@ -163,7 +160,7 @@ def _compare(options: Evaluate) -> int:
         scores = [f"{number(s['value'])} ({number(s['low'])} to {number(s['high'])})" for s in report["scores"].values()]
         motion = report["motion"]
         shares = (f"{motion['motion against real']:.0%}", f"{motion['diversity against real']:.0%}")
-        lines.append((f"{report['judged']['name']} ({name})", *scores, *shares))
+        lines.append((name, *scores, *shares))
     floors = [number(score["floor"]["mean"]) for score in first["scores"].values()]
     _print("one protocol", columns, [*lines, ("floor: real clips", *floors, "100%", "100%")])
     return 0
@@ -173,13 +170,15 @@ def _print(title: str, columns: "Sequence[str]", lines: "Sequence[Sequence[str]]
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    for column in columns:
-        table.add_column(column.replace("[", "\\["), overflow="fold")
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(Text(column), overflow="fold", no_wrap=number == 0)
     for line in lines:
-        table.add_row(*(cell.replace("[", "\\[") for cell in line))
-    Console().print(table)
+        table.add_row(*(Text(cell) for cell in line))
+    console = Console()
+    console.print(table, width=None if console.is_terminal else FILE_WIDTH)
 
 
 class _Progress:

@@ -58,7 +58,9 @@ def open_clips(path: Path) -> Source:
         raise EvaluationError(f"{path} is no folder of clips; give a run, a dataset, a folder of clip files or zoo:NAME")
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in CLIP_SUFFIXES)
     if not files:
-        raise EvaluationError(f"{path} holds no clips; files of clips end in {', '.join(sorted(CLIP_SUFFIXES))}")
+        raise EvaluationError(
+            f"{path} holds no checkpoint, no dataset and no clips; files of clips end in {', '.join(sorted(CLIP_SUFFIXES))}"
+        )
     return _folder(path, files)
 
 

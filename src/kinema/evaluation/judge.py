@@ -110,7 +110,7 @@ def judge(
     copies, pairs = _copies(judged, data, real, source, judged_order)
     report = {
         "kinema": kinema.__version__,
-        "judged": {"name": source.name, **source.about, "first" if source.count is None else "of": _first(source, question)},
+        "judged": {"name": source.name, **source.about, "clips": _which(source, question.seed, count)},
         "against": {"name": real.path.resolve().name, "clips in split": len(real)},
         "protocol": _protocol(source, real, network, question, count),
         "scores": scores,
@@ -155,8 +155,8 @@ def chosen_count(source: Source, real: Dataset, count: int | None) -> int:
     return min(USUAL_CLIPS, most) if count is None else count
 
 
-def _first(source: Source, question: Question) -> str | int:
-    return f"seed {question.seed}" if source.count is None else source.count
+def _which(source: Source, seed: int, count: int) -> str:
+    return f"seeds {seed} to {seed + count - 1}" if source.count is None else f"{count} of {source.count}, drawn by seed {seed}"
 
 
 def _protocol(source: Source, real: Dataset, network: FeatureNetwork, question: Question, count: int) -> dict[str, Any]:

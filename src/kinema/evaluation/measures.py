@@ -124,7 +124,8 @@ class Store:
         if not self.path.exists():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            # Opened here: numpy leaves a damaged file open.
+            with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 found = Measures(**{part.name: file[part.name] for part in fields(Measures)})
             lengths = {len(getattr(found, part.name)) for part in fields(found)}
             if len(lengths) == 1 and np.isfinite(found.features).all() and len(found):
@@ -142,7 +143,7 @@ class Store:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with beside(self.path) as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{part.name: getattr(measures, part.name) for part in fields(measures)})
+            np.savez(file, **{part.name: getattr(measures, part.name) for part in fields(measures)})
 
 
 def store_folder(dataset: Dataset) -> Path:

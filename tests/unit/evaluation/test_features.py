@@ -17,7 +17,7 @@ from small_features import Colours
 
 CPU = torch.device("cpu")
 SETTINGS = PerformersSettings(frames=4, size=48, fps=8)
-HALF = 10
+HALF = 8
 
 
 def noisy(clips: np.ndarray, levels: float) -> np.ndarray:

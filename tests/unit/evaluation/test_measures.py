@@ -74,7 +74,7 @@ def test_a_stop_loses_no_more_than_a_portion(dataset: Dataset, tmp_path: Path, m
     assert len(kept) == 8
 
 
-@pytest.mark.parametrize("damage", ["cut", "nonsense", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "nonsense", "empty"])
 def test_a_damaged_store_is_made_again(dataset: Dataset, tmp_path: Path, damage: str) -> None:
     def take(indices: Sequence[int]) -> list[np.ndarray]:
         return [dataset.video(index) for index in indices]
@@ -82,7 +82,9 @@ def test_a_damaged_store_is_made_again(dataset: Dataset, tmp_path: Path, damage:
     store, order = Store(tmp_path, dataset, NETWORK, 0), drawn(9, len(dataset), 0)
     whole = measure_all(take, order, NETWORK, store=store)
     content = store.path.read_bytes()
-    store.path.write_bytes({"cut": content[: len(content) // 2], "nonsense": b"PK\3\4" + content[40:], "empty": b""}[damage])
+    changed = content[:300] + bytes([content[300] ^ 1]) + content[301:]
+    damages = {"cut": content[: len(content) // 2], "changed": changed, "nonsense": b"PK\3\4" + content[40:], "empty": b""}
+    store.path.write_bytes(damages[damage])
     again = Store(tmp_path, dataset, NETWORK, 0)
     np.testing.assert_array_equal(measure_all(take, order, NETWORK, store=again).features, whole.features)
     assert again.damaged
