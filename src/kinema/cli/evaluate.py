@@ -178,7 +178,7 @@ def _print(title: str, columns: "Sequence[str]", lines: "Sequence[Sequence[str]]
     for line in lines:
         table.add_row(*(Text(cell) for cell in line))
     console = Console()
-    console.print(table, width=None if console.is_terminal else FILE_WIDTH)
+    (console if console.is_terminal else Console(width=FILE_WIDTH)).print(table)
 
 
 class _Progress:
