@@ -29,7 +29,7 @@ class TrainingError(KinemaError):
 
 
 class EvaluationError(KinemaError):
-    """A study or a measurement that cannot be made from what is given."""
+    """Clips that cannot be judged, reports that cannot be compared, or a study that cannot be made."""
 
 
 def accepted(value: str, choices: Iterable[str]) -> str:

@@ -1,1 +1,1 @@
-"""Judging: what people prefer, and what can be measured."""
+"""Judging: numbers that carry their protocol and their noise floor, and what people prefer."""

@@ -221,17 +221,18 @@ def _describe(stills: Video) -> Signature:
 
 def _spread(dataset: Dataset, count: int, frames: int, device: torch.device) -> Video:
     """Return clips at even distances in a dataset, so that every source has its share."""
-    return _stack([dataset.video(index, frames=frames) for index in _even(len(dataset), count)], device)
+    return _stack([dataset.video(index, frames=frames) for index in evenly_spread(len(dataset), count)], device)
 
 
-def _gallery(dataset: Dataset, frames: int, device: torch.device) -> Signature:
-    """Return signatures of clips at even distances, reading only the frames that count."""
-    chosen, indices = _chosen_frames(frames), _even(len(dataset), GALLERY)
+def gallery(dataset: Dataset, indices: Sequence[int], frames: int, device: torch.device) -> Signature:
+    """Return signatures of clips of a dataset, reading only the frames that count."""
+    chosen = _chosen_frames(frames)
     portions = [indices[first : first + 64] for first in range(0, len(indices), 64)]
     return torch.cat([_describe(_stack([dataset.video(i)[chosen] for i in portion], device)) for portion in portions])
 
 
-def _even(total: int, count: int) -> list[int]:
+def evenly_spread(total: int, count: int) -> list[int]:
+    """Return up to `count` indices at even distances below `total`."""
     return np.unique(np.linspace(0, total - 1, min(total, count)).round().astype(int)).tolist()
 
 
@@ -257,7 +258,7 @@ class Watch:
     def __init__(self, training: Dataset, held_out: Dataset | None, frames: int, device: torch.device) -> None:
         self.training = _spread(training, COMPARED, frames, device)
         self.held_out = self.training[:0] if held_out is None else _spread(held_out, COMPARED, frames, device)
-        self.gallery = _gallery(training, frames, device)
+        self.gallery = gallery(training, evenly_spread(len(training), GALLERY), frames, device)
         self.real = signature(self.training)
         self.unseen = signature(self.held_out)
         self._weights: dict[str, Tensor] = {}
