@@ -66,7 +66,7 @@ def test_from_sources_to_results(sources: Path, tmp_path: Path, capsys: pytest.C
     study = read_study(tmp_path / "study")
     assert study.systems == ("vgan", "real", "mine")
     assert len(study.trials) == 2 + 6 + 2 + 1
-    assert "test clips" in study.origins["real"]
+    assert "split test" in study.origins["real"]
     for rater, favourites in enumerate([("real", "vgan", "mine", "noise")] * 2 + [("noise", "vgan", "mine", "real")], start=1):
         answer(tmp_path / "study", study, rater, favourites)
     capsys.readouterr()
@@ -102,8 +102,8 @@ def test_texts_and_frames(sources: Path, tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["a=zoo:vgan-performers"], "at least two systems"),
-        (["a={0}/clips", "b={0}/empty"], "holds no clips"),
-        (["a={0}/clips", "b={0}/nothing"], "is no run, folder of clips, dataset or zoo:NAME"),
+        (["a={0}/clips", "b={0}/empty"], "holds no checkpoint, no dataset and no clips"),
+        (["a={0}/clips", "b={0}/nothing"], "nothing does not exist; give a run"),
         (["a={0}/clips", "b={0}/slow"], "frames per second"),
         (["a={0}/clips", "b={0}/short"], "--frames"),
         (["a={0}/clips", "b={0}/short", "--frames", "6"], "a clip of 4 frames"),

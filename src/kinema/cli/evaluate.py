@@ -3,16 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from kinema.cli.arguments import parse
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError, EvaluationError
-
-if TYPE_CHECKING:
-    from kinema.evaluation.clips import Clip, Source
 
 FILE_WIDTH = 160  # columns of a table that goes into a file
 PACKAGED = "efficientnet-lite0+dt"  # repeated from kinema.evaluation.features, which needs torch; a test compares them
@@ -67,6 +64,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _judge(options: Evaluate, data: Path) -> int:
+    from kinema.cli.trained import open_source
     from kinema.data.dataset import Dataset
     from kinema.evaluation.features import open_features
     from kinema.evaluation.judge import Question, chosen_count, judge, refuse_unlike
@@ -77,7 +75,7 @@ def _judge(options: Evaluate, data: Path) -> int:
 
     device = choose_device(options.device)
     real = Dataset(data, None if options.split == "all" else options.split)
-    source = _source(options)
+    source = open_source(options.run, options.device)
     folder = _free_folder(options, source.name)
     refuse_unlike(source, real)  # what can be refused is refused before a network is loaded
     chosen_count(source, real, options.count)
@@ -92,41 +90,6 @@ def _judge(options: Evaluate, data: Path) -> int:
         print(f"note: {warning}")
     print(f"report card: {folder / HTML_NAME}")
     return 0
-
-
-def _source(options: Evaluate) -> "Source":
-    """Return the clips of a folder, file or dataset, or a system that makes them."""
-    from kinema.evaluation.clips import open_clips
-    from kinema.training.checkpoint import CHECKPOINT_NAME, ZOO_PREFIX
-
-    path = Path(options.run)
-    if options.run.startswith(ZOO_PREFIX) or path.suffix == ".safetensors" or (path / CHECKPOINT_NAME).exists():
-        return _system(options)
-    if not path.exists():
-        raise EvaluationError(f"{path} does not exist; give a run, a checkpoint file, zoo:NAME, a dataset or a folder of clips")
-    return open_clips(path)
-
-
-def _system(options: Evaluate) -> "Source":
-    import hashlib
-
-    from kinema.cli.trained import Trained
-    from kinema.evaluation.clips import PIXELS, Source
-    from kinema.training.checkpoint import resolve
-
-    trained = Trained(options.run, "generate", options.device)
-
-    def read(seeds: "Sequence[int]") -> "list[Clip]":
-        return list(trained.generate(seeds))
-
-    metadata, fps = trained.metadata, trained.metadata.dataset.get("fps")
-    about = {
-        "system": metadata.system,
-        "stage": metadata.stage,
-        "steps": metadata.steps,
-        "checkpoint sha256": hashlib.sha256(resolve(options.run).read_bytes()).hexdigest(),
-    }
-    return Source(options.run, metadata.clip, float(fps) if fps else None, PIXELS, None, read, about)
 
 
 def _free_folder(options: Evaluate, name: str) -> Path:

@@ -10,7 +10,7 @@ import tyro
 
 from kinema.cli.arguments import parse
 from kinema.core.config import Config
-from kinema.core.errors import ConfigError, DataError, EvaluationError, accepted
+from kinema.core.errors import ConfigError, EvaluationError, accepted
 
 if TYPE_CHECKING:
     from kinema.evaluation.study.design import Material, Study, Texts
@@ -224,74 +224,29 @@ def _text(path: Path) -> str:
         raise ConfigError(f"{path} is no UTF-8 text") from None
 
 
-def _material(system: str, category: str, source: str, options: Create) -> "Material":
-    """Read or make the clips of a system."""
-    from kinema.data.dataset import INFO_NAME
+def _material(system: str, category: str, name: str, options: Create) -> "Material":
+    """Read or make the clips of a system; of more than are wanted, some at random."""
+    import numpy as np
+
+    from kinema.cli.trained import open_source
+    from kinema.evaluation.measures import drawn
     from kinema.evaluation.study.design import Material
-    from kinema.training.checkpoint import ZOO_PREFIX
 
-    path = Path(source)
-    if path.is_dir() and (path / INFO_NAME).is_file():
-        clips, fps, origin = _from_dataset(path, options)
-    elif source.startswith(ZOO_PREFIX) or path.is_file() or (path.is_dir() and any(path.glob("*.safetensors"))):
-        clips, fps, origin = _from_run(source, options)
-    elif path.is_dir():
-        clips, fps, origin = _from_folder(path, options)
+    source = open_source(name, options.device)
+    if source.fps is None:
+        raise EvaluationError(f"nothing says how many frames per second the clips of {name} have; give files of videos")
+    if source.count is None:
+        chosen = list(range(options.seed, options.seed + options.clips))
+        which = f"seeds {chosen[0]} to {chosen[-1]}"
     else:
-        raise DataError(f"{source} is no run, folder of clips, dataset or zoo:NAME")
-    if options.frames is not None:
-        if short := next((len(clip) for clip in clips if len(clip) < options.frames), None):
-            raise EvaluationError(f"{source} has a clip of {short} frames; --frames is {options.frames}")
-        clips = [clip[: options.frames] for clip in clips]
-    return Material(system, category, origin, clips, fps)
-
-
-def _from_dataset(path: Path, options: Create) -> tuple[list, float, str]:
-    """Take clips at random; of the test split where there is one, for a system may remember what it learned from."""
-    import numpy as np
-
-    from kinema.data.dataset import Dataset
-
-    try:
-        dataset = Dataset(path, "test")
-    except DataError:
-        dataset = Dataset(path)  # says by itself what else may be wrong
-    generator = np.random.default_rng(options.seed)
-    chosen = sorted(generator.permutation(len(dataset))[: options.clips].tolist())
-    origin = f"dataset {path.resolve().name} ({dataset.fingerprint[:12]}), {dataset.split or 'all'} clips"
-    return [np.array(dataset.video(index)) for index in chosen], dataset.info.fps, origin
-
-
-def _from_run(source: str, options: Create) -> tuple[list, float, str]:
-    from kinema.cli.trained import Trained
-
-    trained = Trained(source, "generate", options.device)
-    seeds = list(range(options.seed, options.seed + options.clips))
-    batches = [seeds[first : first + BATCH] for first in range(0, len(seeds), BATCH)]
-    clips = [clip for batch in batches for clip in trained.generate(batch)]
-    return clips, trained.fps, f"{trained.metadata.system} of {trained.name}, seeds {seeds[0]} to {seeds[-1]}"
-
-
-def _from_folder(path: Path, options: Create) -> tuple[list, float, str]:
-    """Read clips; of more than are wanted, some at random."""
-    import numpy as np
-
-    from kinema.data.media import VIDEO_SUFFIXES, read_video
-    from kinema.data.sources import natural
-
-    suffixes = VIDEO_SUFFIXES | {".webp"}
-    files = sorted(
-        (file for file in path.iterdir() if file.suffix.lower() in suffixes and not file.name.startswith(".")),
-        key=lambda file: natural(file.name),
-    )
-    if not files:
-        raise DataError(f"{path} holds no clips; give a folder of .mp4, .webm, .gif or other videos")
-    chosen = sorted(np.random.default_rng(options.seed).permutation(len(files))[: options.clips].tolist())
-    read = [(files[index], *read_video(files[index])) for index in chosen]
-    rate = read[0][2]
-    if other := next((file for file, _, fps in read if abs(fps - rate) > 0.01 * rate), None):
-        raise EvaluationError(f"{other} and {read[0][0].name} run at different frame rates; encode the clips at one rate")
-    return [clip for _, clip, _ in read], rate, f"folder {path.resolve().name}, {len(files)} clips"
+        chosen = sorted(drawn(min(options.clips, source.count), source.count, options.seed))
+        which = f"{len(chosen)} of {source.count} clips"
+    portions = [chosen[first : first + BATCH] for first in range(0, len(chosen), BATCH)]
+    clips = [np.array(clip[: options.frames]) for portion in portions for clip in source.read(portion)]
+    if short := next((len(clip) for clip in clips if len(clip) < (options.frames or 0)), None):
+        raise EvaluationError(f"{name} has a clip of {short} frames; --frames is {options.frames}")
+    origin = ", ".join([*(f"{what} {value}" for what, value in source.about.items()), which])
+    return Material(system, category, f"{Path(source.name).name}: {origin}", clips, source.fps)
 
 
 def _host(host: str) -> str:

@@ -1,5 +1,6 @@
 """A trained system behind the sampling verbs: pixels in, pixels out. Imported when a verb starts to work: it needs torch."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from kinema.core.errors import CheckpointError
+from kinema.core.errors import CheckpointError, EvaluationError
 from kinema.core.system import System
 from kinema.core.tasks import abilities
 from kinema.core.types import Video
+from kinema.evaluation.clips import PIXELS, Source, open_clips
 from kinema.systems import SYSTEMS
-from kinema.training.checkpoint import ZOO_PREFIX, load_checkpoint, resolve
+from kinema.training.checkpoint import CHECKPOINT_NAME, ZOO_PREFIX, load_checkpoint, resolve
 from kinema.training.distributed import choose_device
 from kinema.training.sheets import to_pixels
 
@@ -87,3 +89,36 @@ def refuse_unable(system: System[Any], ability: str) -> None:
         able = [name for name, other in SYSTEMS.items() if ability in abilities(other)]
         verb = "show streams" if ability == "streams" else ability
         raise CheckpointError(f"{system.name} cannot {verb}; systems that can: {', '.join(able) or 'none'}")
+
+
+def open_source(name: str, device: str = "auto") -> Source:
+    """Return the clips to be judged that a name stands for.
+
+    Args:
+        name: run directory, checkpoint file or ``zoo:NAME``, which make clips out of seeds; or a dataset, a folder of clip
+            files or an ``.npy``, which hold them.
+        device: where a system makes them.
+
+    Raises:
+        EvaluationError: when there is no such thing, or it holds no clips.
+        CheckpointError: for a damaged checkpoint, or a system that does not generate.
+    """
+    path = Path(name)
+    if name.startswith(ZOO_PREFIX) or path.suffix == ".safetensors" or (path / CHECKPOINT_NAME).exists():
+        return _system_source(name, device)
+    if not path.exists():
+        raise EvaluationError(f"{path} does not exist; give a run, a checkpoint file, zoo:NAME, a dataset or a folder of clips")
+    return open_clips(path)
+
+
+def _system_source(name: str, device: str) -> Source:
+    trained = Trained(name, "generate", device)
+    metadata, fps = trained.metadata, trained.metadata.dataset.get("fps")
+    about = {
+        "system": metadata.system,
+        "stage": metadata.stage,
+        "steps": metadata.steps,
+        "checkpoint sha256": hashlib.sha256(resolve(name).read_bytes()).hexdigest(),
+    }
+    rate = float(fps) if fps else None
+    return Source(name, metadata.clip, rate, PIXELS, None, lambda seeds: list(trained.generate(seeds)), about)
