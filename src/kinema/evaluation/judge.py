@@ -107,6 +107,9 @@ def judge(
     if source.count is None:
         judged_order = [question.seed + number for number in judged_order]
 
+    def read_real(indices: Sequence[int]) -> list[Clip]:
+        return [real.video(index)[:: question.stride] for index in indices]
+
     pool, damaged = measure_dataset(
         real,
         real_order,
@@ -131,8 +134,7 @@ def judge(
     }
     report["warnings"] = [*network.notes, *_warnings(report, source, judged.features, network)]
     report["warnings"] += [f"The stored measures {path.name} were damaged and have been made again." for path in damaged]
-    examples = [real.video(index)[:: question.stride] for index in real_order[:shown]]
-    return Card(report, source.read(judged_order[:shown]), examples, pairs)
+    return Card(report, source.read(judged_order[:shown]), read_real(real_order[:shown]), pairs)
 
 
 def refuse_unlike(source: Source, real: Dataset, stride: int = 1) -> None:

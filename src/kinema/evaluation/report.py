@@ -116,18 +116,20 @@ class Curve:
     """A plot of a distance over the number of clips, in the units of `CURVE_SIZE`, from the upper left corner.
 
     Attributes:
+        zero: y of distance 0.
         points: x, y, clips and distance of every point, in words the last two.
         floor: y and distance of what real clips score.
         line: y and distance of the extrapolation, where there is one.
     """
 
+    zero: float
     points: list[tuple[float, float, str, str]]
     floor: tuple[float, str]
     line: tuple[float, str] | None
 
 
 def curve(score: Mapping[str, Any]) -> Curve:
-    """Lay out the plot of one score; both axes begin at 0, or below where a distance does."""
+    """Lay out the plot of one score; the axes meet at 0."""
     width, height = CURVE_SIZE
     clips, distances = zip(*score["by clips"], strict=True)
     levels = [0.0, *distances, score["floor"]["mean"], score.get("extrapolated", 0.0)]
@@ -141,7 +143,7 @@ def curve(score: Mapping[str, Any]) -> Curve:
 
     points = [(across(n), down(d), str(n), number(d)) for n, d in zip(clips, distances, strict=True)]
     floor, line = score["floor"]["mean"], score.get("extrapolated")
-    return Curve(points, (down(floor), number(floor)), None if line is None else (down(line), number(line)))
+    return Curve(down(0), points, (down(floor), number(floor)), None if line is None else (down(line), number(line)))
 
 
 def number(value: float) -> str:
