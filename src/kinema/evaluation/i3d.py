@@ -169,7 +169,7 @@ class I3dFeatures(FeatureNetwork):
     names: ClassVar[Mapping[str, str]] = {"frechet": "FVD", "kernel": "KVD"}
 
     def __init__(self, weights: Path | None, sha256: str | None, device: torch.device) -> None:
-        super().__init__(weights, sha256, device)
+        super().__init__(weights and weights.resolve(), sha256, device)
         self._weights = load_weights(NAME, weights, PUBLISHED, sha256)
         self._device, self.sha256, self.notes = device, self._weights.sha256, self._weights.notes
         self._program = self._weights.program is not None

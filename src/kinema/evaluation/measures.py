@@ -9,6 +9,7 @@ are measured side by side by processes of this machine, on Ray or on Slurm, and 
 import hashlib
 import json
 import os
+import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -182,8 +183,8 @@ def measure_dataset(
         if done and len(done) >= len(some):
             found[number] = done.first(len(some))
             continue
-        file = store.path if store else None
-        missing.append(Portion(number, dataset.path, dataset.split, dataset.fingerprint, some, stride, network, file))
+        file = store.path.resolve() if store else None
+        missing.append(Portion(number, dataset.path.resolve(), dataset.split, dataset.fingerprint, some, stride, network, file))
     count = sum(len(measures) for measures in found.values())
     said(count)
     for number, measures in _carried_out(missing, workers, (folder or dataset.path) / "cluster"):
@@ -221,12 +222,21 @@ def _carried_out(portions: Sequence[Portion], workers: Workers, logs: Path) -> I
         return
     local = workers.kind == "local"
     count = min(workers.count, len(portions)) if local else workers.count
+    alone = local and count == 1
     # A task computes with its share of this machine, or with the one core that a cluster gives it.
-    threads = None if local and count == 1 else max(1, (os.cpu_count() or 1) // count) if local else 1
-    task = partial(measure_portion, threads=threads)
+    threads = None if alone else max(1, (os.cpu_count() or 1) // count) if local else 1
+    jobs = [(portion.number, portion if alone else pickle.dumps(portion)) for portion in portions]
     with open_executor(workers.kind, count, folder=logs, options=workers.options) as pool:
-        for portion, measures in run_tasks(pool, task, portions, in_flight=1 if count == 1 else 2 * count):
-            yield portion.number, measures
+        for (number, _), measures in run_tasks(
+            pool, partial(_carry_out, threads=threads), jobs, in_flight=1 if alone else 2 * count
+        ):
+            yield number, measures
+
+
+def _carry_out(job: tuple[int, Portion | bytes], threads: int | None) -> Measures:
+    """Open a parcel inside the task: that this host lacks the network, or its weights, is then one sentence too."""
+    portion = pickle.loads(job[1]) if isinstance(job[1], bytes) else job[1]
+    return measure_portion(portion, threads)
 
 
 def key(dataset: Dataset, network: FeatureNetwork, seed: int, stride: int) -> str:

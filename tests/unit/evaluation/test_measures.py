@@ -1,5 +1,6 @@
 """What is measured of clips, by hand; and its store on disk."""
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -112,10 +113,17 @@ def test_several_processes_give_the_numbers_of_one(dataset: Dataset, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "options"), [("slurm", {"cluster": "local", "timeout_min": 2}), ("ray", {})])
-def test_clusters_give_the_numbers_of_one_process(dataset: Dataset, tmp_path: Path, kind: Kind, options: dict) -> None:
+def test_clusters_give_the_numbers_of_one_process(
+    dataset: Dataset, tmp_path: Path, kind: Kind, options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a network that they cannot import is one sentence, as it is here."""
     pytest.importorskip("submitit" if kind == "slurm" else "ray")
-    order = drawn(24, len(dataset), 0)
-    found, _ = measure_dataset(dataset, order, NETWORK, 0, folder=tmp_path, workers=Workers(kind, 2, options))
+    order, workers = drawn(24, len(dataset), 0), Workers(kind, 2, options)
+    with pytest.raises(EvaluationError, match=r"cannot be imported .*; is its folder in PYTHONPATH\?"):
+        measure_dataset(dataset, order, NETWORK, 0, folder=tmp_path, workers=workers)
+    folder = str(Path(__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]))
+    found, _ = measure_dataset(dataset, order, NETWORK, 0, folder=tmp_path, workers=workers)
     np.testing.assert_array_equal(found.features, measure_dataset(dataset, order, NETWORK, 0)[0].features)
 
 
