@@ -37,7 +37,7 @@ PUBLISHED = (
     Published(
         "i3d_torchscript.pt",
         "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
-        "github.com/universome/fvd-comparison",
+        "www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt",
     ),
     Published(
         "rgb_imagenet.pt",

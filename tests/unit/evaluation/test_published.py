@@ -111,7 +111,7 @@ def test_missing_weights_say_where_they_are(tmp_path: Path) -> None:
 
 
 def test_digests_begin_as_the_names_of_files_say() -> None:
-    """pytorch-fid's file carries its digest in its name; so does the same I3D file in Moments in Time's collection."""
+    """pytorch-fid's file carries its digest in its name; so does the same I3D file among the models of pretorched-x."""
     digests = {one.file: one.sha256 for network in (i3d, inception) for one in network.PUBLISHED}
     assert digests["pt_inception-2015-12-05-6726825d.pth"].startswith("6726825d")
     assert digests["rgb_imagenet.pt"].startswith("2609088c")
