@@ -97,7 +97,7 @@ def test_the_lit_region_is_where_the_square_is(rank: int) -> None:
 
 
 def test_maps_are_brought_back_between_the_centres() -> None:
-    """By hand: the second layer sees pixels -3 to 6 first, of centre 1.5, then 5.5; both pixels beside a centre have its value."""
+    """By hand: the second layer sees pixels -3 to 6 first, of centre 1.5, then 5.5; pixels beside a centre have its value."""
     layer = layers_of(Watching(bright_square(2), WatchingConfig(1, 8, 12)))[1]
     found = enlarged(layer, np.array([[0.0, 3, 3], [6, 9, 9]]), (8, 12))
     assert np.allclose(found[0], [0, 0, 0, 1, 2, 3, 3, 3, 3, 3, 3, 3])
