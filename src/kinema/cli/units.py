@@ -141,7 +141,7 @@ def _show(options: Units, data: Path, layer: "Layer", metadata: Any) -> int:
     question = Question(units=units, shown=options.top_units, **choices)
     with _Progress() as progress:
         if options.random:
-            settle(layer, footage.read, range(footage.count))
+            settle(layer, footage.read, range(footage.count), progress.show)
         report, views, clips = examine(layer, footage, question, progress.show)
     report |= {"network": _network(options, metadata), "provenance": provenance()}
     write_sheet(folder, report, views, clips)

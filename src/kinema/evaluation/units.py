@@ -387,14 +387,23 @@ def half_extent(change: Float[np.ndarray, "..."]) -> tuple[int, ...]:
 
 
 @torch.inference_mode()
-def settle(layer: Layer, read: Read, indices: Sequence[int]) -> None:
-    """Show clips to an untrained network until its batch statistics and spectral norms are those of the data."""
+def settle(layer: Layer, read: Read, indices: Sequence[int], said: Said) -> None:
+    """Show clips to an untrained network until its batch statistics and spectral norms are those of the data.
+
+    Args:
+        layer: whose network is untrained.
+        read: index -> clip.
+        indices: of the clips, shown again where they are few.
+        said: told how many batches are done.
+    """
     batches, size = SETTLING
     layer.steps.train()
     for batch in range(batches):
+        said("settling", batch, batches)
         some = [indices[(batch * size + clip) % len(indices)] for clip in range(size)]
         layer.steps(layer.view(_stacked(read(some), layer.steps)))
     layer.steps.eval()
+    said("settling", batches, batches)
 
 
 def _maps(layer: Layer, read: Read, indices: Sequence[int]) -> Iterator[tuple[int, Float32[Tensor, "B C *positions"]]]:

@@ -261,7 +261,7 @@ def test_concentration_and_movement_by_hand() -> None:
 def test_an_untrained_network_gets_the_statistics_of_the_clips() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     layer = layers_of(Watching(network))[0]
-    settle(layer, read, range(len(CLIPS)))
+    settle(layer, read, range(len(CLIPS)), quiet)
     answers = layer.steps[0](layer.view(torch.from_numpy(np.stack(CLIPS)))).mean(dim=(0, 2, 3))
     assert torch.allclose(layer.steps[1].running_mean, answers, atol=0.1)
     assert not layer.steps.training
