@@ -188,7 +188,7 @@ def _summarise(report: dict[str, Any], layer: "Layer", data: Path) -> None:
     lines = []
     for unit in report["units"][:LINES]:
         field = unit.get("receptive field", {}).get("extent", [])
-        label = f"{unit['label share']:.0%} {unit['label']}" if "label" in unit else ""
+        label = f"{unit['label share']:.0%} {unit['label']}" if unit.get("label share", 0) * len(unit["clips"]) > 1.5 else ""
         moves = unit["movement in lit region"]
         lines.append(
             (
