@@ -46,8 +46,9 @@ class Units(Config):
     """Which clips of the dataset."""
     share: float = 0.005
     """Share of a unit's activations, over all positions of all clips, that lie above the threshold of its lit region."""
-    occlusions: int = 512
-    """Patches slid over a top clip, at most; more are finer and slower. 0 leaves receptive fields out."""
+    occlusions: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Patches slid over a top clip, at most; more are finer and slower. 0 leaves receptive fields out. Default: 512, fewer for
+    layers that see much of the clip at once."""
     occluder: Literal["grey", "noise"] = "grey"
     """What is in a patch; noise also where the footage itself is grey."""
     seed: int = 0
@@ -65,8 +66,8 @@ class Units(Config):
         self.require(self.seed >= 0, "seed", "0 or more")
         self.require(self.clips is None or self.clips >= 1, "clips", "at least 1")
         self.require(0 < self.share < 1, "share", "between 0 and 1")
-        few = self.occlusions == 0 or self.occlusions >= FEWEST_OCCLUSIONS
-        self.require(few, "occlusions", f"0, or at least {FEWEST_OCCLUSIONS}")
+        enough = self.occlusions in (None, 0) or self.occlusions >= FEWEST_OCCLUSIONS
+        self.require(enough, "occlusions", f"0, or at least {FEWEST_OCCLUSIONS}")
         self.wanted()
 
     def wanted(self) -> tuple[int, ...] | None:
@@ -124,7 +125,7 @@ def _show(options: Units, data: Path, layer: "Layer", metadata: Any) -> int:
     from kinema.cli.evaluate import _Progress
     from kinema.data.dataset import Dataset
     from kinema.evaluation.unit_sheet import HTML_NAME, Footage, examine, write_sheet
-    from kinema.evaluation.units import Question, refuse_unknown_units, settle
+    from kinema.evaluation.units import Question, refuse_unknown_units, settle, usual_occlusions
     from kinema.training.checkpoint import provenance
 
     dataset = Dataset(data, None if options.split == "all" else options.split)
@@ -137,8 +138,9 @@ def _show(options: Units, data: Path, layer: "Layer", metadata: Any) -> int:
     refuse_unknown_units(units or (), layer.channels)
     footage = Footage(dataset, options.clips or min(CLIPS, len(dataset)), options.top, options.seed)
     folder = _free_folder(options)
-    choices = {name: getattr(options, name) for name in ("top", "share", "occlusions", "occluder", "seed")}
-    question = Question(units=units, shown=options.top_units, **choices)
+    occlusions = usual_occlusions(layer, dataset.shape) if options.occlusions is None else options.occlusions
+    choices = {name: getattr(options, name) for name in ("top", "share", "occluder", "seed")}
+    question = Question(units=units, shown=options.top_units, occlusions=occlusions, **choices)
     with _Progress() as progress:
         if options.random:
             settle(layer, footage.read, range(footage.count), progress.show)

@@ -23,11 +23,13 @@ from torch import Tensor, nn
 
 from kinema.core.errors import EvaluationError
 from kinema.core.seeds import numpy_generator
+from kinema.core.shape import ClipShape
 from kinema.evaluation.clips import Clip
 from kinema.evaluation.layers import Layer
 
 AT_ONCE = 8  # clips, or voxels of as many clips, that a network sees at a time
 PATCH_SHARE = 12  # the smallest patch is a twelfth along every axis of the box that a unit may see
+USUAL_OCCLUSIONS, USUAL_WORK = 512, 64  # patches slid over a clip, and what that may cost, in passes of whole clips
 FEWEST_OCCLUSIONS = 27  # three patches along every axis
 DRAWS = 200  # random rankings behind what chance gives
 SETTLING = 32, 4  # batches and their clips that an untrained network sees, until its normalisations have settled
@@ -58,7 +60,7 @@ class Question:
     shown: int = 12
     top: int = 6
     share: float = 0.005
-    occlusions: int = 512
+    occlusions: int = USUAL_OCCLUSIONS
     occluded: int = 3
     occluder: Occluder = "grey"
     seed: int = 0
@@ -303,6 +305,13 @@ def receptive_field(layer: Layer, unit: int, tops: Sequence[tuple[Clip, tuple[in
         seen[inside] += 1
     change = total / np.maximum(seen, 1)
     return Field(change.astype(np.float32), half_extent(change), patch, len(tops))
+
+
+def usual_occlusions(layer: Layer, shape: ClipShape) -> int:
+    """Return how many patches are slid over a clip where nobody says: fewer where a position sees much of the clip."""
+    extents = (shape.frames, shape.height, shape.width)[-len(layer.map_shape) :]
+    seen = prod(min(box, whole) / whole for box, whole in zip(layer.field.extent, extents, strict=True))
+    return max(FEWEST_OCCLUSIONS, min(USUAL_OCCLUSIONS, int(USUAL_WORK / seen)))
 
 
 def patches(layer: Layer, extents: tuple[int, ...], most: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

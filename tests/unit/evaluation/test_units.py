@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from kinema.core.errors import EvaluationError
-from kinema.evaluation.layers import Layer, layers_of
+from kinema.core.shape import ClipShape
+from kinema.evaluation.layers import Layer, ReceptiveField, layers_of
 from kinema.evaluation.units import (
     AT_ONCE,
     Activity,
@@ -28,6 +29,7 @@ from kinema.evaluation.units import (
     selectivity,
     settle,
     top_clips,
+    usual_occlusions,
 )
 from small_watchers import Watching, WatchingConfig, bright_square
 
@@ -178,6 +180,13 @@ def test_patches_are_as_small_as_their_number_allows(most: int) -> None:
     assert count <= most
     assert stride == tuple(max(1, side // 2) for side in patch)
     assert all(np.array(patch) >= patches(layer, SHAPE, most + 2000)[0])
+
+
+def test_patches_are_fewer_where_much_is_seen_at_once() -> None:
+    """By hand, for VGAN at 32x64x64: the third layer sees 22 x 22 x 22 of it, the fourth 32 x 46 x 46, more than half."""
+    third, fourth = (replace(second_layer(3), field=ReceptiveField((side,) * 3, (1,) * 3, (0,) * 3)) for side in (22, 46))
+    assert usual_occlusions(third, ClipShape(32, 64, 64)) == 512
+    assert usual_occlusions(fourth, ClipShape(32, 64, 64)) == int(64 / (46 / 64) ** 2) == 123
 
 
 def test_peaks_and_thresholds_are_those_of_all_activations() -> None:
