@@ -406,12 +406,19 @@ def settle(layer: Layer, read: Read, indices: Sequence[int], said: Said) -> None
         said: told how many batches are done.
     """
     batches, size = SETTLING
+    norms = [step for step in layer.steps if isinstance(step, (nn.BatchNorm2d, nn.BatchNorm3d))]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches: a moving one still holds a part of where it began
     layer.steps.train()
     for batch in range(batches):
         said("settling", batch, batches)
         some = [indices[(batch * size + clip) % len(indices)] for clip in range(size)]
         layer.steps(layer.view(_stacked(read(some), layer.steps)))
     layer.steps.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
     said("settling", batches, batches)
 
 

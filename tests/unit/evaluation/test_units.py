@@ -272,7 +272,8 @@ def test_an_untrained_network_gets_the_statistics_of_the_clips() -> None:
     layer = layers_of(Watching(network))[0]
     settle(layer, read, range(len(CLIPS)), quiet)
     answers = layer.steps[0](layer.view(torch.from_numpy(np.stack(CLIPS)))).mean(dim=(0, 2, 3))
-    assert torch.allclose(layer.steps[1].running_mean, answers, atol=0.1)
+    assert torch.allclose(layer.steps[1].running_mean, answers, rtol=0.01)
+    assert layer.steps[1].momentum == 0.1
     assert not layer.steps.training
 
 
