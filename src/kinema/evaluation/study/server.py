@@ -14,10 +14,11 @@ so that a proxy may serve a study below any path.
 """
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import jinja2
 import uvicorn
@@ -27,7 +28,8 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
 from kinema.core.errors import EvaluationError
-from kinema.evaluation.study.design import CLIPS_NAME, Study, Trial, order_for
+from kinema.evaluation.study.design import RANKED, order_for
+from kinema.evaluation.study.folder import CLIPS_NAME, Study, Trial
 from kinema.evaluation.study.store import DuplicateVoteError, Store, Vote, now
 
 FILES = Path(str(resources.files("kinema.evaluation.study")))
@@ -38,6 +40,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+Order = Sequence[tuple[Trial, tuple[int, ...]]]
 LONGEST_ANSWER = 24 * 3600 * 1000  # milliseconds
 
 
@@ -48,10 +51,10 @@ class Answer(BaseModel):
 
     trial: Annotated[str, Field(max_length=64)]
     """Id of the trial."""
-    side: Literal["left", "right"]
-    """The clip that was chosen."""
+    ranking: Annotated[list[Annotated[int, Field(ge=0, le=RANKED[-1])]], Field(max_length=RANKED[-1])]
+    """Places of the clips from left to right, from 0, best first."""
     milliseconds: Annotated[int, Field(ge=0, le=LONGEST_ANSWER)]
-    """From both clips playing to the answer."""
+    """From the clips playing to the answer."""
 
 
 def create_app(folder: Path, study: Study, store: Store) -> FastAPI:
@@ -64,6 +67,7 @@ def create_app(folder: Path, study: Study, store: Store) -> FastAPI:
     """
     app = FastAPI(title="kinema study", docs_url=None, redoc_url=None, openapi_url=None)
     page = _page()
+    order_of = lru_cache(maxsize=1024)(partial(order_for, study))
 
     @app.middleware("http")
     async def add_headers(request: Request, call_next: Any) -> Response:
@@ -95,14 +99,14 @@ def create_app(folder: Path, study: Study, store: Store) -> FastAPI:
 
     @app.get("/api/session")
     def show_session(rater: Annotated[int, Depends(known_rater)]) -> dict[str, Any]:
-        return session(study, rater, store.answered(rater), consented=store.has_consented(rater))
+        return session(study, order_of(rater), store.answered(rater), consented=store.has_consented(rater))
 
     @app.post("/api/votes", status_code=201)
     def add_vote(answer: Answer, rater: Annotated[int, Depends(known_rater)]) -> dict[str, bool]:
         if not store.has_consented(rater):
             raise HTTPException(403, "agree to take part first")
         try:
-            store.add_vote(_vote(study, rater, answer))
+            store.add_vote(_vote(study, order_of(rater), rater, answer))
         except DuplicateVoteError as error:
             raise HTTPException(409, str(error)) from None
         return {"stored": True}
@@ -121,30 +125,27 @@ def create_app(folder: Path, study: Study, store: Store) -> FastAPI:
     return app
 
 
-def session(study: Study, rater: int, answered: set[str], *, consented: bool) -> dict[str, Any]:
+def session(study: Study, order: Order, answered: set[str], *, consented: bool) -> dict[str, Any]:
     """Return what the page needs to know: nothing about systems, kinds of trials or anybody's answers.
 
     Args:
         study: whose trials.
-        rater: number of the rater, which decides order and sides.
+        order: the rater's trials, as `order_for` gives them.
         answered: ids of the trials that the rater answered.
         consented: whether the rater agreed to take part.
     """
-    ordered = order_for(study, rater)
     return {
         "consented": consented,
-        "total": len(ordered),
+        "total": len(order),
         "answered": len(answered),
         "trials": [
             {
                 "id": trial.id,
                 "practice": trial.kind == "practice",
-                "left": f"clips/{left}",
-                "right": f"clips/{right}",
+                "clips": [f"clips/{study.clips[index].file}" for index in clips],
             }
-            for trial, exchanged in ordered
+            for trial, clips in order
             if trial.id not in answered
-            for left, right in [_files(study, trial, exchanged)]
         ],
     }
 
@@ -186,17 +187,11 @@ def _page() -> jinja2.Template:
     return environment.get_template("page.html.jinja")
 
 
-def _files(study: Study, trial: Trial, exchanged: bool) -> tuple[str, str]:
-    left, right = study.clips[trial.left].file, study.clips[trial.right].file
-    return (right, left) if exchanged else (left, right)
-
-
-def _vote(study: Study, rater: int, answer: Answer) -> Vote:
-    places: Mapping[str, tuple[int, Trial, bool]] = {
-        trial.id: (position, trial, exchanged) for position, (trial, exchanged) in enumerate(order_for(study, rater))
-    }
-    if answer.trial not in places:
+def _vote(study: Study, order: Order, rater: int, answer: Answer) -> Vote:
+    found = next((place for place, (trial, _) in enumerate(order) if trial.id == answer.trial), None)
+    if found is None:
         raise HTTPException(404, "no such trial")
-    position, trial, exchanged = places[answer.trial]
-    left, right = _files(study, trial, exchanged)
-    return Vote(rater, trial.id, position, left, right, answer.side, answer.milliseconds, now())
+    files = tuple(study.clips[index].file for index in order[found][1])
+    if sorted(answer.ranking) != list(range(len(files))):
+        raise HTTPException(422, f"a ranking names each of the places 0 to {len(files) - 1} once")
+    return Vote(rater, answer.trial, found, files, tuple(answer.ranking), answer.milliseconds, now())
