@@ -210,7 +210,8 @@ def ask(address: str, token: str, body: dict | None = None) -> dict:
         return json.load(reply)
 
 
-def test_an_acknowledged_answer_survives_a_killed_server(tmp_path: Path, study: Study) -> None:
+def test_an_acknowledged_ranking_survives_a_killed_server(tmp_path: Path) -> None:
+    study = written(tmp_path, Plan(kind="ranking", trials=2, repeats=1, practice=0), ("one", "two", "real"))
     command = [sys.executable, "-m", "kinema", "study", "serve", str(tmp_path), "--port", "0", "--invite", "1"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
@@ -222,8 +223,8 @@ def test_an_acknowledged_answer_survives_a_killed_server(tmp_path: Path, study: 
         urllib.request.urlopen(
             urllib.request.Request(f"{address}api/consent", b"", {"Authorization": f"Bearer {token}"})
         ).close()
-        assert ask(f"{address}api/votes", token, answer(study.trials[0].id)) == {"stored": True}
+        assert ask(f"{address}api/votes", token, answer(study.trials[0].id, (2, 0, 1))) == {"stored": True}
         server.send_signal(signal.SIGKILL)
         server.wait()
     votes = Store(tmp_path, study).votes()
-    assert [vote.trial for vote in votes] == [study.trials[0].id]
+    assert [(vote.trial, vote.ranking) for vote in votes] == [(study.trials[0].id, (2, 0, 1))]

@@ -43,6 +43,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 Order = Sequence[tuple[Trial, tuple[int, ...]]]
+KEEP_ALIVE_SECONDS = 75  # a rater looks longer than the usual 5, and a proxy must not find the connection closed
 LONGEST_ANSWER = 24 * 3600 * 1000  # milliseconds
 
 
@@ -175,8 +176,12 @@ def serve(folder: Path, study: Study, store: Store, listening: socket.socket) ->
         store: its answers.
         listening: as `listen` made it.
     """
-    # No access log: with the times of requests it would tell who answered what.
-    config = uvicorn.Config(create_app(folder, study, store), log_level="warning", access_log=False)
+    config = uvicorn.Config(
+        create_app(folder, study, store),
+        log_level="warning",
+        access_log=False,  # with the times of requests it would tell who answered what
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )
     uvicorn.Server(config).run(sockets=[listening])
 
 
