@@ -98,7 +98,7 @@ def test_a_ranking_from_sources_to_results(sources: Path, tmp_path: Path, capsys
     everybody, careful = capsys.readouterr().out.split("Without excluded raters\n")
     # Ranks of real: three raters 1, one rater 3, six answers each.
     assert re.search(
-        r"average rank ± SD\nreal +1\.50 ± 0\.88\nvgan +2\.25 ± 0\.44\nmine +2\.25 ± 0\.85\n", spaceless(everybody)
+        r"average rank ± SD, 1 is best\nreal +1\.50 ± 0\.88\nvgan +2\.25 ± 0\.44\nmine +2\.25 ± 0\.85\n", spaceless(everybody)
     )
     assert "Friedman's test over 4 raters: chi-square 1.50 with 2 degrees of freedom, p 0.47" in everybody
     assert re.search(r"vgan over real +25 +", everybody)

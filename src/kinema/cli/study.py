@@ -313,7 +313,7 @@ def _ranks(study: "Study", found: "Ranks") -> list[str]:
         ]
         for row in found.systems
     ]
-    lines = _columns([["average rank ± SD", *categories, "all" if categories else ""], *body])
+    lines = _columns([["average rank ± SD, 1 is best", *categories, "all" if categories else ""], *body])
     if found.concordance is None:
         lines.append("agreement between raters: no trial has two answers")
     else:
@@ -330,7 +330,7 @@ def _ranks(study: "Study", found: "Ranks") -> list[str]:
             f"Friedman's test over {test.raters} raters: chi-square {test.statistic:.2f} with {len(body) - 1} degrees of "
             f"freedom, p {test.p_value:.2g}"
         )
-    return [*lines, ""]
+    return lines
 
 
 def _stills(found: "Results") -> list[str]:
