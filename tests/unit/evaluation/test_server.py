@@ -117,19 +117,19 @@ def test_what_is_no_answer_is_refused(client: TestClient, store: Store, body: di
     assert store.votes() == []
 
 
-@pytest.mark.parametrize(
-    "ranking", [[], [0], [0, 1], [0, 1, 1], [0, 1, 2, 3], [1, 2, 3], [0, 1, 7], [0, 1, 99], list(range(9))]
-)
-def test_an_incomplete_or_impossible_ranking_is_refused(tmp_path: Path, ranking: list[int]) -> None:
+def test_an_incomplete_or_impossible_ranking_is_refused(tmp_path: Path) -> None:
     study = written(tmp_path, Plan(kind="ranking", trials=2, noise=1, repeats=1), ("one", "two", "real"))
     store = Store(tmp_path, study, create=True)
     with TestClient(create_app(tmp_path, study, store)) as client:
         rater = join(client)
         trial = client.get("api/session", headers=rater).json()["trials"][0]
         assert len(trial["clips"]) == 3
-        refused = client.post("api/votes", headers=rater, json=answer(trial["id"], tuple(ranking)))
-        assert refused.status_code == 422
-        assert max(ranking, default=0) > 8 or len(ranking) > 8 or "each of the places 0 to 2 once" in refused.text
+        for ranking in ((), (0,), (0, 1), (0, 1, 1), (0, 1, 2, 3), (1, 2, 3), (0, 1, 7)):
+            refused = client.post("api/votes", headers=rater, json=answer(trial["id"], ranking))
+            assert refused.status_code == 422
+            assert "a ranking names each of the places 0 to 2 once" in refused.text
+        for absurd in ((0, 1, 99), tuple(range(9)), (0, 1, -1)):
+            assert client.post("api/votes", headers=rater, json=answer(trial["id"], absurd)).status_code == 422
         assert client.post("api/votes", headers=rater, json=answer(trial["id"], (2, 0, 1))).status_code == 201
         assert client.post("api/votes", headers=rater, json=answer(trial["id"], (0, 1, 2))).status_code == 409
     assert [vote.ranking for vote in store.votes()] == [(2, 0, 1)]
