@@ -1,5 +1,6 @@
 """kinema evaluate, as a person types it, on untrained tiny systems and small datasets."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -10,9 +11,11 @@ import torch
 
 from kinema.cli import main
 from kinema.data.encode import write_video
+from kinema.evaluation import report as reports
 from kinema.systems import SYSTEMS
 from kinema.training.checkpoint import provenance, save_checkpoint
 from small_dataset import make_video, write_dataset
+from small_weights import Clip400, Frame2048, write_program
 
 SHAPE = (8, 16, 16)
 
@@ -62,7 +65,7 @@ def test_a_run_gets_a_report_card(place: Path, tmp_path: Path, capsys: pytest.Ca
     assert score["floor"]["count"] == 32
     assert score["floor"]["low"] <= score["floor"]["mean"] <= score["floor"]["high"] < score["value"]
     assert score["times floor"] > 10  # an untrained generator is grey, the data are noise
-    assert [count for count, _ in score["by clips"]] == [8, 16, 32]
+    assert [count for count, _ in score["by clips"]] == [8, 12, 16, 24, 32]
     assert score["by clips"][-1][1] == score["value"]
     assert report["motion"]["motion against real"] < 0.1
     assert any("nearly still pictures" in warning for warning in report["warnings"])
@@ -89,7 +92,7 @@ def test_the_same_question_gets_the_same_answer(place: Path, tmp_path: Path) -> 
     one, other = (judge(place, tmp_path / name, place / "run", "--count", 32) for name in "ab")
     for part in ("scores", "protocol", "motion", "copies", "judged"):
         assert one[part] == other[part]
-    assert list((place / "data" / "measures").glob("*.npz"))
+    assert list((place / "data" / "measures").rglob("*.npz"))
 
 
 def test_held_out_clips_are_near_the_floor_and_copies_are_found(place: Path, tmp_path: Path) -> None:
@@ -115,6 +118,65 @@ def test_a_small_real_set_gives_a_smaller_floor_and_says_so(place: Path, tmp_pat
     report = judge(place, tmp_path, place / "run", "--count", 60)
     assert report["scores"]["kernel[small_features:Colours]"]["floor"]["count"] == 40
     assert any("too small for two disjoint sets of 60 clips: the floor is that of 40" in said for said in report["warnings"])
+
+
+def test_the_page_plots_the_distance_over_the_number_of_clips(place: Path, tmp_path: Path) -> None:
+    """The last point and the floor lie where the report says; the line in 1/N is there for the distance that has one."""
+    report = judge(place, tmp_path, place / "raw.npy", "--count", 40)
+    page = (tmp_path / "report.html").read_text()
+    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(drawings) == 2
+    for drawing, score in zip(drawings, report["scores"].values(), strict=True):
+        assert drawing.count("<circle") == 5
+        assert re.search(
+            rf'<circle cx="420\.0" .*<title>40 clips: {re.escape(reports.number(score["value"]))}</title>', drawing
+        )
+        assert ('class="line"' in drawing) == ("extrapolated" in score)
+    assert "extrapolated" in report["scores"]["frechet[small_features:Colours]"]
+    assert "straight line in 1/N" in page
+
+
+def test_every_second_frame(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = judge(place, tmp_path / "two", place / "noise", "--count", 32, "--stride", 2)
+    assert (report["protocol"]["frames"], report["protocol"]["stride"], report["protocol"]["fps"]) == (4, 2, 25.0)
+    assert report["copies"]["nearest"] < 0.1  # levels: the same frames of the same clips, up to rounding
+    assert "of which one in 2 is judged" in (tmp_path / "two" / "report.html").read_text()
+    judge(place, tmp_path / "one", place / "noise", "--count", 32)
+    capsys.readouterr()
+    assert run("--compare", tmp_path / "one", tmp_path / "two") == 2
+    assert "(frames: 8 and 4; stride: 1 and 2)" in capsys.readouterr().err
+
+
+def test_i3d_gives_fvd_and_says_what_it_used(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A program in place of I3D, which says that it is trusted; clips of 9 frames are the least."""
+    write_dataset(tmp_path / "data", 50, per_shard=50, shape=(9, 16, 16))
+    weights = write_program(tmp_path / "i3d_torchscript.pt", Clip400)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    words = (tmp_path / "data", "--against", tmp_path / "data", "--split", "all", "--count", 32, "--replicates", 2)
+    words = (*words, "--features", "i3d", "--weights", weights, "--out", tmp_path / "card")
+    write_dataset(tmp_path / "judged", 40, per_shard=40, shape=(9, 16, 16), test_every=1)
+    assert run(tmp_path / "judged", *words[1:]) == 2
+    assert "which is none that kinema knows" in capsys.readouterr().err
+    assert run(tmp_path / "judged", *words[1:], "--weights-sha256", digest) == 0
+    report = json.loads((tmp_path / "card" / "report.json").read_text())
+    assert list(report["scores"]) == ["FVD", "KVD"]
+    assert report["protocol"]["features"] == "i3d"
+    assert report["protocol"]["features sha256"] == digest
+    assert report["protocol"]["precision"] == "float32"
+    assert not any("not verified" in warning for warning in report["warnings"])
+    assert "FVD" in capsys.readouterr().out
+
+
+def test_inception_gives_fid_over_frames(place: Path, tmp_path: Path) -> None:
+    weights = write_program(tmp_path / "inception.pt", Frame2048)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    words = ("--against", place / "data", "--count", 32, "--replicates", 2, "--stride", 4, "--out", tmp_path / "card")
+    assert run(place / "noise", *words, "--features", "inception", "--weights", weights, "--weights-sha256", digest) == 0
+    report = json.loads((tmp_path / "card" / "report.json").read_text())
+    assert list(report["scores"]) == ["FID", "KID"]
+    assert report["scores"]["FID"]["floor"]["count"] == 32  # clips, though frames are the samples
+    assert any("64 frames are fewer than the 2048 dimensions" in warning for warning in report["warnings"])
+    assert "every frame of a clip is a sample" in report["protocol"]["preprocessing"]
 
 
 def test_equal_protocols_stand_in_one_table_and_others_are_refused(
@@ -157,6 +219,18 @@ def test_equal_protocols_stand_in_one_table_and_others_are_refused(
         ),
         (["slow", "--against", "data"], "slow has 12 frames per second and data 25; judge against data prepared with --fps 12"),
         (["run", "--against", "data", "--features", "nowhere:Net"], "the feature network nowhere:Net cannot be imported"),
+        (["run", "--against", "data", "--features", "i3d"], "--features i3d needs --weights FILE: i3d_torchscript.pt from"),
+        (
+            ["run", "--against", "data", "--features", "inception", "--weights", "missing.pth"],
+            "the weights missing.pth cannot be read (No such file or directory); --features inception needs pt_inception",
+        ),
+        (["run", "--against", "data", "--features", "i3d", "--weights", "raw.npy"], "raw.npy is damaged or holds no weights"),
+        (["run", "--against", "data", "--weights", "raw.npy"], "--weights are for --features i3d and inception"),
+        (["run", "--against", "data", "--weights-sha256", "12"], "weights_sha256 is '12'; it must be 64 hexadecimal digits"),
+        (["run", "--against", "data", "--stride", "0"], "stride is 0; it must be at least 1"),
+        (["run", "--against", "data", "--stride", "8"], "clips of 1 frame have no motion to judge"),
+        (["run", "--against", "data", "--workers", "0"], "workers is 0; it must be at least 1"),
+        (["run", "--against", "data", "--cluster", "fast"], "cluster option 'fast' must be NAME=VALUE"),
         (["run", "--against", "data", "--seed", "-1"], "seed is -1; it must be 0 or more"),
         (["run", "--against", "data", "--out", "raw.npy"], "raw.npy is a file; --out is a folder"),
         (["--compare", "run"], "--compare wants two reports or more"),

@@ -7,7 +7,7 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -40,6 +40,19 @@ def parse(arguments_class: type[ArgumentsT], arguments: Sequence[str], verb: str
         if exit_.code in (0, None):
             raise
         raise ConfigError(f"{one_sentence(complaint.getvalue())} (see kinema {verb} --help)") from None
+
+
+def cluster_options(words: Sequence[str]) -> dict[str, Any]:
+    """Turn words NAME=VALUE, as submitit names its parameters, into a mapping; whole numbers become such.
+
+    Raises:
+        ConfigError: for a word of another form.
+    """
+    pairs = [word.partition("=") for word in words]
+    wrong = next(("".join(pair) for pair in pairs if not pair[1]), None)
+    if wrong:
+        raise ConfigError(f"cluster option {wrong!r} must be NAME=VALUE, such as slurm_partition=cpu")
+    return {name: int(value) if value.isdigit() else value for name, _, value in pairs}
 
 
 def one_sentence(complaint: str) -> str:

@@ -1,5 +1,6 @@
 """The verb evaluate: a report card of a trained system or of clips, and a table of several cards."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from kinema.cli.arguments import parse
+from kinema.cli.arguments import cluster_options, parse
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError, EvaluationError
 
@@ -31,16 +32,30 @@ class Evaluate(Config):
     split: Literal["train", "test", "all"] = "train"
     """Which real clips."""
     features: str = PACKAGED
-    """Feature network: the packaged one, or module:attribute for a torch.nn.Module of your own that takes clips B 3 T H W in
-    [-1, 1] and returns B D."""
+    """Feature network: the packaged one; i3d for FVD or inception for FID, with --weights; or module:attribute for a
+    torch.nn.Module of your own that takes clips B 3 T H W in [-1, 1] and returns B D."""
+    weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Weights of i3d (i3d_torchscript.pt or rgb_imagenet.pt) or inception (pt_inception-2015-12-05-6726825d.pth or
+    inception-2015-12-05.pt); docs/evaluation.md says where they are."""
+    weights_sha256: Annotated[str | None, tyro.conf.arg(metavar="HEX", help_behavior_hint="")] = None
+    """SHA-256 that the weights must have, for a file that kinema does not know."""
+    stride: int = 1
+    """Judge every so many frames of either side."""
     replicates: int = 100
-    """Resamplings behind an interval; 20 at most where more than 512 clips are judged."""
+    """Resamplings behind an interval; 20 at most where there are more than 512 vectors of features."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder for report.json and report.html. Default: evaluation in the run directory, or NAME-evaluation here."""
     compare: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="REPORT...", help_behavior_hint="")] = ()
     """Instead of judging: reports, or their folders, to stand in one table; refused where their protocols differ."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
+    workers: int = 1
+    """Tasks at a time that measure real clips; a task uses as many threads as its share of the cores."""
+    executor: Literal["local", "ray", "slurm"] = "local"
+    """local: processes of this machine. ray: Ray, on the cluster of RAY_ADDRESS if it is set. slurm: a job per 32
+    clips."""
+    cluster: tuple[str, ...] = ()
+    """Options of --executor slurm, each NAME=VALUE as in submitit: slurm_partition=cpu timeout_min=60 ..."""
     overwrite: bool = False
     """Replace reports that exist."""
 
@@ -49,6 +64,11 @@ class Evaluate(Config):
         self.require(self.seed >= 0, "seed", "0 or more")
         self.require(2 <= self.replicates <= 10_000, "replicates", "from 2 to 10000")
         self.require(self.count is None or self.count >= 1, "count", "at least 1")
+        self.require(self.stride >= 1, "stride", "at least 1")
+        self.require(self.workers >= 1, "workers", "at least 1")
+        digest = self.weights_sha256
+        known = digest is None or re.fullmatch("[0-9a-fA-F]{64}", digest) is not None
+        self.require(known, "weights_sha256", "64 hexadecimal digits")
 
 
 def run(arguments: list[str]) -> int:
@@ -68,21 +88,24 @@ def _judge(options: Evaluate, data: Path) -> int:
     from kinema.data.dataset import Dataset
     from kinema.evaluation.features import open_features
     from kinema.evaluation.judge import Question, chosen_count, judge, refuse_unlike
-    from kinema.evaluation.measures import store_folder
+    from kinema.evaluation.measures import Workers, store_folder
     from kinema.evaluation.report import HTML_NAME, rows, write_reports
     from kinema.training.checkpoint import provenance
     from kinema.training.distributed import choose_device
 
     device = choose_device(options.device)
+    if options.executor != "local" and device.type != "cpu":
+        raise ConfigError(f"a task of --executor {options.executor} has one core and no GPU; give --device cpu")
+    workers = Workers(options.executor, options.workers, cluster_options(options.cluster))
     real = Dataset(data, None if options.split == "all" else options.split)
     source = open_source(options.run, options.device)
     folder = _free_folder(options, source.name)
-    refuse_unlike(source, real)  # what can be refused is refused before a network is loaded
+    refuse_unlike(source, real, options.stride)  # what can be refused is refused before a network is loaded
     chosen_count(source, real, options.count)
-    network = open_features(options.features, device)
-    question = Question(options.count, options.seed, options.split, options.replicates)
+    network = open_features(options.features, device, weights=options.weights, weights_sha256=options.weights_sha256)
+    question = Question(options.count, options.seed, options.split, options.replicates, options.stride)
     with _Progress() as progress:
-        card = judge(source, data, network, question, store_folder=store_folder(real), said=progress.show)
+        card = judge(source, data, network, question, store_folder=store_folder(real), workers=workers, said=progress.show)
     report = write_reports(folder, card, provenance())
     title = f"{source.name} against {data}: {report['protocol']['judged clips']} clips each"
     _print(title, ("", "judged", "95% interval", "real clips"), rows(report))

@@ -13,9 +13,8 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from kinema.cli.arguments import parse
+from kinema.cli.arguments import cluster_options, parse
 from kinema.core.config import Config
-from kinema.core.errors import ConfigError
 from kinema.data import plan
 from kinema.data.cutting import PrepareSettings
 from kinema.data.dataset import DatasetInfo
@@ -54,12 +53,8 @@ class Work(Config):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the cluster; whole numbers as such."""
-        pairs = [option.partition("=") for option in self.cluster]
-        wrong = next(("".join(pair) for pair in pairs if not pair[1]), None)
-        if wrong:
-            raise ConfigError(f"cluster option {wrong!r} must be NAME=VALUE, such as slurm_partition=cpu")
-        return {name: int(value) if value.isdigit() else value for name, _, value in pairs}
+        """Options of the cluster."""
+        return cluster_options(self.cluster)
 
 
 _Sources = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]

@@ -1,7 +1,7 @@
 """Where clips that are judged come from: files, a dataset, or whatever makes them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,12 @@ class Source:
     count: int | None
     read: Callable[[Sequence[int]], list[Clip]]
     about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def strided(source: Source, stride: int) -> Source:
+    """Return the same clips with every `stride`-th frame alone, from the first on."""
+    shape = replace(source.shape, frames=-(-source.shape.frames // stride))
+    return replace(source, shape=shape, read=lambda indices: [clip[::stride] for clip in source.read(indices)])
 
 
 def open_clips(path: Path) -> Source:

@@ -5,7 +5,7 @@ A number is named after its network. The packaged one is no I3D, so its distance
 
 import hashlib
 import importlib
-from typing import Protocol, runtime_checkable
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
@@ -14,39 +14,15 @@ from torch.nn import functional as F
 
 from kinema.core.errors import EvaluationError
 from kinema.data.scene import IMAGE_MEAN, IMAGE_SCALE, IMAGE_WEIGHTS_SHA256, image_network
+from kinema.evaluation import i3d, inception
+from kinema.evaluation.network import Clips, FeatureNetwork
 
 VIEW = 128  # edge of the frames that the packaged network sees; a choice: a third of the work of 224
 FRAMES_AT_ONCE = 32
 PACKAGED = "efficientnet-lite0+dt"
 
-Clips = UInt8[Tensor, "B T H W 3"]
 
-
-@runtime_checkable
-class FeatureNetwork(Protocol):
-    """Describes clips by vectors."""
-
-    @property
-    def id(self) -> str:
-        """Name that stands beside every number."""
-        ...
-
-    @property
-    def sha256(self) -> str:
-        """Digest of the weights."""
-        ...
-
-    @property
-    def preprocessing(self) -> str:
-        """What happens to pixels before the network, in words."""
-        ...
-
-    def __call__(self, clips: Clips) -> Float[Tensor, "B D"]:
-        """Return one vector per clip, on the CPU."""
-        ...
-
-
-class ImageFeatures:
+class ImageFeatures(FeatureNetwork):
     """EfficientNet-Lite0 of ImageNet: pooled features of the frames, their mean and how much they change.
 
     A clip's vector is the mean over frames of the 1,280 pooled features, then the mean absolute difference of those of
@@ -65,6 +41,7 @@ class ImageFeatures:
     preprocessing = f"bilinear with antialias to {VIEW}x{VIEW}, (pixel - {IMAGE_MEAN}) / {IMAGE_SCALE}"
 
     def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
         self._device = device
         self._network = image_network().to(device, memory_format=torch.channels_last)
 
@@ -85,7 +62,7 @@ class ImageFeatures:
         return self._network.extract_features((pixels - IMAGE_MEAN) / IMAGE_SCALE).mean(dim=(2, 3))
 
 
-class UserFeatures:
+class UserFeatures(FeatureNetwork):
     """A user's own network: float clips in [-1, 1], B 3 T H W, to vectors B D.
 
     Args:
@@ -99,6 +76,7 @@ class UserFeatures:
     preprocessing = "none: pixels in [-1, 1]"
 
     def __init__(self, place: str, device: torch.device) -> None:
+        super().__init__(place, device)
         self.id = place
         self._device = device
         module, _, name = place.partition(":")
@@ -128,16 +106,30 @@ class UserFeatures:
         return found.float().cpu()
 
 
-def open_features(name: str, device: torch.device) -> FeatureNetwork:
-    """Return the network of a name: the packaged one, or ``module:attribute``.
+def open_features(
+    name: str, device: torch.device, *, weights: Path | None = None, weights_sha256: str | None = None
+) -> FeatureNetwork:
+    """Return the network of a name.
+
+    Args:
+        name: the packaged one, ``i3d``, ``inception``, or ``module:attribute``.
+        device: where to compute.
+        weights: file for ``i3d`` and ``inception``, which are not packaged.
+        weights_sha256: what the digest of that file must be.
 
     Raises:
         EvaluationError: for another name, or a network that cannot be used.
     """
+    published = {i3d.NAME: i3d.I3dFeatures, inception.NAME: inception.InceptionFeatures}
+    if name in published:
+        return published[name](weights, weights_sha256, device)
+    if weights is not None or weights_sha256 is not None:
+        raise EvaluationError(f"--weights are for --features {' and '.join(published)}; {name} has its own")
     if name == PACKAGED:
         return ImageFeatures(device)
     if ":" not in name:
-        raise EvaluationError(f"there is no feature network {name!r}; accepted: {PACKAGED}, or module:attribute for your own")
+        known = ", ".join((PACKAGED, *published))
+        raise EvaluationError(f"there is no feature network {name!r}; accepted: {known}, or module:attribute for your own")
     return UserFeatures(name, device)
 
 

@@ -21,7 +21,8 @@ from kinema.core.seeds import numpy_generator
 SUBSET, SUBSETS = 1000, 10
 HALVINGS = 5
 
-Features = Float[np.ndarray, "_ _"]  # a row per clip; the number of columns is checked with a sentence
+# A vector per clip, or several, which are samples by themselves but drawn together. Their size is checked with a sentence.
+Features = Float[np.ndarray, "_ ... _"]
 Distance = Callable[[Features, Features], float]
 
 
@@ -66,7 +67,7 @@ def frechet_distance(real: Features, fake: Features) -> float:
     symmetric root by eigen-decomposition.
 
     Args:
-        real: one vector per clip, at least two.
+        real: at least two vectors.
         fake: the same, any number of at least two.
 
     Raises:
@@ -107,7 +108,7 @@ def kernel_distance(real: Features, fake: Features, *, subset: int = SUBSET, sub
 
 
 def bootstrap(distance: Distance, real: Features, fake: Features, *, replicates: int, seed: int) -> Interval:
-    """Resample both sets with replacement and return where the distance lies, centred at the distance of the sets.
+    """Resample the clips of both sets with replacement and return where the distance lies, centred at that of the sets.
 
     A resampled set holds clips twice, which makes its distance larger by about the bias that the distance has itself; so the
     replicates are moved until their mean is the estimate. The interval says how far the number would spread with other clips,
@@ -176,6 +177,7 @@ def _some(vectors: Float64[np.ndarray, "N D"], count: int, draw: np.random.Gener
 
 
 def _checked(real: Features, fake: Features) -> tuple[Float64[np.ndarray, "N D"], Float64[np.ndarray, "M D"]]:
+    real, fake = (vectors.reshape(-1, vectors.shape[-1]) for vectors in (real, fake))
     if real.shape[1] != fake.shape[1]:
         raise EvaluationError(f"features of {real.shape[1]} and {fake.shape[1]} dimensions cannot be compared; use one network")
     for vectors in (real, fake):

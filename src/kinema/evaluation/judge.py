@@ -4,7 +4,7 @@ References:
     What must stand beside a number, and why: docs/evaluation.md. All thresholds are a choice.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +16,10 @@ from jaxtyping import Float32
 import kinema
 from kinema.core.errors import EvaluationError
 from kinema.data.dataset import Dataset
-from kinema.evaluation.clips import PIXELS, Clip, Source
-from kinema.evaluation.features import FeatureNetwork
-from kinema.evaluation.frechet import Distance, bootstrap, floor, frechet_distance, kernel_distance
-from kinema.evaluation.measures import Measures, Store, drawn, measure_all, refuse_short
+from kinema.evaluation.clips import PIXELS, Clip, Source, strided
+from kinema.evaluation.frechet import HALVINGS, Distance, Features, bootstrap, floor, frechet_distance, kernel_distance
+from kinema.evaluation.measures import ALONE, Measures, Workers, drawn, measure_all, measure_dataset, refuse_short
+from kinema.evaluation.network import FeatureNetwork
 from kinema.training import health
 
 PROTOCOL_VERSION = 1
@@ -27,7 +27,9 @@ MINIMUM_CLIPS = 32
 USUAL_CLIPS = 256
 GALLERY = 8192  # training clips among which copies are looked for
 PAIRS = 3  # nearest pairs that are shown
-FEW_REPLICATES, MANY_CLIPS = 20, 512  # resampling many clips is slow, and their spread is small
+FEW_REPLICATES, MANY_VECTORS = 20, 512  # resampling many clips is slow, and their spread is small
+CURVE = (1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # shares of the clips at which the distance is shown
+DISTANCES: dict[str, Distance] = {"frechet": frechet_distance, "kernel": kernel_distance}
 
 Split = Literal["train", "test", "all"]
 Said = Callable[[str, int, int], None]
@@ -42,12 +44,14 @@ class Question:
         seed: of the drawing of clips and of the resampling, 0 or more.
         split: of the real clips.
         replicates: of the bootstrap.
+        stride: every so many frames of a clip are judged, from the first on.
     """
 
     count: int | None = None
     seed: int = 0
     split: Split = "train"
     replicates: int = 100
+    stride: int = 1
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ def judge(
     question: Question,
     *,
     store_folder: Path | None = None,
+    workers: Workers = ALONE,
     shown: int = 12,
     said: Said = lambda what, done, total: None,
 ) -> Card:
@@ -85,6 +90,7 @@ def judge(
         network: describes clips.
         question: how many, which.
         store_folder: where measures of real clips are kept; None keeps none.
+        workers: who measures real clips.
         shown: clips of either side for the eye.
         said: called with what is being done, and how much of it.
 
@@ -93,37 +99,47 @@ def judge(
         DataError: for a damaged dataset, or one without the split.
     """
     real = Dataset(data, None if question.split == "all" else question.split)
-    refuse_unlike(source, real)
+    refuse_unlike(source, real, question.stride)
+    source = strided(source, question.stride)
     count = chosen_count(source, real, question.count)
-    store = Store(store_folder, real, network, question.seed) if store_folder else None
     real_order = drawn(min(2 * count, len(real)), len(real), question.seed)
     judged_order = list(range(count)) if source.count is None else drawn(count, source.count, question.seed)
     if source.count is None:
         judged_order = [question.seed + number for number in judged_order]
 
     def read_real(indices: Sequence[int]) -> list[Clip]:
-        return [real.video(index) for index in indices]
+        return [real.video(index)[:: question.stride] for index in indices]
 
-    pool = measure_all(read_real, real_order, network, store=store, said=lambda done: said("real clips", done, len(real_order)))
+    pool, damaged = measure_dataset(
+        real,
+        real_order,
+        network,
+        question.seed,
+        folder=store_folder,
+        stride=question.stride,
+        workers=workers,
+        said=lambda done: said("real clips", done, len(real_order)),
+    )
     judged = measure_all(source.read, judged_order, network, said=lambda done: said(source.name, done, len(judged_order)))
-    scores = _scores(pool, judged, network, question, said)
-    copies, pairs = _copies(judged, data, real, source, judged_order)
+    scores = _scores(pool.features, judged.features, network, question, said)
+    copies, pairs = _copies(judged, data, source, judged_order, question.stride)
     report = {
         "kinema": kinema.__version__,
         "judged": {"name": source.name, **source.about, "clips": _which(source, question.seed, count)},
         "against": {"name": real.path.resolve().name, "clips in split": len(real)},
-        "protocol": _protocol(source, real, network, question, count),
+        "protocol": _protocol(source, real, network, question, judged.features),
         "scores": scores,
         "motion": _motion(pool.first(count), judged),
         "copies": copies,
     }
-    report["warnings"] = _warnings(report, source, pool.features.shape[1], store)
+    report["warnings"] = [*network.notes, *_warnings(report, source, judged.features, network)]
+    report["warnings"] += [f"The stored measures {path.name} were damaged and have been made again." for path in damaged]
     return Card(report, source.read(judged_order[:shown]), read_real(real_order[:shown]), pairs)
 
 
-def refuse_unlike(source: Source, real: Dataset) -> None:
-    """Raise `EvaluationError` where clips differ from those of a dataset in more than what they show."""
-    refuse_short(real.shape.frames)
+def refuse_unlike(source: Source, real: Dataset, stride: int = 1) -> None:
+    """Raise `EvaluationError` where clips differ from those of a dataset in more than what they show, or are too short."""
+    refuse_short(-(-real.shape.frames // stride))
     if source.shape != real.shape:
         raise EvaluationError(
             f"{source.name} has clips of {source.shape} and {real.path} of {real.shape} (frames x height x width); judge "
@@ -159,16 +175,17 @@ def _which(source: Source, seed: int, count: int) -> str:
     return f"seeds {seed} to {seed + count - 1}" if source.count is None else f"{count} of {source.count}, drawn by seed {seed}"
 
 
-def _protocol(source: Source, real: Dataset, network: FeatureNetwork, question: Question, count: int) -> dict[str, Any]:
+def _protocol(source: Source, real: Dataset, network: FeatureNetwork, question: Question, features: Features) -> dict[str, Any]:
     """Return everything that must be equal before two numbers may stand in one table."""
+    count = len(features)
     return {
         "version": PROTOCOL_VERSION,
         "real data": real.fingerprint,
         "split": question.split,
         "real clips": count,
         "judged clips": count,
-        "frames": real.shape.frames,
-        "stride": 1,
+        "frames": source.shape.frames,
+        "stride": question.stride,
         "height": real.shape.height,
         "width": real.shape.width,
         "fps": real.info.fps,
@@ -177,39 +194,65 @@ def _protocol(source: Source, real: Dataset, network: FeatureNetwork, question: 
         "features": network.id,
         "features sha256": network.sha256,
         "preprocessing": network.preprocessing,
+        "precision": "float32",
         "seed": question.seed,
-        "replicates": _replicates(question, count),
+        "replicates": _replicates(question, features),
     }
 
 
-def _replicates(question: Question, count: int) -> int:
-    return question.replicates if count <= MANY_CLIPS else min(question.replicates, FEW_REPLICATES)
+def _replicates(question: Question, features: Features) -> int:
+    return question.replicates if _vectors(features) <= MANY_VECTORS else min(question.replicates, FEW_REPLICATES)
+
+
+def _vectors(features: Features) -> int:
+    """Return how many samples there are: clips, or frames of clips."""
+    return features.size // features.shape[-1]
 
 
 def _scores(
-    pool: Measures, judged: Measures, network: FeatureNetwork, question: Question, said: Said
+    pool: Features, judged: Features, network: FeatureNetwork, question: Question, said: Said
 ) -> dict[str, dict[str, Any]]:
-    count, scores = len(judged), {}
-    distances: Mapping[str, Distance] = {"frechet": frechet_distance, "kernel": kernel_distance}
-    for number, (name, distance) in enumerate(distances.items()):
-        said("distances", number, len(distances))
-        interval = bootstrap(
-            distance, pool.features[:count], judged.features, replicates=_replicates(question, count), seed=question.seed
-        )
-        lowest = floor(distance, pool.features, count, seed=question.seed)
-        score: dict[str, Any] = {
-            "value": distance(pool.features[:count], judged.features),
-            **asdict(interval),
-            "floor": asdict(lowest),
-        }
+    """Return both distances with what stands beside them."""
+    count, replicates, scores = len(judged), _replicates(question, judged), {}
+    real, parts = pool[:count], [round(share * count) for share in CURVE]
+    done, total = 0, len(DISTANCES) * (replicates + 1 + HALVINGS + len(parts))
+
+    def counted(distance: Distance) -> Distance:
+        def measured(one: Features, other: Features) -> float:
+            nonlocal done
+            done += 1
+            said("distances", done, total)
+            return distance(one, other)
+
+        return measured
+
+    for name, distance in {name: counted(distance) for name, distance in DISTANCES.items()}.items():
+        curve = [[part, distance(real[:part], judged[:part])] for part in parts]
+        lowest = floor(distance, pool, count, seed=question.seed)
+        interval = bootstrap(distance, real, judged, replicates=replicates, seed=question.seed)
+        score: dict[str, Any] = {"value": curve[-1][1], **asdict(interval), "floor": asdict(lowest)}
         if name == "frechet":
             score["times floor"] = score["value"] / max(lowest.mean, 1e-12)
-        score["by clips"] = [
-            [part, distance(pool.features[:part], judged.features[:part])] for part in (count // 4, count // 2, count)
-        ]
-        scores[f"{name}[{network.id}]"] = score
-    said("distances", len(distances), len(distances))
+            if _vectors(judged[: parts[0]]) > judged.shape[-1]:
+                score["extrapolated"] = extrapolated(curve)
+        score["by clips"] = curve
+        scores[network.name_of(name)] = score
     return scores
+
+
+def extrapolated(curve: Sequence[Sequence[float]]) -> float:
+    """Return the distance at infinitely many clips on the straight line in 1/N through the curve, by least squares.
+
+    The bias of the Frechet distance falls as 1/N where there are more vectors than dimensions; with fewer, it does not.
+
+    Args:
+        curve: numbers of clips and distances.
+
+    References:
+        Chong and Forsyth, "Effectively Unbiased FID and Inception Score", CVPR 2020 (arXiv 1911.07023), Section 3.
+    """
+    clips, distances = np.asarray(curve, np.float64).T
+    return float(np.polyfit(1 / clips, distances, 1)[1])
 
 
 def _motion(real: Measures, judged: Measures) -> dict[str, Any]:
@@ -227,20 +270,20 @@ def _motion(real: Measures, judged: Measures) -> dict[str, Any]:
 
 
 def _copies(
-    judged: Measures, data: Path, real: Dataset, source: Source, order: Sequence[int]
+    judged: Measures, data: Path, source: Source, order: Sequence[int], stride: int
 ) -> tuple[dict[str, Any], list[tuple[Clip, Clip, str]]]:
     """Compare judged clips with their nearest training clips, and held-out clips with theirs."""
     training, held_out = _split(data, "train"), _split(data, "test")
     if training is None:
         return {"unknown": "the dataset has no training clips"}, []
-    cpu, frames = torch.device("cpu"), real.shape.frames
+    cpu, frames = torch.device("cpu"), source.shape.frames
     indices = health.evenly_spread(len(training), GALLERY)
-    gallery = health.gallery(training, indices, frames, cpu)
+    gallery = health.gallery(training, indices, frames, cpu, stride=stride)
     distances = torch.cdist(torch.from_numpy(judged.signature), gallery) / gallery.shape[1] ** 0.5
     nearest, which = (values.numpy() for values in distances.min(dim=1))
     found: dict[str, Any] = {"training clips": len(indices), "nearest": _levels(nearest)}
     if held_out is not None:
-        unseen = health.gallery(held_out, health.evenly_spread(len(held_out), len(judged)), frames, cpu)
+        unseen = health.gallery(held_out, health.evenly_spread(len(held_out), len(judged)), frames, cpu, stride=stride)
         held = (torch.cdist(unseen, gallery).amin(dim=1) / gallery.shape[1] ** 0.5).numpy()
         ratio = health.memorising(torch.from_numpy(judged.signature), gallery, unseen).value
         found |= {"held-out clips": len(unseen), "nearest of held-out": _levels(held), "against held-out": ratio}
@@ -249,7 +292,7 @@ def _copies(
         index = indices[int(which[row])]
         name = f"seed {order[row]}" if source.count is None else f"clip {order[row]}"
         words = f"{name}; training clip {training.record(index).key}; {nearest[row] * 127.5:.1f} levels apart"
-        pairs.append((source.read([order[row]])[0], training.video(index), words))
+        pairs.append((source.read([order[row]])[0], training.video(index)[::stride], words))
     return found, pairs
 
 
@@ -263,14 +306,15 @@ def _split(data: Path, split: str) -> Dataset | None:
     return Dataset(data, split) if any(every.record(index).split == split for index in range(len(every))) else None
 
 
-def _warnings(report: Mapping[str, Any], source: Source, size: int, store: Store | None) -> list[str]:
+def _warnings(report: dict[str, Any], source: Source, features: Features, network: FeatureNetwork) -> list[str]:
     """Say in words what a reader of the numbers has to know."""
-    count, motion, copies = report["protocol"]["judged clips"], report["motion"], report["copies"]
-    frechet = next(score for name, score in report["scores"].items() if name.startswith("frechet"))
+    count, motion, copies = len(features), report["motion"], report["copies"]
+    frechet = report["scores"][network.name_of("frechet")]
     said = []
-    if count < size:
+    if (vectors := _vectors(features)) < (size := features.shape[-1]):
+        what = "clips" if vectors == count else "frames"
         said.append(
-            f"{count} clips are fewer than the {size} dimensions of the features: the Frechet distance is biased upwards, "
+            f"{vectors} {what} are fewer than the {size} dimensions of the features: the Frechet distance is biased upwards, "
             "so read it as a multiple of its floor and compare it at equal numbers only; the kernel distance has no such bias."
         )
     if frechet["floor"]["count"] < count:
@@ -293,6 +337,4 @@ def _warnings(report: Mapping[str, Any], source: Source, size: int, store: Store
         said.append("The judged clips lie nearer to training clips than held-out clips do by half or more: they may be copies.")
     if "against held-out" not in copies:
         said.append("The dataset has no test split beside its training clips, so that copies cannot be told from good clips.")
-    if store and store.damaged:
-        said.append(f"The stored measures {store.path.name} were damaged and have been made again.")
     return said

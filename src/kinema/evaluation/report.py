@@ -4,6 +4,7 @@ import base64
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from kinema.training.sheets import grid
 JSON_NAME, HTML_NAME, TEMPLATE = "report.json", "report.html", "report.html.jinja"
 FORMAT_VERSION = 1
 COLUMNS = 4
+CURVE_SIZE = (420, 150)  # width and height of a plot, in its own units; the template has the margins
 
 
 def write_reports(folder: Path, card: Card, provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,12 +37,14 @@ def write_reports(folder: Path, card: Card, provenance: Mapping[str, Any]) -> di
     """
     folder.mkdir(parents=True, exist_ok=True)
     report = {"format_version": FORMAT_VERSION, **card.report, "provenance": dict(provenance)}
+    rate = report["protocol"]["fps"] / report["protocol"]["stride"]
     page = _template().render(
         report=report,
-        judged=_moving(card.judged, COLUMNS, report["protocol"]["fps"]),
-        real=_moving(card.real, COLUMNS, report["protocol"]["fps"]),
-        pairs=[(_moving([one, other], 2, report["protocol"]["fps"]), words) for one, other, words in card.pairs],
+        judged=_moving(card.judged, COLUMNS, rate),
+        real=_moving(card.real, COLUMNS, rate),
+        pairs=[(_moving([one, other], 2, rate), words) for one, other, words in card.pairs],
         rows=rows(report),
+        curves={name: curve(score) for name, score in report["scores"].items()},
     )
     with beside(folder / HTML_NAME) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -105,6 +109,41 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         held = number(copies["nearest of held-out"]) if "nearest of held-out" in copies else ""
         lines.append(("nearest training clip, levels", number(copies["nearest"]), "", held))
     return lines
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A plot of a distance over the number of clips, in the units of `CURVE_SIZE`, from the upper left corner.
+
+    Attributes:
+        zero: y of distance 0.
+        points: x, y, clips and distance of every point, in words the last two.
+        floor: y and distance of what real clips score.
+        line: y and distance of the extrapolation, where there is one.
+    """
+
+    zero: float
+    points: list[tuple[float, float, str, str]]
+    floor: tuple[float, str]
+    line: tuple[float, str] | None
+
+
+def curve(score: Mapping[str, Any]) -> Curve:
+    """Lay out the plot of one score; the axes meet at 0."""
+    width, height = CURVE_SIZE
+    clips, distances = zip(*score["by clips"], strict=True)
+    levels = [0.0, *distances, score["floor"]["mean"], score.get("extrapolated", 0.0)]
+    low, high = min(levels), max(levels)
+
+    def across(count: float) -> float:
+        return round(width * count / max(clips), 1)
+
+    def down(distance: float) -> float:
+        return round(height * (high - distance) / ((high - low) or 1), 1)
+
+    points = [(across(n), down(d), str(n), number(d)) for n, d in zip(clips, distances, strict=True)]
+    floor, line = score["floor"]["mean"], score.get("extrapolated")
+    return Curve(down(0), points, (down(floor), number(floor)), None if line is None else (down(line), number(line)))
 
 
 def number(value: float) -> str:

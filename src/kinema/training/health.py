@@ -224,9 +224,9 @@ def _spread(dataset: Dataset, count: int, frames: int, device: torch.device) -> 
     return _stack([dataset.video(index, frames=frames) for index in evenly_spread(len(dataset), count)], device)
 
 
-def gallery(dataset: Dataset, indices: Sequence[int], frames: int, device: torch.device) -> Signature:
-    """Return signatures of clips of a dataset, reading only the frames that count."""
-    chosen = _chosen_frames(frames)
+def gallery(dataset: Dataset, indices: Sequence[int], frames: int, device: torch.device, *, stride: int = 1) -> Signature:
+    """Return signatures of clips of a dataset, reading only the frames that count of every `stride`-th one."""
+    chosen = [stride * number for number in _chosen_frames(frames)]
     portions = [indices[first : first + 64] for first in range(0, len(indices), 64)]
     return torch.cat([_describe(_stack([dataset.video(i)[chosen] for i in portion], device)) for portion in portions])
 

@@ -11,8 +11,9 @@ import torch
 from kinema.core.errors import ConfigError, DataError, EvaluationError
 from kinema.data import scene
 from kinema.data.performers import PerformersSettings, render_clip
-from kinema.evaluation.features import FeatureNetwork, ImageFeatures, digest, open_features
+from kinema.evaluation.features import ImageFeatures, digest, open_features
 from kinema.evaluation.frechet import frechet_distance, kernel_distance
+from kinema.evaluation.network import FeatureNetwork
 from small_features import Colours
 
 CPU = torch.device("cpu")
@@ -51,7 +52,7 @@ def test_worse_clips_are_farther_away(described: dict[str, np.ndarray], distance
 def test_the_packaged_network_describes_appearance_and_change(
     network: FeatureNetwork, described: dict[str, np.ndarray]
 ) -> None:
-    assert isinstance(network, FeatureNetwork)
+    assert network.name_of("frechet") == "frechet[efficientnet-lite0+dt]"
     assert network.sha256 == scene.IMAGE_WEIGHTS_SHA256
     assert described["real"].shape == (HALF, 2560)
     assert (described["still"][:, 1280:] == 0).all()
@@ -111,6 +112,12 @@ def test_the_digest_follows_the_weights() -> None:
 def test_names_that_lead_nowhere_are_refused(name: str, sentence: str) -> None:
     with pytest.raises(EvaluationError, match=sentence):
         open_features(name, CPU)
+
+
+def test_weights_are_for_networks_that_have_none(tmp_path: Path) -> None:
+    for words in ({"weights": tmp_path / "a.pt"}, {"weights_sha256": "0" * 64}):
+        with pytest.raises(EvaluationError, match="--weights are for --features i3d and inception; efficientnet-lite0"):
+            open_features("efficientnet-lite0+dt", CPU, **words)
 
 
 def test_a_network_without_a_vector_per_clip_is_refused() -> None:

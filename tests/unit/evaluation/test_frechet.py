@@ -127,3 +127,16 @@ def test_what_cannot_be_measured_is_refused(real: np.ndarray, fake: np.ndarray, 
     for distance in (frechet_distance, kernel_distance):
         with pytest.raises(EvaluationError, match=sentence):
             distance(real, fake)
+
+
+def test_frames_are_samples_that_are_drawn_with_their_clip() -> None:
+    """A set of clips by frames is the set of all frames; what is drawn and halved are clips."""
+    real, fake = normal(60, 5, 10).reshape(20, 3, 5), normal(45, 5, 11).reshape(15, 3, 5)
+    for distance in (frechet_distance, kernel_distance):
+        assert distance(real, fake) == pytest.approx(distance(real.reshape(60, 5), fake.reshape(45, 5)), rel=1e-12)
+    alike = np.repeat(np.arange(20.0), 3)[:, None].reshape(20, 3, 1)
+    seen: list[np.ndarray] = []
+    floor(lambda one, other: seen.extend((one, other)) or 0.0, alike, 10, seed=0)
+    bootstrap(lambda one, other: seen.extend((one, other)) or 0.0, alike, alike, replicates=2, seed=0)
+    assert len(seen) == 2 * 5 + 2 * 3
+    assert all(set_.shape[1:] == (3, 1) and (set_ == set_[:, :1]).all() for set_ in seen)

@@ -1,16 +1,29 @@
 """What is measured of clips, by hand; and its store on disk."""
 
-from collections.abc import Sequence
+import os
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from kinema.core.errors import EvaluationError
 from kinema.data.dataset import Dataset
+from kinema.data.executor import Kind
 from kinema.evaluation import measures
 from kinema.evaluation.features import open_features
-from kinema.evaluation.measures import Store, drawn, measure, measure_all, store_folder
+from kinema.evaluation.measures import (
+    Portion,
+    Workers,
+    drawn,
+    key,
+    measure,
+    measure_dataset,
+    measure_portion,
+    store_folder,
+)
+from kinema.evaluation.network import FeatureNetwork
 from small_dataset import write_dataset
 
 NETWORK = open_features("small_features:Colours", torch.device("cpu"))
@@ -36,73 +49,134 @@ def test_a_larger_draw_begins_with_a_smaller_one() -> None:
     assert sorted(drawn(30, 30, 0)) == list(range(30))
 
 
-def test_stored_measures_are_used_and_continued(dataset: Dataset, tmp_path: Path) -> None:
-    order, read = drawn(24, len(dataset), 0), list[int]()
+@dataclass
+class Counting(FeatureNetwork):
+    """Counts the clips that it sees, and is stopped when it has seen enough of them."""
 
-    def take(indices: Sequence[int]) -> list[np.ndarray]:
-        read.extend(indices)
-        return [dataset.video(index) for index in indices]
+    stops_after: int = 10**9
+    seen: int = 0
+    id: str = NETWORK.id
+    sha256: str = NETWORK.sha256
+    preprocessing: str = NETWORK.preprocessing
 
-    store = Store(tmp_path / "store", dataset, NETWORK, 0)
-    measure_all(take, order[:10], NETWORK, store=store)
-    assert read == order[:10]
-    found = measure_all(take, order, NETWORK, store=store)
-    assert read == order  # nothing twice
-    again = measure_all(take, order[:7], NETWORK, store=store)
-    assert read == order
-    fresh = measure_all(take, order, NETWORK)
+    def __call__(self, clips: torch.Tensor) -> torch.Tensor:
+        if self.seen >= self.stops_after:
+            raise KeyboardInterrupt
+        self.seen += len(clips)
+        return NETWORK(clips)
+
+
+def test_stored_measures_are_used_and_continued(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Portions of 8, handfuls of 4: of ten clips, the two of the handful that was not whole are measured again."""
+    monkeypatch.setattr(measures, "PORTION", 8)
+    monkeypatch.setattr(measures, "AT_ONCE", 4)
+    order, network = drawn(24, len(dataset), 0), Counting()
+    counts: list[int] = []
+    measure_dataset(dataset, order[:10], network, 0, folder=tmp_path, said=counts.append)
+    assert (network.seen, counts) == (10, [0, 8, 10])
+    found, damaged = measure_dataset(dataset, order, network, 0, folder=tmp_path, said=counts.append)
+    assert (network.seen, counts[3:]) == (10 + 16, [8, 16, 24])
+    again, _ = measure_dataset(dataset, order[:7], network, 0, folder=tmp_path)
+    assert network.seen == 26
+    fresh, _ = measure_dataset(dataset, order, Counting(), 0)
     np.testing.assert_array_equal(found.features, fresh.features)
     np.testing.assert_array_equal(again.signature, fresh.signature[:7])
+    assert len(found) == 24
+    assert damaged == []
 
 
 def test_a_stop_loses_no_more_than_a_portion(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measures, "STORED_EVERY", 8)
+    monkeypatch.setattr(measures, "PORTION", 8)
     monkeypatch.setattr(measures, "AT_ONCE", 4)
-    taken: list[int] = []
-
-    def stops(indices: Sequence[int]) -> list[np.ndarray]:
-        if len(taken) >= 12:
-            raise KeyboardInterrupt
-        taken.extend(indices)
-        return [dataset.video(index) for index in indices]
-
-    store = Store(tmp_path, dataset, NETWORK, 0)
+    order = drawn(24, len(dataset), 0)
     with pytest.raises(KeyboardInterrupt):
-        measure_all(stops, drawn(24, len(dataset), 0), NETWORK, store=store)
-    kept = store.load()
-    assert kept is not None
-    assert len(kept) == 8
+        measure_dataset(dataset, order, Counting(stops_after=20), 0, folder=tmp_path)
+    network = Counting()
+    found, _ = measure_dataset(dataset, order, network, 0, folder=tmp_path)
+    assert network.seen == 8  # of the last portion, the first half is lost
+    np.testing.assert_array_equal(found.features, measure_dataset(dataset, order, NETWORK, 0)[0].features)
+
+
+def test_several_processes_give_the_numbers_of_one(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three tasks for two spawned processes; what they keep is what one process goes on with."""
+    monkeypatch.setattr(measures, "PORTION", 8)
+    order = drawn(24, len(dataset), 0)
+    found, _ = measure_dataset(dataset, order, NETWORK, 0, folder=tmp_path, workers=Workers("local", 2))
+    alone, _ = measure_dataset(dataset, order, NETWORK, 0)
+    for part in fields(alone):
+        np.testing.assert_array_equal(getattr(found, part.name), getattr(alone, part.name))
+    assert len(list(tmp_path.rglob("*.npz"))) == 3
+    network = Counting()
+    measure_dataset(dataset, order, network, 0, folder=tmp_path)
+    assert network.seen == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "options"), [("slurm", {"cluster": "local", "timeout_min": 2}), ("ray", {})])
+def test_clusters_give_the_numbers_of_one_process(
+    dataset: Dataset, tmp_path: Path, kind: Kind, options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a network that they cannot import is one sentence, as it is here."""
+    pytest.importorskip("submitit" if kind == "slurm" else "ray")
+    order, workers = drawn(24, len(dataset), 0), Workers(kind, 2, options)
+    with pytest.raises(EvaluationError, match=r"cannot be imported .*; is its folder in PYTHONPATH\?"):
+        measure_dataset(dataset, order, NETWORK, 0, folder=tmp_path, workers=workers)
+    folder = str(Path(__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]))
+    found, _ = measure_dataset(dataset, order, NETWORK, 0, folder=tmp_path, workers=workers)
+    np.testing.assert_array_equal(found.features, measure_dataset(dataset, order, NETWORK, 0)[0].features)
+
+
+def test_an_error_in_a_task_is_the_sentence_of_the_command(dataset: Dataset, tmp_path: Path) -> None:
+    network = open_features("small_features:Wrong", torch.device("cpu"))
+    with pytest.raises(EvaluationError, match="must return one vector per clip"):
+        measure_dataset(dataset, drawn(9, len(dataset), 0), network, 0, folder=tmp_path)
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_a_dataset_that_changes_under_way_is_refused(dataset: Dataset) -> None:
+    portion = Portion(0, dataset.path, dataset.split, "0" * 64, (0, 1), 1, NETWORK, None)
+    with pytest.raises(EvaluationError, match="data has changed while it was measured; run the same command again"):
+        measure_portion(portion)
+
+
+def test_a_stride_leaves_frames_out(dataset: Dataset) -> None:
+    """Of four frames the first and the third; the motion is that between them."""
+    order = drawn(9, len(dataset), 0)
+    found, _ = measure_dataset(dataset, order, NETWORK, 0, stride=2)
+    wanted = measure(np.stack([dataset.video(index)[[0, 2]] for index in order]), NETWORK)
+    np.testing.assert_allclose(found.features, wanted.features, rtol=1e-6)
+    np.testing.assert_allclose(found.motion, wanted.motion, rtol=1e-6)
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "nonsense", "empty"])
 def test_a_damaged_store_is_made_again(dataset: Dataset, tmp_path: Path, damage: str) -> None:
-    def take(indices: Sequence[int]) -> list[np.ndarray]:
-        return [dataset.video(index) for index in indices]
-
-    store, order = Store(tmp_path, dataset, NETWORK, 0), drawn(9, len(dataset), 0)
-    whole = measure_all(take, order, NETWORK, store=store)
-    content = store.path.read_bytes()
+    order = drawn(9, len(dataset), 0)
+    whole, _ = measure_dataset(dataset, order, NETWORK, 0, folder=tmp_path)
+    (path,) = tmp_path.rglob("*.npz")
+    content = path.read_bytes()
     changed = content[:300] + bytes([content[300] ^ 1]) + content[301:]
     damages = {"cut": content[: len(content) // 2], "changed": changed, "nonsense": b"PK\3\4" + content[40:], "empty": b""}
-    store.path.write_bytes(damages[damage])
-    again = Store(tmp_path, dataset, NETWORK, 0)
-    np.testing.assert_array_equal(measure_all(take, order, NETWORK, store=again).features, whole.features)
-    assert again.damaged
-    assert Store(tmp_path, dataset, NETWORK, 0).load() is not None
-    assert [path.name for path in tmp_path.glob("*.npz*")] == [store.path.name]
+    path.write_bytes(damages[damage])
+    again, damaged = measure_dataset(dataset, order, NETWORK, 0, folder=tmp_path)
+    np.testing.assert_array_equal(again.features, whole.features)
+    assert damaged == [path]
+    assert measure_dataset(dataset, order, NETWORK, 0, folder=tmp_path)[1] == []
+    assert list(tmp_path.rglob("*.npz*")) == [path]
 
 
-def test_what_decides_about_the_numbers_decides_about_the_file(dataset: Dataset, tmp_path: Path) -> None:
+def test_what_decides_about_the_numbers_decides_about_the_name(dataset: Dataset, tmp_path: Path) -> None:
     other = Dataset(write_dataset(tmp_path / "other", 31), "train")
-    stores = [
-        Store(tmp_path, dataset, NETWORK, 0),
-        Store(tmp_path, dataset, NETWORK, 1),
-        Store(tmp_path, Dataset(dataset.path), NETWORK, 0),
-        Store(tmp_path, other, NETWORK, 0),
-        Store(tmp_path, dataset, open_features("small_features:ready", torch.device("cpu")), 0),
+    names = [
+        key(dataset, NETWORK, 0, 1),
+        key(dataset, NETWORK, 1, 1),
+        key(dataset, NETWORK, 0, 2),
+        key(Dataset(dataset.path), NETWORK, 0, 1),
+        key(other, NETWORK, 0, 1),
+        key(dataset, open_features("small_features:ready", torch.device("cpu")), 0, 1),
     ]
-    assert len({store.path for store in stores}) == len(stores)
-    assert Store(tmp_path, Dataset(dataset.path, "train"), NETWORK, 0).path == stores[0].path
+    assert len(set(names)) == len(names)
+    assert key(Dataset(dataset.path, "train"), NETWORK, 0, 1) == names[0]
 
 
 def test_a_dataset_that_cannot_be_written_is_left_alone(
