@@ -17,6 +17,7 @@ import kinema
 from kinema.core.errors import EvaluationError
 from kinema.data.dataset import Dataset
 from kinema.evaluation.clips import PIXELS, Clip, Source
+from kinema.evaluation.content import Content, ContentRuler, doubts, look_at_all, summarise
 from kinema.evaluation.features import FeatureNetwork
 from kinema.evaluation.frechet import Distance, bootstrap, floor, frechet_distance, kernel_distance
 from kinema.evaluation.measures import Measures, Store, drawn, measure_all, refuse_short
@@ -74,6 +75,7 @@ def judge(
     question: Question,
     *,
     store_folder: Path | None = None,
+    ruler: ContentRuler | None = None,
     shown: int = 12,
     said: Said = lambda what, done, total: None,
 ) -> Card:
@@ -85,6 +87,7 @@ def judge(
         network: describes clips.
         question: how many, which.
         store_folder: where measures of real clips are kept; None keeps none.
+        ruler: of the content distance; None leaves it out.
         shown: clips of either side for the eye.
         said: called with what is being done, and how much of it.
 
@@ -117,6 +120,8 @@ def judge(
         "motion": _motion(pool.first(count), judged),
         "copies": copies,
     }
+    if ruler:
+        report["content"] = _content(ruler, read_real, real_order[:count], source, judged_order, question.seed, said)
     report["warnings"] = _warnings(report, source, pool.features.shape[1], store)
     return Card(report, source.read(judged_order[:shown]), read_real(real_order[:shown]), pairs)
 
@@ -176,6 +181,7 @@ def _protocol(source: Source, real: Dataset, network: FeatureNetwork, question: 
         "judged storage": source.storage,
         "features": network.id,
         "features sha256": network.sha256,
+        **({"predicted from": source.about["predicted from"]} if "predicted from" in source.about else {}),
         "preprocessing": network.preprocessing,
         "seed": question.seed,
         "replicates": _replicates(question, count),
@@ -224,6 +230,21 @@ def _motion(real: Measures, judged: Measures) -> dict[str, Any]:
         "flicker of real clips": float(real.flicker.mean()),
         "diversity against real": diversity,
     }
+
+
+def _content(
+    ruler: ContentRuler,
+    read_real: Callable[[Sequence[int]], list[Clip]],
+    real_order: Sequence[int],
+    source: Source,
+    judged_order: Sequence[int],
+    seed: int,
+    said: Said,
+) -> dict[str, Any]:
+    def look(what: str, read: Callable[[Sequence[int]], list[Clip]], order: Sequence[int]) -> Content:
+        return look_at_all(read, order, ruler, seed, lambda done: said(f"content of {what}", done, len(order)))
+
+    return summarise(look(source.name, source.read, judged_order), look("real clips", read_real, real_order), ruler)
 
 
 def _copies(
@@ -293,6 +314,7 @@ def _warnings(report: Mapping[str, Any], source: Source, size: int, store: Store
         said.append("The judged clips lie nearer to training clips than held-out clips do by half or more: they may be copies.")
     if "against held-out" not in copies:
         said.append("The dataset has no test split beside its training clips, so that copies cannot be told from good clips.")
+    said += doubts(report["content"]) if "content" in report else []
     if store and store.damaged:
         said.append(f"The stored measures {store.path.name} were damaged and have been made again.")
     return said
