@@ -138,7 +138,8 @@ def _system_source(name: str, device: str, beginnings: Path | None) -> Source:
     def read(indices: Sequence[int]) -> list[UInt8[np.ndarray, "T H W 3"]]:
         return _futures(trained, [held_out.video(index) for index in indices], indices)
 
-    about |= {"predicted from": f"the first {trained.system.past_frames} frames of clips of the split 'test'"}
+    past = trained.system.past_frames
+    about["predicted from"] = f"the first {'frame' if past == 1 else f'{past} frames'} of clips of the split 'test'"
     return Source(name, shape, rate, PIXELS, len(held_out), read, about)
 
 

@@ -72,12 +72,12 @@ def test_a_colour_no_brighter_than_the_ground_is_left_out_and_counted() -> None:
     assert summarise(found, found, RULER)["clips left out"] == 1
 
 
-def test_the_calibration_of_the_specification(real: list[np.ndarray], truth: Content) -> None:
-    """Noise of 8 levels scores about 3.6 and frames mixed across clips about 172 (of 900 released clips)."""
+def test_the_ruler_is_that_of_the_released_clips(real: list[np.ndarray], truth: Content) -> None:
+    """Of 300 released clips, noise of 8 levels scores 3.16 and frames mixed across clips 170; of ours, 3.16 and 167."""
     noise = np.random.default_rng(0)
     noisy = [(clip + noise.normal(0, 8, clip.shape)).clip(0, 255).round().astype(np.uint8) for clip in real[:40]]
-    assert content(noisy).acd == pytest.approx(3.6, abs=0.6)
-    assert truth.shuffled == pytest.approx(172, rel=0.08)
+    assert content(noisy).acd == pytest.approx(3.16, abs=0.4)
+    assert truth.shuffled == pytest.approx(170, rel=0.08)
     assert truth.spread == pytest.approx(3**0.5 * 255 / 12**0.5, rel=0.1)  # three uniform channels
 
 

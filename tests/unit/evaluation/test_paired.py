@@ -185,7 +185,7 @@ def test_the_page_and_the_table(tmp_path: Path) -> None:
 def test_a_curve_begins_where_something_was_to_be_made() -> None:
     """Three frames after one that was given; values 10 to 30 and 5 % of room at either end."""
     values = [100.0, 30.0, 20.0, 10.0]
-    curve = {name: values for name in ("value", "low", "high", "repeated frame", "mean frame")}
+    curve = dict.fromkeys(("value", "low", "high", "repeated frame", "mean frame"), values)
     found = plot("psnr", {"unit": "dB", "better": "higher", "curve": curve}, past=1)
     assert found.judged == found.repeated == "52.0,8.6 266.0,95.0 480.0,181.4"
     assert [words for _, words in found.frames] == ["1", "2", "3"]
