@@ -9,6 +9,8 @@ References:
     the nearest of n futures, by each measure apart. Interval of a mean: Student, 1908. Limits and thresholds are a choice.
 """
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,6 +36,7 @@ from kinema.evaluation.pixels import (
     psnr,
     refuse_small,
     scales_that_fit,
+    smallest_side,
     ssim,
 )
 
@@ -66,7 +69,8 @@ class Pairing:
         key: index -> name of a pair.
         storage: how the made clips and the true ones were stored, see `Source`.
         protocol: what else must be equal before two numbers may stand in one table.
-        about: what else is known, as JSON values.
+        about: what else is known of what made the clips, as JSON values.
+        truth_about: the same of the true ones.
     """
 
     kind: Kind
@@ -82,6 +86,7 @@ class Pairing:
     storage: tuple[str, str] = (PIXELS, PIXELS)
     protocol: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+    truth_about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -243,8 +248,8 @@ def pair_sources(made: Source, truth: Source) -> Pairing:
         make=lambda indices, draw: made.read([place[index] for index in indices]),
         key=names.__getitem__,
         storage=(made.storage, truth.storage),
-        protocol={"truth": dict(truth.about)},
         about=dict(made.about),
+        truth_about=dict(truth.about),
     )
 
 
@@ -262,7 +267,7 @@ def _by_name(made: Source, truth: Source) -> tuple[list[str], list[int]]:
     """Return the names of the true clips and where the made ones of these names are."""
     sides = [(source.name, source.names() if source.names else []) for source in (made, truth)]
     for name, names in sides:
-        if twice := sorted({one for one in names if names.count(one) > 1}) if len(set(names)) < len(names) else []:
+        if twice := [one for one, times in Counter(names).items() if times > 1]:
             raise EvaluationError(f"{name} has two clips called {twice[0]!r}; clips belong together by their names")
     only = [sorted(set(names) - set(others)) for names, others in ((sides[0][1], sides[1][1]), (sides[1][1], sides[0][1]))]
     if any(only):
@@ -285,18 +290,21 @@ class _Found:
     Attributes:
         scores: per measure, clips x versions x frames: the futures, then the two still pictures.
         motion: mean absolute difference of consecutive frames, of the true and of the made clip, a row per clip.
+        truth: digest of the pixels of the true clips, which must be the same ones before numbers may be compared.
     """
 
     def __init__(self, measures: Sequence[Measure]) -> None:
         self.measures = measures
         self.scores: dict[str, list[Float64[np.ndarray, "V T"]]] = {measure.name: [] for measure in measures}
         self.motion: list[tuple[float, float]] = []
+        self.truth = hashlib.sha256()
 
     def __len__(self) -> int:
         return len(self.motion)
 
     def add(self, truth: Clip, versions: Sequence[Clip], past: int) -> None:
         """Measure the versions of a clip."""
+        self.truth.update(np.ascontiguousarray(truth))
         true = planes(truth)
         stills = [true[max(past, 1) - 1, None], true.mean(dim=0, keepdim=True)]
         every = [*(planes(version) for version in versions), *stills]
@@ -346,8 +354,8 @@ def _card(
     report: dict[str, Any] = {
         "kinema": kinema.__version__,
         "judged": {"name": pairing.name, **pairing.about, "clips": f"{len(order)} of {pairing.count}, seed {question.seed}"},
-        "against": {"name": pairing.truth_name},
-        "protocol": _protocol(pairing, question, len(order), found.measures, perceptual),
+        "against": {"name": pairing.truth_name, **pairing.truth_about},
+        "protocol": _protocol(pairing, question, found, perceptual),
         "scores": scores,
         "motion": {
             "motion": float(motion[:, 1].mean()),
@@ -406,18 +414,15 @@ def interval(values: Float64[np.ndarray, "N"]) -> tuple[float, float, float]:
 
 
 def _protocol(
-    pairing: Pairing,
-    question: PairedQuestion,
-    count: int,
-    measures: Sequence[Measure],
-    perceptual: Sequence[PerceptualMeasure],
+    pairing: Pairing, question: PairedQuestion, found: _Found, perceptual: Sequence[PerceptualMeasure]
 ) -> dict[str, Any]:
     """Return everything that must be equal before two numbers may stand in one table."""
     return {
         "version": PROTOCOL_VERSION,
         "kind": pairing.kind,
         **pairing.protocol,
-        "pairs": count,
+        "pairs": len(found),
+        "true clips sha256": found.truth.hexdigest(),
         "frames": pairing.shape.frames,
         "given frames": pairing.past,
         "height": pairing.shape.height,
@@ -425,7 +430,7 @@ def _protocol(
         "fps": pairing.fps,
         "judged storage": pairing.storage[0],
         "real storage": pairing.storage[1],
-        "measures": ", ".join(measure.name for measure in measures),
+        "measures": ", ".join(measure.name for measure in found.measures),
         "psnr": f"mean over frames, equal frames count as {CEILING:g} dB",
         "ssim": f"Gaussian {WINDOW}x{WINDOW}, sigma {SIGMA}, C1 {C1:g}, C2 {C2:g}, mean over R, G and B",
         **{f"{one.name} sha256": one.sha256 for one in perceptual},
@@ -450,7 +455,7 @@ def _warnings(report: Mapping[str, Any], pairing: Pairing, found: _Found) -> lis
     scales = scales_that_fit(pairing.shape.height, pairing.shape.width)
     if scales < 5:
         other = f"ms-ssim[{scales} scales] is a measure of its own" if scales > 1 else "there is none here"
-        said.append(f"MS-SSIM has five scales, which fit into frames of {WINDOW << 4} pixels or more: {other}.")
+        said.append(f"MS-SSIM has five scales, which fit into frames of {smallest_side(5)} pixels or more: {other}.")
     if lossy := [storage for storage in pairing.storage if storage != PIXELS]:
         said.append(f"Clips were stored as {' and '.join(lossy)}: encoding alone costs quality.")
     return said

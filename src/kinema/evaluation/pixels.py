@@ -67,7 +67,7 @@ def ms_ssim(truth: Planes, made: Planes, scales: int = len(SCALE_WEIGHTS)) -> Sc
     """
     height, width = truth.shape[2:]
     if not 1 <= scales <= scales_that_fit(height, width):
-        smallest = WINDOW << (scales - 1)
+        smallest = smallest_side(scales)
         raise EvaluationError(
             f"MS-SSIM of {scales} scales needs frames of {smallest}x{smallest} pixels or more, not {height}x{width}; "
             f"{scales_that_fit(height, width)} scales fit"
@@ -87,6 +87,11 @@ def scales_that_fit(height: int, width: int) -> int:
     while side >= WINDOW and scales < len(SCALE_WEIGHTS):
         side, scales = (side + 1) // 2, scales + 1
     return scales
+
+
+def smallest_side(scales: int) -> int:
+    """Return the smallest side at which SSIM's window fits at so many scales, in pixels."""
+    return ((WINDOW - 1) << (scales - 1)) + 1
 
 
 def refuse_small(height: int, width: int) -> None:

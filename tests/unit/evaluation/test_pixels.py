@@ -7,7 +7,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from kinema.core.errors import EvaluationError
-from kinema.evaluation.pixels import SCALE_WEIGHTS, ms_ssim, planes, psnr, scales_that_fit, ssim
+from kinema.evaluation.pixels import SCALE_WEIGHTS, ms_ssim, planes, psnr, scales_that_fit, smallest_side, ssim
 
 
 def pair(frames: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,6 +96,7 @@ def test_opposite_structure_counts_as_nothing_and_not_as_no_number() -> None:
 def test_scales_that_fit() -> None:
     sides = {10: 0, 11: 1, 20: 1, 21: 2, 22: 2, 64: 3, 161: 5, 160: 4, 1000: 5}
     assert {side: scales_that_fit(side, 2000) for side in sides} == sides
+    assert [smallest_side(scales) for scales in (1, 2, 5)] == [11, 21, 161]
 
 
 def test_small_frames_are_refused() -> None:
@@ -104,6 +105,6 @@ def test_small_frames_are_refused() -> None:
         ssim(small, small)
     frames = planes(np.zeros((1, 64, 64, 3), np.uint8))
     with pytest.raises(
-        EvaluationError, match="MS-SSIM of 5 scales needs frames of 176x176 pixels or more, not 64x64; 3 scales"
+        EvaluationError, match="MS-SSIM of 5 scales needs frames of 161x161 pixels or more, not 64x64; 3 scales"
     ):
         ms_ssim(frames, frames)
