@@ -304,7 +304,7 @@ class _Found:
 
     def add(self, truth: Clip, versions: Sequence[Clip], past: int) -> None:
         """Measure the versions of a clip."""
-        self.truth.update(np.ascontiguousarray(truth))
+        self.truth.update(truth.tobytes())
         true = planes(truth)
         stills = [true[max(past, 1) - 1, None], true.mean(dim=0, keepdim=True)]
         every = [*(planes(version) for version in versions), *stills]
