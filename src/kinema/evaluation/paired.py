@@ -373,9 +373,10 @@ def _score(measure: Measure, scores: Float64[np.ndarray, "N V T"], past: int, dr
     """Return what a card says of one measure."""
     sign = 1 if measure.higher_is_better else -1
     clips = scores[:, :, past:].mean(axis=2)  # N V: futures, repeated frame, mean frame
-    judged, repeated, mean = clips[:, 0], clips[:, -2], clips[:, -1]
-    value, low, high = interval(judged)
-    gain, gain_low, gain_high = interval(sign * (judged - repeated))
+    value, low, high = interval(clips[:, 0])
+    later = scores[:, :, max(past, 1) :].mean(axis=2)  # the frame that is repeated is not compared with itself
+    repeated, gains = later[:, -2], sign * (later[:, 0] - later[:, -2])
+    gain, gain_low, gain_high = interval(gains)
     best = sign * np.maximum.accumulate(sign * clips[:, :-2], axis=1).mean(axis=0)
     over_time = np.array([interval(scores[:, 0, frame]) for frame in range(scores.shape[2])]).T
     given = interval(scores[:, 0, :past].mean(axis=1)) if past else None
@@ -386,9 +387,9 @@ def _score(measure: Measure, scores: Float64[np.ndarray, "N V T"], past: int, dr
         "low": low,
         "high": high,
         REPEATED: float(repeated.mean()),
-        MEAN: float(mean.mean()),
+        MEAN: float(clips[:, -1].mean()),
         "gain over repeating": {"value": gain, "low": gain_low, "high": gain_high},
-        "clips better than repeating": float((sign * (judged - repeated) > 0).mean()),
+        "clips better than repeating": float((gains > 0).mean()),
         "given frames": dict(zip(("value", "low", "high"), given, strict=True)) if given else None,
         "best of": [[n, float(best[min(n, len(best)) - 1])] for n in _powers(draws)],
         "curve": {

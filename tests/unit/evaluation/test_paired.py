@@ -143,6 +143,9 @@ def test_reconstructions_have_no_given_frames() -> None:
     found = judged(pairing(lambda index, draw: truth(index), kind="reconstructions", past=0))
     assert found["scores"]["psnr"]["given frames"] is None
     assert found["scores"]["psnr"]["value"] == 100
+    repeated = np.mean([[decibels(frame * step) for frame in range(1, 5)] for step in range(4, 14)])
+    assert found["scores"]["psnr"]["repeated frame"] == pytest.approx(repeated)  # without the frame itself
+    assert found["scores"]["psnr"]["gain over repeating"]["value"] == pytest.approx(100 - repeated)
     assert found["scores"]["ssim"]["best of"] == [[1, pytest.approx(1)]]
     assert best_rows(found) == []
     assert any("100.0% of the judged frames equal the true ones" in said for said in found["warnings"])
