@@ -151,8 +151,11 @@ def _judge_pairs(options: Evaluate, data: Path) -> int:
         perceptual.append(LPIPS(options.lpips_weights, device))
     with _Progress() as progress:
         question = PairedQuestion(options.count, options.seed, options.futures)
-        card = judge_pairs(pairing, question, perceptual, said=progress.show)
+        kept = folder / "unfinished.npz" if is_system(options.run) else None
+        card = judge_pairs(pairing, question, perceptual, unfinished=kept, said=progress.show)
     report = write_paired_reports(folder, card, provenance())
+    if kept:
+        kept.unlink()
     title = f"{pairing.name} beside {data}: {report['protocol']['pairs']} {pairing.kind}"
     _print(title, ("", "judged", "95% interval", *stills(report)), rows(report))
     for warning in report["warnings"]:

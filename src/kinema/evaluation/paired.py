@@ -10,10 +10,13 @@ References:
 """
 
 import hashlib
+import json
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,6 +25,7 @@ from jaxtyping import Float64
 import kinema
 from kinema.core.errors import EvaluationError
 from kinema.core.shape import ClipShape
+from kinema.data.encode import beside
 from kinema.evaluation.clips import PIXELS, Clip, Source
 from kinema.evaluation.measures import drawn, refuse_short
 from kinema.evaluation.pixels import (
@@ -170,6 +174,7 @@ def judge_pairs(
     pairing: Pairing,
     question: PairedQuestion,
     perceptual: Sequence[PerceptualMeasure] = (),
+    unfinished: Path | None = None,
     said: Said = lambda what, done, total: None,
 ) -> PairedCard:
     """Measure clips against the truth.
@@ -178,6 +183,8 @@ def judge_pairs(
         pairing: clips and what they should have been.
         question: how many, which.
         perceptual: measures beside PSNR, SSIM and MS-SSIM.
+        unfinished: keeps the scores until all are there, so that the same question goes on where it was stopped; only for
+            pairings whose `protocol` and `about` say all that decides about the clips.
         said: called with what is being done, and how much of it.
 
     Raises:
@@ -187,16 +194,27 @@ def judge_pairs(
     measures, count = measures_for(pairing.shape, perceptual), chosen_pairs(pairing, question.count)
     order = drawn(count, pairing.count, question.seed)
     found = _Found(measures)
-    futures = _draws(pairing, question)
+    what = [pairing.kind, pairing.name, dict(pairing.protocol), dict(pairing.about), asdict(question), count]
+    what += [measure.name for measure in measures] + [one.sha256 for one in perceptual]
+    if unfinished:
+        found.load(unfinished, what)
+    done, futures = len(found), found.versions - 2 if len(found) else _draws(pairing, question)
     for start in range(0, count, AT_ONCE):
         portion = order[start : start + AT_ONCE]
-        truths, made = pairing.truth(portion), [_made(pairing, portion, question.seed)]
+        truths = pairing.truth(portion)
+        for truth in truths:
+            found.truth.update(truth.tobytes())
+        if start < done:
+            continue
+        made = [_made(pairing, portion, question.seed)]
         if start == 0 and futures > 1 and _all_equal(made[0], _made(pairing, portion, question.seed + 1)):
             futures = 1  # another seed gives the same clip
         made += [_made(pairing, portion, question.seed + draw) for draw in range(1, futures)]
         for truth, *versions in zip(truths, *made, strict=True):
             found.add(truth, versions, pairing.past)
             said(pairing.kind, len(found), count)
+        if unfinished:
+            found.save(unfinished, what)
     return _card(pairing, question, found, order, futures, perceptual)
 
 
@@ -302,9 +320,30 @@ class _Found:
     def __len__(self) -> int:
         return len(self.motion)
 
+    @property
+    def versions(self) -> int:
+        """Futures and still pictures of each clip."""
+        return len(self.scores[self.measures[0].name][0])
+
+    def save(self, file: Path, what: Sequence[Any]) -> None:
+        """Write the scores, whole or not at all, with the question that they answer."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {f"scores {name}": np.stack(scores) for name, scores in self.scores.items()}
+        with beside(file) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, what=np.array(json.dumps(what)), motion=np.array(self.motion), **arrays)
+
+    def load(self, file: Path, what: Sequence[Any]) -> None:
+        """Take the scores that a file has of this question; a damaged file, or one of another question, has none."""
+        try:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
+                if found["what"].item() == json.dumps(what):
+                    self.scores = {name: list(found[f"scores {name}"]) for name in self.scores}
+                    self.motion = [(float(true), float(made)) for true, made in found["motion"]]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return
+
     def add(self, truth: Clip, versions: Sequence[Clip], past: int) -> None:
         """Measure the versions of a clip."""
-        self.truth.update(truth.tobytes())
         true = planes(truth)
         stills = [true[max(past, 1) - 1, None], true.mean(dim=0, keepdim=True)]
         every = [*(planes(version) for version in versions), *stills]

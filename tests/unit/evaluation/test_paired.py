@@ -130,6 +130,34 @@ def test_one_future_is_a_flat_curve_and_is_said() -> None:
     assert any("deterministic" in said for said in found["warnings"])
 
 
+@pytest.mark.parametrize("damage", ["none", "cut", "other question"])
+def test_a_stopped_judgement_goes_on(tmp_path: Path, damage: str) -> None:
+    """Ten clips in portions of eight, stopped in the second: the first is not made again, unless the file does not fit."""
+    asked, file = list[int](), tmp_path / "card" / "unfinished.npz"
+
+    def make(index: int, draw: int) -> np.ndarray:
+        asked.append(index)
+        return shifted(index + draw + 1)(index, draw)
+
+    def stops(index: int, draw: int) -> np.ndarray:
+        if len(asked) >= 8 * 3:  # two futures, and one more look whether they differ
+            raise KeyboardInterrupt
+        return make(index, draw)
+
+    question = PairedQuestion(draws=2)
+    with pytest.raises(KeyboardInterrupt):
+        judge_pairs(pairing(stops), question, unfinished=file)
+    first = set(asked)
+    assert len(first) == 8
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:200])
+    asked.clear()
+    question = PairedQuestion(draws=2, seed=int(damage == "other question"))
+    card = judge_pairs(pairing(make), question, unfinished=file)
+    assert (len(set(asked) - first) == 2 and len(asked) == 4 + 6) == (damage == "none")  # the last six are for the page
+    assert card.report == judge_pairs(pairing(make), question).report
+
+
 def test_still_pictures_and_a_lost_race_are_said() -> None:
     still = judged(pairing(lambda index, draw: np.repeat(truth(index)[:1], 5, axis=0)))
     assert still["motion"]["still clips"] == 1
