@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -12,13 +12,21 @@ from kinema.cli.arguments import cluster_options, parse
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError, EvaluationError
 
+if TYPE_CHECKING:
+    import torch
+
+    from kinema.evaluation.content import ContentRuler
+    from kinema.evaluation.paired import PerceptualMeasure
+
 FILE_WIDTH = 160  # columns of a table that goes into a file
+PAIRED = ("futures", "perceptual", "lpips_weights")  # options that --paired alone has
+UNPAIRED = ("features", "weights", "weights_sha256", "stride", "replicates", "content", "workers", "executor", "cluster")
 PACKAGED = "efficientnet-lite0+dt"  # repeated from kinema.evaluation.features, which needs torch; a test compares them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Config):
-    """Judge a trained system, or clips, against real ones: distances with their floor and spread, motion, copies."""
+    """Judge a trained system, or clips, against real ones; with --paired each clip against its own truth."""
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN|CLIPS", help_behavior_hint="")] = ""
     """Run directory, checkpoint file or zoo:NAME; or a folder of clip files, an .npy of N T H W 3, or a dataset (its test split
@@ -29,8 +37,10 @@ class Evaluate(Config):
     """Clips on either side. Default: 256, or as many as there are."""
     seed: int = 0
     """First seed of generated clips, and seed of the drawing of real ones."""
-    split: Literal["train", "test", "all"] = "train"
-    """Which real clips."""
+    split: Annotated[
+        Literal["train", "test", "all"] | None, tyro.conf.arg(metavar="{train,test,all}", help_behavior_hint="")
+    ] = None
+    """Which real clips. Default: train; with --paired test."""
     features: str = PACKAGED
     """Feature network: the packaged one; i3d for FVD or inception for FID, with --weights; or module:attribute for a
     torch.nn.Module of your own that takes clips B 3 T H W in [-1, 1] and returns B D."""
@@ -43,6 +53,18 @@ class Evaluate(Config):
     """Judge every so many frames of either side."""
     replicates: int = 100
     """Resamplings behind an interval; 20 at most where there are more than 512 vectors of features."""
+    content: Literal["auto", "features", "shape", "none"] = "auto"
+    """Average content distance (ACD) of the frames of a clip: of their features, of the colour of the shape (Shape Motion), or
+    none. auto: features where --features is the packaged network."""
+    paired: bool = False
+    """Measure clips against the truth that belongs to each: held-out clips that the run predicts from their first frames, or
+    else reconstructs; or clips of one name (or place, in an .npy) of RUN|CLIPS and DATA, which may then be clips too."""
+    futures: int = 8
+    """With --paired: futures of each clip, of which the best of 1, 2, 4, ... is reported, where a system imagines several."""
+    perceptual: Literal["efficientnet-lite0", "none"] = "efficientnet-lite0"
+    """With --paired: network of the perceptual distance."""
+    lpips_weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """With --paired: weights of LPIPS with AlexNet, the saved state dict of lpips.LPIPS(net="alex")."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder for report.json and report.html. Default: evaluation in the run directory, or NAME-evaluation here."""
     compare: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="REPORT...", help_behavior_hint="")] = ()
@@ -69,6 +91,11 @@ class Evaluate(Config):
         digest = self.weights_sha256
         known = digest is None or re.fullmatch("[0-9a-fA-F]{64}", digest) is not None
         self.require(known, "weights_sha256", "64 hexadecimal digits")
+        self.require(1 <= self.futures <= 1000, "futures", "from 1 to 1000")
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in UNPAIRED if self.paired else PAIRED:
+            if getattr(self, name) != defaults[name]:
+                raise ConfigError(f"--{name.replace('_', '-')} has no meaning {'with' if self.paired else 'without'} --paired")
 
 
 def run(arguments: list[str]) -> int:
@@ -80,7 +107,7 @@ def run(arguments: list[str]) -> int:
         raise ConfigError("evaluate wants a run or clips, and none is named; or --compare REPORT REPORT")
     if options.against is None:
         raise ConfigError("evaluate wants real clips to judge against; give --against DATA")
-    return _judge(options, options.against)
+    return (_judge_pairs if options.paired else _judge)(options, options.against)
 
 
 def _judge(options: Evaluate, data: Path) -> int:
@@ -93,19 +120,29 @@ def _judge(options: Evaluate, data: Path) -> int:
     from kinema.training.checkpoint import provenance
     from kinema.training.distributed import choose_device
 
-    device = choose_device(options.device)
+    device, split = choose_device(options.device), options.split or "train"
     if options.executor != "local" and device.type != "cpu":
         raise ConfigError(f"a task of --executor {options.executor} has one core and no GPU; give --device cpu")
     workers = Workers(options.executor, options.workers, cluster_options(options.cluster))
-    real = Dataset(data, None if options.split == "all" else options.split)
-    source = open_source(options.run, options.device)
+    real = Dataset(data, None if split == "all" else split)
+    source = open_source(options.run, options.device, data)
     folder = _free_folder(options, source.name)
     refuse_unlike(source, real, options.stride)  # what can be refused is refused before a network is loaded
     chosen_count(source, real, options.count)
     network = open_features(options.features, device, weights=options.weights, weights_sha256=options.weights_sha256)
-    question = Question(options.count, options.seed, options.split, options.replicates, options.stride)
+    ruler, folder_of_measures = _ruler(options, device), store_folder(real)
+    question = Question(options.count, options.seed, split, options.replicates, options.stride)
     with _Progress() as progress:
-        card = judge(source, data, network, question, store_folder=store_folder(real), workers=workers, said=progress.show)
+        card = judge(
+            source,
+            data,
+            network,
+            question,
+            store_folder=folder_of_measures,
+            workers=workers,
+            ruler=ruler,
+            said=progress.show,
+        )
     report = write_reports(folder, card, provenance())
     title = f"{source.name} against {data}: {report['protocol']['judged clips']} clips each"
     _print(title, ("", "judged", "95% interval", "real clips"), rows(report))
@@ -115,14 +152,59 @@ def _judge(options: Evaluate, data: Path) -> int:
     return 0
 
 
-def _free_folder(options: Evaluate, name: str) -> Path:
+def _ruler(options: Evaluate, device: "torch.device") -> "ContentRuler | None":
+    from kinema.evaluation.content import ImageContent, ShapeColour
+
+    asked = options.content if options.content != "auto" else "features" if options.features == PACKAGED else "none"
+    return {"features": lambda: ImageContent(device), "shape": ShapeColour, "none": lambda: None}[asked]()
+
+
+def _judge_pairs(options: Evaluate, data: Path) -> int:
+    from kinema.cli.trained import is_system, open_pairing, open_source
+    from kinema.evaluation.paired import PairedQuestion, chosen_pairs, judge_pairs, measures_for, pair_sources
+    from kinema.evaluation.paired_page import rows, stills, write_paired_reports
+    from kinema.evaluation.perceptual import LPIPS, PackagedPerceptual
+    from kinema.evaluation.report import HTML_NAME
+    from kinema.training.checkpoint import provenance
+    from kinema.training.distributed import choose_device
+
+    device = choose_device(options.device)
+    if is_system(options.run):
+        split = None if options.split == "all" else options.split or "test"
+        pairing = open_pairing(options.run, data, split, options.device)
+    elif options.split:
+        raise ConfigError("--split chooses clips for a run; two sets of clips are paired whole (of a dataset, its test split)")
+    else:
+        pairing = pair_sources(open_source(options.run), open_source(str(data)))
+    folder = _free_folder(options, pairing.name, "paired")
+    chosen_pairs(pairing, options.count)
+    measures_for(pairing.shape, ())
+    perceptual: list[PerceptualMeasure] = [] if options.perceptual == "none" else [PackagedPerceptual(device)]
+    if options.lpips_weights:
+        perceptual.append(LPIPS(options.lpips_weights, device))
+    with _Progress() as progress:
+        question = PairedQuestion(options.count, options.seed, options.futures)
+        kept = folder / "unfinished.npz" if is_system(options.run) else None
+        card = judge_pairs(pairing, question, perceptual, unfinished=kept, said=progress.show)
+    report = write_paired_reports(folder, card, provenance())
+    if kept:
+        kept.unlink()
+    title = f"{pairing.name} beside {data}: {report['protocol']['pairs']} {pairing.kind}"
+    _print(title, ("", "judged", "95% interval", *stills(report)), rows(report))
+    for warning in report["warnings"]:
+        print(f"note: {warning}")
+    print(f"report card: {folder / HTML_NAME}")
+    return 0
+
+
+def _free_folder(options: Evaluate, name: str, kind: str = "evaluation") -> Path:
     """Return where reports go, or refuse a folder that has one."""
     from kinema.evaluation.report import HTML_NAME, JSON_NAME
     from kinema.training.checkpoint import CHECKPOINT_NAME, ZOO_PREFIX
 
     run = Path(options.run)
-    beside_run = run / "evaluation" if (run / CHECKPOINT_NAME).exists() else None
-    folder = options.out or beside_run or Path(f"{Path(name.removeprefix(ZOO_PREFIX)).stem}-evaluation")
+    beside_run = run / kind if (run / CHECKPOINT_NAME).exists() else None
+    folder = options.out or beside_run or Path(f"{Path(name.removeprefix(ZOO_PREFIX)).stem}-{kind}")
     if folder.exists() and not folder.is_dir():
         raise EvaluationError(f"{folder} is a file; --out is a folder for {JSON_NAME} and {HTML_NAME}")
     if not options.overwrite and (taken := next((f for f in (folder / JSON_NAME, folder / HTML_NAME) if f.exists()), None)):
@@ -140,6 +222,11 @@ def _compare(options: Evaluate) -> int:
         raise ConfigError("--compare names a report twice; name each once")
     refuse_unequal(reports)
     first = next(iter(reports.values()))
+    if "kind" in first["protocol"]:
+        from kinema.evaluation.paired_page import compared
+
+        _print("one protocol", *compared(reports))
+        return 0
     columns = ["", *(f"{name}" for name in first["scores"]), "motion, of real", "diversity, of real"]
     lines = []
     for name, report in reports.items():

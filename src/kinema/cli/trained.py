@@ -14,7 +14,10 @@ from kinema.core.errors import CheckpointError, EvaluationError
 from kinema.core.system import System
 from kinema.core.tasks import abilities
 from kinema.core.types import Video
+from kinema.data.dataset import Dataset
 from kinema.evaluation.clips import PIXELS, Source, open_clips
+from kinema.evaluation.judge import refuse_unlike
+from kinema.evaluation.paired import Pairing
 from kinema.systems import SYSTEMS
 from kinema.training.checkpoint import CHECKPOINT_NAME, ZOO_PREFIX, load_checkpoint, resolve
 from kinema.training.distributed import choose_device
@@ -30,7 +33,7 @@ class Trained:
 
     Args:
         run: run directory, checkpoint file or ``zoo:NAME``.
-        ability: what is wanted of it, one of `kinema.core.tasks.PROTOCOLS`.
+        wanted: what is wanted of it, out of `kinema.core.tasks.PROTOCOLS`; of several, the first that it has becomes `ability`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
@@ -38,13 +41,13 @@ class Trained:
         TrainingError: for a device that is not there.
     """
 
-    def __init__(self, run: str, ability: str, device: str = "auto") -> None:
+    def __init__(self, run: str, wanted: str | Sequence[str], device: str = "auto") -> None:
         self.device = choose_device(device)
         checkpoint = load_checkpoint(resolve(run))
         self.system: Any = checkpoint.system.to(self.device)
         self.metadata = checkpoint.metadata
         self.name = run.removeprefix(ZOO_PREFIX) if run.startswith(ZOO_PREFIX) else Path(run).resolve().stem
-        refuse_unable(checkpoint.system, ability)
+        self.ability = refuse_unable(checkpoint.system, [wanted] if isinstance(wanted, str) else wanted)
 
     @property
     def fps(self) -> float:
@@ -83,42 +86,122 @@ class Trained:
         return torch.from_numpy(clips).to(self.device).permute(0, 4, 1, 2, 3).div(127.5).sub_(1)
 
 
-def refuse_unable(system: System[Any], ability: str) -> None:
-    """Raise `CheckpointError` naming the systems that have an ability, where `system` lacks it."""
-    if ability not in abilities(system):
-        able = [name for name, other in SYSTEMS.items() if ability in abilities(other)]
-        verb = "show streams" if ability == "streams" else ability
-        raise CheckpointError(f"{system.name} cannot {verb}; systems that can: {', '.join(able) or 'none'}")
+def refuse_unable(system: System[Any], wanted: Sequence[str]) -> str:
+    """Return the first wanted ability that a system has.
+
+    Raises:
+        CheckpointError: when it has none, naming the systems that have one.
+    """
+    if found := [ability for ability in wanted if ability in abilities(system)]:
+        return found[0]
+    able = [name for name, other in SYSTEMS.items() if set(wanted) & set(abilities(other))]
+    verbs = " or ".join("show streams" if ability == "streams" else ability for ability in wanted)
+    raise CheckpointError(f"{system.name} cannot {verbs}; systems that can: {', '.join(able) or 'none'}")
 
 
-def open_source(name: str, device: str = "auto") -> Source:
+def is_system(name: str) -> bool:
+    """Tell whether a name stands for a trained system, and not for clips."""
+    path = Path(name)
+    return name.startswith(ZOO_PREFIX) or path.suffix == ".safetensors" or (path / CHECKPOINT_NAME).exists()
+
+
+def open_source(name: str, device: str = "auto", beginnings: Path | None = None) -> Source:
     """Return the clips to be judged that a name stands for.
 
     Args:
         name: run directory, checkpoint file or ``zoo:NAME``, which make clips out of seeds; or a dataset, a folder of clip
             files or an ``.npy``, which hold them.
         device: where a system makes them.
+        beginnings: dataset whose held-out clips a system continues that only predicts; None refuses such a system.
 
     Raises:
         EvaluationError: when there is no such thing, or it holds no clips.
         CheckpointError: for a damaged checkpoint, or a system that does not generate.
+        DataError: for a dataset without held-out clips.
     """
     path = Path(name)
-    if name.startswith(ZOO_PREFIX) or path.suffix == ".safetensors" or (path / CHECKPOINT_NAME).exists():
-        return _system_source(name, device)
+    if is_system(name):
+        return _system_source(name, device, beginnings)
     if not path.exists():
         raise EvaluationError(f"{path} does not exist; give a run, a checkpoint file, zoo:NAME, a dataset or a folder of clips")
     return open_clips(path)
 
 
-def _system_source(name: str, device: str) -> Source:
-    trained = Trained(name, "generate", device)
-    metadata, fps = trained.metadata, trained.metadata.dataset.get("fps")
-    about = {
-        "system": metadata.system,
-        "stage": metadata.stage,
-        "steps": metadata.steps,
+def _system_source(name: str, device: str, beginnings: Path | None) -> Source:
+    trained = Trained(name, "generate" if beginnings is None else ("generate", "predict"), device)
+    about, fps = _about(name, trained), trained.metadata.dataset.get("fps")
+    rate, shape = float(fps) if fps else None, trained.metadata.clip
+    if beginnings is None or trained.ability == "generate":
+        return Source(name, shape, rate, PIXELS, None, lambda seeds: list(trained.generate(seeds)), about)
+    held_out = Dataset(beginnings, "test")
+
+    def read(indices: Sequence[int]) -> list[UInt8[np.ndarray, "T H W 3"]]:
+        return _futures(trained, [held_out.video(index) for index in indices], indices)
+
+    past = trained.system.past_frames
+    about["predicted from"] = f"the first {'frame' if past == 1 else f'{past} frames'} of clips of the split 'test'"
+    return Source(name, shape, rate, PIXELS, len(held_out), read, about)
+
+
+def open_pairing(name: str, data: Path, split: str | None, device: str = "auto") -> Pairing:
+    """Return what a system makes of clips of a dataset beside these clips: their future, or their reconstruction.
+
+    Args:
+        name: run directory, checkpoint file or ``zoo:NAME``.
+        data: a prepared dataset.
+        split: of its clips; None for all.
+        device: where the system works.
+
+    Raises:
+        CheckpointError: for a damaged checkpoint, or a system that neither predicts nor reconstructs.
+        DataError: for a damaged dataset, or one without the split.
+        EvaluationError: for clips of another shape or rate than the system's.
+    """
+    trained, real = Trained(name, ("predict", "reconstruct"), device), Dataset(data, split)
+    fps = trained.metadata.dataset.get("fps")
+    refuse_unlike(Source(name, trained.metadata.clip, float(fps) if fps else None, PIXELS, None, lambda seeds: []), real)
+    predicts = trained.ability == "predict"
+
+    def truth(indices: Sequence[int]) -> list[UInt8[np.ndarray, "T H W 3"]]:
+        return [real.video(index) for index in indices]
+
+    def make(indices: Sequence[int], draw: int) -> list[UInt8[np.ndarray, "T H W 3"]]:
+        if not predicts:
+            return list(trained.reconstruct(np.stack(truth(indices))))
+        # A seed of its own for every future of every clip.
+        return _futures(trained, truth(indices), [draw * len(real) + index for index in indices])
+
+    return Pairing(
+        kind="predictions" if predicts else "reconstructions",
+        name=name,
+        truth_name=real.path.resolve().name,
+        count=len(real),
+        shape=real.shape,
+        fps=real.info.fps,
+        past=trained.system.past_frames if predicts else 0,
+        truth=truth,
+        make=make,
+        key=lambda index: real.record(index).key,
+        protocol={"real data": real.fingerprint, "split": split or "all"},
+        about=_about(name, trained),
+    )
+
+
+def _about(name: str, trained: Trained) -> dict[str, Any]:
+    return {
+        "system": trained.metadata.system,
+        "stage": trained.metadata.stage,
+        "steps": trained.metadata.steps,
         "checkpoint sha256": hashlib.sha256(resolve(name).read_bytes()).hexdigest(),
     }
-    rate = float(fps) if fps else None
-    return Source(name, metadata.clip, rate, PIXELS, None, lambda seeds: list(trained.generate(seeds)), about)
+
+
+def _futures(
+    trained: Trained, clips: Sequence[UInt8[np.ndarray, "T H W 3"]], seeds: Sequence[int]
+) -> list[UInt8[np.ndarray, "T H W 3"]]:
+    """Return clips that begin as others do and go on as a system imagines."""
+    past = np.stack([clip[: trained.system.past_frames] for clip in clips])
+    made = trained.predict(past, seeds)
+    if made.shape[1] + past.shape[1] == trained.metadata.clip.frames:  # the system returns what follows alone
+        made = np.concatenate([past, made], axis=1)
+    return list(made)

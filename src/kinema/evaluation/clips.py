@@ -32,6 +32,7 @@ class Source:
         count: how many there are; None for a system that makes as many as are wanted.
         read: index -> clip; of a system, the index is the seed.
         about: what else is known, as JSON values.
+        names: of the clips, in their order; None where they have none.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Source:
     count: int | None
     read: Callable[[Sequence[int]], list[Clip]]
     about: Mapping[str, Any] = field(default_factory=dict)
+    names: Callable[[], list[str]] | None = None
 
 
 def strided(source: Source, stride: int) -> Source:
@@ -78,8 +80,11 @@ def _dataset(path: Path) -> Source:
     def read(indices: Sequence[int]) -> list[Clip]:
         return [dataset.video(index) for index in indices]
 
+    def names() -> list[str]:
+        return [dataset.record(index).key for index in range(len(dataset))]
+
     about = {"dataset": dataset.fingerprint, "split": "test" if held_out else "all"}
-    return Source(path.name, dataset.shape, dataset.info.fps, PIXELS, len(dataset), read, about)
+    return Source(path.name, dataset.shape, dataset.info.fps, PIXELS, len(dataset), read, about, names)
 
 
 def _array(path: Path) -> Source:
@@ -121,7 +126,9 @@ def _folder(path: Path, files: Sequence[Path]) -> Source:
 
     pictures = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir() if file not in files)
     about = {"files": len(files), "still pictures passed over": pictures}
-    return Source(path.name, shape, rates.pop(), "+".join(sorted(codecs)), len(files), read, about)
+    return Source(
+        path.name, shape, rates.pop(), "+".join(sorted(codecs)), len(files), read, about, lambda: [f.stem for f in files]
+    )
 
 
 def _read(file: Path) -> Clip:

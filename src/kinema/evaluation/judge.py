@@ -17,6 +17,7 @@ import kinema
 from kinema.core.errors import EvaluationError
 from kinema.data.dataset import Dataset
 from kinema.evaluation.clips import PIXELS, Clip, Source, strided
+from kinema.evaluation.content import Content, ContentRuler, doubts, look_at_all, summarise
 from kinema.evaluation.frechet import HALVINGS, Distance, Features, bootstrap, floor, frechet_distance, kernel_distance
 from kinema.evaluation.measures import ALONE, Measures, Workers, drawn, measure_all, measure_dataset, refuse_short
 from kinema.evaluation.network import FeatureNetwork
@@ -79,6 +80,7 @@ def judge(
     *,
     store_folder: Path | None = None,
     workers: Workers = ALONE,
+    ruler: ContentRuler | None = None,
     shown: int = 12,
     said: Said = lambda what, done, total: None,
 ) -> Card:
@@ -91,6 +93,7 @@ def judge(
         question: how many, which.
         store_folder: where measures of real clips are kept; None keeps none.
         workers: who measures real clips.
+        ruler: of the content distance; None leaves it out.
         shown: clips of either side for the eye.
         said: called with what is being done, and how much of it.
 
@@ -132,6 +135,8 @@ def judge(
         "motion": _motion(pool.first(count), judged),
         "copies": copies,
     }
+    if ruler:
+        report["content"] = _content(ruler, read_real, real_order[:count], source, judged_order, question.seed, said)
     report["warnings"] = [*network.notes, *_warnings(report, source, judged.features, network)]
     report["warnings"] += [f"The stored measures {path.name} were damaged and have been made again." for path in damaged]
     return Card(report, source.read(judged_order[:shown]), read_real(real_order[:shown]), pairs)
@@ -193,6 +198,7 @@ def _protocol(source: Source, real: Dataset, network: FeatureNetwork, question: 
         "judged storage": source.storage,
         "features": network.id,
         "features sha256": network.sha256,
+        **({"predicted from": source.about["predicted from"]} if "predicted from" in source.about else {}),
         "preprocessing": network.preprocessing,
         "precision": "float32",
         "seed": question.seed,
@@ -269,6 +275,21 @@ def _motion(real: Measures, judged: Measures) -> dict[str, Any]:
     }
 
 
+def _content(
+    ruler: ContentRuler,
+    read_real: Callable[[Sequence[int]], list[Clip]],
+    real_order: Sequence[int],
+    source: Source,
+    judged_order: Sequence[int],
+    seed: int,
+    said: Said,
+) -> dict[str, Any]:
+    def look(what: str, read: Callable[[Sequence[int]], list[Clip]], order: Sequence[int]) -> Content:
+        return look_at_all(read, order, ruler, seed, lambda done: said(f"content of {what}", done, len(order)))
+
+    return summarise(look(source.name, source.read, judged_order), look("real clips", read_real, real_order), ruler)
+
+
 def _copies(
     judged: Measures, data: Path, source: Source, order: Sequence[int], stride: int
 ) -> tuple[dict[str, Any], list[tuple[Clip, Clip, str]]]:
@@ -337,4 +358,5 @@ def _warnings(report: dict[str, Any], source: Source, features: Features, networ
         said.append("The judged clips lie nearer to training clips than held-out clips do by half or more: they may be copies.")
     if "against held-out" not in copies:
         said.append("The dataset has no test split beside its training clips, so that copies cannot be told from good clips.")
+    said += doubts(report["content"]) if "content" in report else []
     return said

@@ -38,11 +38,11 @@ def write_reports(folder: Path, card: Card, provenance: Mapping[str, Any]) -> di
     folder.mkdir(parents=True, exist_ok=True)
     report = {"format_version": FORMAT_VERSION, **card.report, "provenance": dict(provenance)}
     rate = report["protocol"]["fps"] / report["protocol"]["stride"]
-    page = _template().render(
+    page = template(TEMPLATE).render(
         report=report,
-        judged=_moving(card.judged, COLUMNS, rate),
-        real=_moving(card.real, COLUMNS, rate),
-        pairs=[(_moving([one, other], 2, rate), words) for one, other, words in card.pairs],
+        judged=moving(card.judged, COLUMNS, rate),
+        real=moving(card.real, COLUMNS, rate),
+        pairs=[(moving([one, other], 2, rate), words) for one, other, words in card.pairs],
         rows=rows(report),
         curves={name: curve(score) for name, score in report["scores"].items()},
     )
@@ -105,6 +105,7 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     lines.append(("still clips", f"{motion['still clips']:.0%}", "", ""))
     lines.append(("flicker, levels per frame", number(motion["flicker"]), "", number(motion["flicker of real clips"])))
     lines.append(("diversity, of real", f"{motion['diversity against real']:.0%}", "", "100%"))
+    lines += content_rows(report["content"]) if "content" in report else []
     if "nearest" in copies:
         held = number(copies["nearest of held-out"]) if "nearest of held-out" in copies else ""
         lines.append(("nearest training clip, levels", number(copies["nearest"]), "", held))
@@ -146,6 +147,24 @@ def curve(score: Mapping[str, Any]) -> Curve:
     return Curve(down(0), points, (down(floor), number(floor)), None if line is None else (down(line), number(line)))
 
 
+def content_rows(content: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return the lines about the content of clips."""
+    unit = f", {content['unit']}" if content["unit"] else ""
+    spread = f"{number(content['low'])} to {number(content['high'])}" if "low" in content else ""
+    lines = [(f"{content['name']}{unit}", _known(content["acd"]), spread, _known(content["acd of real clips"]))]
+    share, usual = (f"{content[f'frames with content{whose}']:.1%}" for whose in ("", " of real clips"))
+    lines.append(("  frames with content", share, "", usual))
+    for what in ("spread across clips", "frames mixed across clips", "path length"):
+        if what in content:
+            words = f"  {what}{', pixels' if what == 'path length' else ''}"
+            lines.append((words, _known(content[what]), "", _known(content[f"{what} of real clips"])))
+    return lines
+
+
+def _known(value: float | None) -> str:
+    return "none" if value is None else number(value)
+
+
 def number(value: float) -> str:
     """Write a number with three digits that count, without an exponent unless it is tiny."""
     if abs(value) >= 1000:
@@ -158,7 +177,7 @@ def _short(value: Any) -> str:
     return f"{text[:12]}..." if len(text) == 64 and set(text) <= set("0123456789abcdef") else text
 
 
-def _moving(clips: Sequence[Clip], columns: int, fps: float) -> str:
+def moving(clips: Sequence[Clip], columns: int, fps: float) -> str:
     """Return a moving grid of clips as a data URI, so that the page is one file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "clips.webp"
@@ -167,6 +186,7 @@ def _moving(clips: Sequence[Clip], columns: int, fps: float) -> str:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """Return a template of this package; names in it are strict and text is escaped."""
     loader = PackageLoader("kinema.evaluation", ".")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True).get_template(TEMPLATE)
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True).get_template(name)
