@@ -33,6 +33,8 @@ class Evaluate(Config):
     features: str = PACKAGED
     """Feature network: the packaged one, or module:attribute for a torch.nn.Module of your own that takes clips B 3 T H W in
     [-1, 1] and returns B D."""
+    classifier: Annotated[str | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
+    """Run of vgan-recogniser on the labelled data, for scores by a classifier: inception score, inter- and intra-entropy."""
     replicates: int = 100
     """Resamplings behind an interval; 20 at most where more than 512 clips are judged."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
@@ -69,6 +71,7 @@ def _judge(options: Evaluate, data: Path) -> int:
     from kinema.evaluation.features import open_features
     from kinema.evaluation.judge import Question, chosen_count, judge, refuse_unlike
     from kinema.evaluation.measures import store_folder
+    from kinema.evaluation.recognition import open_classifier
     from kinema.evaluation.report import HTML_NAME, rows, write_reports
     from kinema.training.checkpoint import provenance
     from kinema.training.distributed import choose_device
@@ -79,10 +82,14 @@ def _judge(options: Evaluate, data: Path) -> int:
     folder = _free_folder(options, source.name)
     refuse_unlike(source, real)  # what can be refused is refused before a network is loaded
     chosen_count(source, real, options.count)
+    classifier = open_classifier(options.classifier, data, device) if options.classifier else None
     network = open_features(options.features, device)
     question = Question(options.count, options.seed, options.split, options.replicates)
     with _Progress() as progress:
-        card = judge(source, data, network, question, store_folder=store_folder(real), said=progress.show)
+        folder_of_measures = store_folder(real)
+        card = judge(
+            source, data, network, question, classifier=classifier, store_folder=folder_of_measures, said=progress.show
+        )
     report = write_reports(folder, card, provenance())
     title = f"{source.name} against {data}: {report['protocol']['judged clips']} clips each"
     _print(title, ("", "judged", "95% interval", "real clips"), rows(report))

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,10 @@ class Trained:
         return float(self.metadata.dataset.get("fps") or USUAL_FPS)
 
     @torch.inference_mode()
-    def generate(self, seeds: Sequence[int]) -> Clips:
-        """Return a clip per seed."""
-        return to_pixels(self.system.generate(seeds))
+    def generate(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> Clips:
+        """Return a clip per seed, of the classes that are asked for."""
+        wanted = {} if labels is None else {"label": torch.tensor(labels, device=self.device)}
+        return to_pixels(self.system.generate(seeds, **wanted))
 
     @torch.inference_mode()
     def streams(self, seeds: Sequence[int]) -> tuple[Mapping[str, Clips], Tensor]:
@@ -121,4 +123,8 @@ def _system_source(name: str, device: str) -> Source:
         "checkpoint sha256": hashlib.sha256(resolve(name).read_bytes()).hexdigest(),
     }
     rate = float(fps) if fps else None
-    return Source(name, metadata.clip, rate, PIXELS, None, lambda seeds: list(trained.generate(seeds)), about)
+    source = Source(name, metadata.clip, rate, PIXELS, None, lambda seeds: list(trained.generate(seeds)), about)
+    if "label" not in trained.system.needs:
+        return source
+    labels = tuple(metadata.dataset.get("labels", ()))
+    return replace(source, by_label=lambda seeds, labels: list(trained.generate(seeds, labels)), labels=labels)

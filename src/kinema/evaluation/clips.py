@@ -32,6 +32,8 @@ class Source:
         count: how many there are; None for a system that makes as many as are wanted.
         read: index -> clip; of a system, the index is the seed.
         about: what else is known, as JSON values.
+        by_label: (seeds, class indices) -> clips, of a system that makes them by label.
+        labels: the classes of such a system.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Source:
     count: int | None
     read: Callable[[Sequence[int]], list[Clip]]
     about: Mapping[str, Any] = field(default_factory=dict)
+    by_label: Callable[[Sequence[int], Sequence[int]], list[Clip]] | None = None
+    labels: tuple[str, ...] = ()
 
 
 def open_clips(path: Path) -> Source:

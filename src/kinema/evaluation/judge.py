@@ -20,6 +20,8 @@ from kinema.evaluation.clips import PIXELS, Clip, Source
 from kinema.evaluation.features import FeatureNetwork
 from kinema.evaluation.frechet import Distance, bootstrap, floor, frechet_distance, kernel_distance
 from kinema.evaluation.measures import Measures, Store, drawn, measure_all, refuse_short
+from kinema.evaluation.recognition import Classifier, judge_recognition
+from kinema.evaluation.recognition import warnings as recognition_warnings
 from kinema.training import health
 
 PROTOCOL_VERSION = 1
@@ -73,6 +75,7 @@ def judge(
     network: FeatureNetwork,
     question: Question,
     *,
+    classifier: Classifier | None = None,
     store_folder: Path | None = None,
     shown: int = 12,
     said: Said = lambda what, done, total: None,
@@ -84,6 +87,7 @@ def judge(
         data: a prepared dataset.
         network: describes clips.
         question: how many, which.
+        classifier: recognises the classes of the dataset; None leaves out the scores by it.
         store_folder: where measures of real clips are kept; None keeps none.
         shown: clips of either side for the eye.
         said: called with what is being done, and how much of it.
@@ -118,6 +122,20 @@ def judge(
         "copies": copies,
     }
     report["warnings"] = _warnings(report, source, pool.features.shape[1], store)
+    if classifier is not None:
+        replicates = report["protocol"]["replicates"]
+        report["recognition"] = judge_recognition(
+            classifier,
+            source,
+            judged_order,
+            read_real,
+            real_order[:count],
+            replicates=replicates,
+            seed=question.seed,
+            said=said,
+        )
+        report["protocol"]["classifier sha256"] = classifier.about["checkpoint sha256"]
+        report["warnings"] += recognition_warnings(report["recognition"], question.split)
     return Card(report, source.read(judged_order[:shown]), read_real(real_order[:shown]), pairs)
 
 

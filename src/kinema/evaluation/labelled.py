@@ -72,7 +72,8 @@ def open_labelled(path: Path) -> Labelled:
     dataset = Dataset(path)
     if dataset.labels is None:
         raise EvaluationError(f"{path} has clips without a label; prepare it with --labels (kinema prepare --help)")
-    names, counts = dataset.info.labels, np.bincount(dataset.labels, minlength=len(dataset.info.labels))
+    names = list(dataset.info.labels)
+    counts = np.bincount(dataset.labels, minlength=len(names))
     if len(names) < 2:
         raise EvaluationError(f"{path} has the one class {names[0]!r}; to recognise means to tell two classes or more apart")
     if counts.min() < 2:

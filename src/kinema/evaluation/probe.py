@@ -13,7 +13,6 @@ import json
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -28,6 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from kinema.core.config import from_mapping
 from kinema.core.errors import EvaluationError
 from kinema.core.shape import ClipShape
 from kinema.data.dataset import Dataset
@@ -135,8 +135,10 @@ def open_pretrained(run: str) -> Pretrained:
             "vgan-future or vgan-autoencoder"
         )
     given, dataset = system.config, checkpoint.metadata.dataset
-    norm = getattr(given, "discriminator_norm", "batch") if part == "discriminator" else "batch"
-    config = VGANRecogniserConfig(given.frames, given.size, given.discriminator_width, discriminator_norm=norm)
+    known = {name: getattr(given, name) for name in ("frames", "size", "discriminator_width")}
+    if part == "discriminator":  # an encoder has batch norm
+        known["discriminator_norm"] = getattr(given, "discriminator_norm", "batch")
+    config = from_mapping(VGANRecogniserConfig, known)
     about = {
         "system": system.name,
         "part": part,
@@ -313,18 +315,17 @@ class Probe:
         """Train all layers; returns the recogniser and its accuracy over the last steps."""
         settings = self.settings
         recogniser = self._recogniser(cell.seed, pretrained=cell.way == "fine-tuned")
-        batch = min(settings.batch_size, len(training))
-        trainer = Trainer(
-            recogniser, "recognition", TrainConfig(steps=settings.steps, batch_size=batch, seed=cell.seed), self.device
-        )
+        size = min(settings.batch_size, len(training))
+        training_settings = TrainConfig(steps=settings.steps, batch_size=size, seed=cell.seed)
+        trainer = Trainer(recogniser, "recognition", training_settings, self.device)
         subset, frames = self.clips.dataset.subset(training), self.pretrained.config.frames
-        loader = Loader(subset, batch, seed=cell.seed, flip=settings.flip, frames=frames, fields=recogniser.needs)
+        loader = Loader(subset, size, seed=cell.seed, flip=settings.flip, frames=frames, fields=recogniser.needs)
         right: list[float] = []
-        with closing(iter(loader)) as batches:
-            while not trainer.finished:
-                numbers = trainer.step(next(batches).to_batch(self.device))
-                right.append(numbers["recogniser/accuracy"])
-                said(cell, trainer.steps_done, settings.steps)
+        for batch in loader:
+            right.append(trainer.step(batch.to_batch(self.device))["recogniser/accuracy"])
+            said(cell, trainer.steps_done, settings.steps)
+            if trainer.finished:
+                break
         return recogniser.eval(), float(np.mean(right[-LATEST:]))
 
     def _compute_features(self, seed: int | None) -> Float32[np.ndarray, "N D"]:
@@ -363,5 +364,4 @@ def log_probabilities(recogniser: VGANRecogniser, clips: Dataset, device: torch.
 def _over(look: Callable[[Tensor], Tensor], system: VGANRecogniser, clips: Dataset, device: torch.device) -> np.ndarray:
     """Apply a function to every clip in evaluation mode; of longer clips to their beginning."""
     loader = Loader(clips, min(AT_ONCE, len(clips)), frames=system.config.frames)
-    with closing(loader.epoch()) as batches:
-        return np.concatenate([look(batch.to_batch(device).video).float().cpu().numpy() for batch in batches])
+    return np.concatenate([look(batch.to_batch(device).video).float().cpu().numpy() for batch in loader.epoch()])

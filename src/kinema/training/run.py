@@ -446,6 +446,14 @@ def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
             f"{dataset.path} holds clips of {has}, and {system.name} with these settings trains on {wants}; "
             f"prepare the footage at that size, or choose other settings"
         )
+    labels = dataset.info.labels
+    classes = getattr(system.config, "classes", len(labels))
+    if dataset.labels is not None and classes != len(labels):
+        named = ", ".join(labels[:12]) + (", ..." if len(labels) > 12 else "")
+        raise TrainingError(
+            f"{dataset.path} has {len(labels)} classes ({named}) and {system.name} is set to {classes}; "
+            f"give --classes {len(labels)}"
+        )
     carries = {*dataset.arrays} | ({"label"} if dataset.labels is not None else set())
     if dataset.record(0).caption is not None:
         carries.add("caption")
