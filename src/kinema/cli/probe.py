@@ -125,9 +125,9 @@ class _Progress:
 
     def advance(self, cell: "Cell", outcome: "Outcome") -> None:
         """Say what a cell found."""
-        from kinema.evaluation.probe_report import tested
+        from kinema.evaluation.probe_report import count_right
 
-        test = tested(self._probe, cell.seed, outcome)
+        test = count_right(self._probe, cell.seed, outcome)
         right = f"{test.right.sum() / test.clips.sum():.1%} of clips, {test.video.mean():.1%} of videos"
         self._bars.console.print(
             f"{_words(cell)}, {outcome.labelled} clips: {right}; {outcome.training_accuracy:.0%} in training; "

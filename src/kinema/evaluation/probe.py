@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -336,11 +336,11 @@ class Probe:
 
 def regress(
     features: Float32[np.ndarray, "N D"],
-    labels: np.ndarray,
+    labels: Int64[np.ndarray, "N"],
     training: Sequence[int],
     test: Sequence[int],
     regularisation: float,
-) -> tuple[Predictions, float]:
+) -> tuple[Float32[np.ndarray, "test K"], float]:
     """Fit a logistic regression to features of unit variance.
 
     Returns:

@@ -32,7 +32,7 @@ PerVideo = Float[np.ndarray, "_"]
 
 
 @dataclass(frozen=True)
-class Tested:
+class Counts:
     """The test of one cell, video by video.
 
     Attributes:
@@ -46,7 +46,7 @@ class Tested:
     video: PerVideo
 
 
-def tested(probe: Probe, seed: int, outcome: Outcome) -> Tested:
+def count_right(probe: Probe, seed: int, outcome: Outcome) -> Counts:
     """Count what is right, per video."""
     test = list(probe.divisions[seed].test)
     labels, found = probe.clips.labels[test], outcome.log_probabilities
@@ -58,10 +58,10 @@ def tested(probe: Probe, seed: int, outcome: Outcome) -> Tested:
     sums, truth = np.zeros((len(names), found.shape[1])), np.zeros(len(names), int)
     np.add.at(sums, rows, found)
     truth[rows] = labels
-    return Tested(right, clips, (sums.argmax(axis=1) == truth).astype(float))
+    return Counts(right, clips, (sums.argmax(axis=1) == truth).astype(float))
 
 
-def accuracies(seeds: Sequence[Tested]) -> dict[str, Any]:
+def accuracies(seeds: Sequence[Counts]) -> dict[str, Any]:
     """Return accuracy per clip and per video: mean over seeds, interval, and every seed's."""
     found: dict[str, Any] = {}
     for unit in ("clip", "video"):
@@ -72,7 +72,7 @@ def accuracies(seeds: Sequence[Tested]) -> dict[str, Any]:
     return found
 
 
-def gains(tuned: Sequence[Tested], random: Sequence[Tested]) -> dict[str, Any]:
+def gains(tuned: Sequence[Counts], random: Sequence[Counts]) -> dict[str, Any]:
     """Compare fine-tuning with random initialisation on the same seeds, labels and test videos.
 
     Returns:
@@ -98,7 +98,7 @@ def summarise(probe: Probe, outcomes: Mapping[Cell, Outcome], provenance: Mappin
         cells[cell.way, cell.fraction][cell.seed] = cell
     seeds = [seed for seed in range(probe.settings.seeds) if all(seed in cells[w, f] for w in WAYS for f in FRACTIONS)]
     table = {
-        (way, fraction): [tested(probe, seed, outcomes[cells[way, fraction][seed]]) for seed in seeds]
+        (way, fraction): [count_right(probe, seed, outcomes[cells[way, fraction][seed]]) for seed in seeds]
         for way in WAYS
         for fraction in FRACTIONS
     }
@@ -271,11 +271,11 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(number * step, 6) for number in range(first, int(np.floor(high / step)) + 1)]
 
 
-def _accuracy(seed: Tested, unit: str) -> float:
+def _accuracy(seed: Counts, unit: str) -> float:
     return float(seed.right.sum() / seed.clips.sum() if unit == "clip" else seed.video.mean())
 
 
-def _replicates(seeds: Sequence[Tested], unit: str) -> Float[np.ndarray, "R"]:
+def _replicates(seeds: Sequence[Counts], unit: str) -> Float[np.ndarray, "R"]:
     """Resample seeds, and within each its test videos; equal seeds of two ways are drawn alike."""
     each = []
     for number, seed in enumerate(seeds):
