@@ -118,7 +118,7 @@ def divide(clips: Labelled, seed: int, *, held_out: float = 0.3, within: bool = 
     return division
 
 
-def portion(clips: Labelled, training: Sequence[int], fraction: float, seed: int) -> tuple[int, ...]:
+def portion(clips: Labelled, training: Sequence[int], fraction: float, seed: int, *, spread: bool = False) -> tuple[int, ...]:
     """Return the clips whose labels are used: of every class this fraction, and at least one.
 
     Whole videos in a random order, the last of them from its beginning: what is labelled is that share of the footage, not
@@ -129,13 +129,14 @@ def portion(clips: Labelled, training: Sequence[int], fraction: float, seed: int
         training: indices of the clips to choose from, with every class among them.
         fraction: in (0, 1].
         seed: of the order, 0 or more.
+        spread: take clips at random instead, out of all videos: a few labels for each of many people.
     """
     chosen: list[int] = []
     for label in range(len(clips.classes)):
         own = [index for index in training if clips.labels[index] == label]
-        names = sorted({clips.videos[index] for index in own})
-        place = dict(zip(names, numpy_generator(seed, LABELLING, label).permutation(len(names)).tolist(), strict=True))
-        own.sort(key=lambda index: (place[clips.videos[index]], clips.firsts[index]))
+        units = sorted(own) if spread else sorted({clips.videos[index] for index in own})
+        place = dict(zip(units, numpy_generator(seed, LABELLING, label).permutation(len(units)).tolist(), strict=True))
+        own.sort(key=lambda index: (place[index if spread else clips.videos[index]], clips.firsts[index]))
         chosen += own[: max(1, round(fraction * len(own)))]
     return tuple(sorted(chosen))
 

@@ -235,7 +235,7 @@ class Probe:
 
     def labelled(self, seed: int, fraction: float) -> tuple[int, ...]:
         """Return the clips whose labels are used."""
-        return portion(self.clips, self.divisions[seed].training, fraction, seed)
+        return portion(self.clips, self.divisions[seed].training, fraction, seed, spread=self.settings.spread)
 
     def outcome(self, cell: Cell) -> Outcome | None:
         """Return what is stored of a cell; None where it is not done, or its file is damaged."""

@@ -26,6 +26,9 @@ class ProbeSettings(Config):
     split."""
     within: bool = False
     """Test on other stretches of the same groups: no group is held out, but the end of every video."""
+    spread: bool = False
+    """Take labelled clips at random out of all training videos: few labels for each of many people. Without: whole videos,
+    so that fewer labels are also fewer people."""
     flip: bool = False
     """Mirror half of the clips while training; not where left and right matter."""
 

@@ -76,6 +76,10 @@ def test_portions_are_nested_and_stratified_and_whole_videos_first(people: Path)
                 assert sorted(videos.count(name) for name in set(videos)) == [2, 4]
                 half = next(name for name in set(videos) if videos.count(name) == 2)
                 assert [clips.firsts[index] for index in chosen if clips.videos[index] == half] == [0, 8]
+    spread = portion(clips, training, 0.25, 3, spread=True)
+    assert np.bincount(clips.labels[list(spread)]).tolist() == [3, 3]
+    assert len({clips.videos[index] for index in spread}) > len({clips.videos[i] for i in portion(clips, training, 0.25, 3)})
+    assert set(portion(clips, training, 0.125, 3, spread=True)) <= set(spread)
     others = {portion(clips, training, 0.25, seed) for seed in range(8)}
     assert len(others) > 1
 
