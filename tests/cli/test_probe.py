@@ -194,5 +194,6 @@ def test_training_asks_for_as_many_classes_as_there_are(
     assert run(*words, "--classes", 5) == 2
     assert "has 2 classes (left, right) and vgan-recogniser is set to 5; give --classes 2" in capsys.readouterr().err
     assert run(*words, "--steps", 2) == 0
+    assert "make clips with" not in capsys.readouterr().err  # it makes none
     assert run("evaluate", place / "data", "--against", place / "data", "--classifier", tmp_path / "run", "--count", "40",
                "--features", "small_features:Colours", "--out", tmp_path / "card") == 0  # fmt: skip
