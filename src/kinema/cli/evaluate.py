@@ -86,10 +86,8 @@ def _judge(options: Evaluate, data: Path) -> int:
     network = open_features(options.features, device)
     question = Question(options.count, options.seed, options.split, options.replicates)
     with _Progress() as progress:
-        folder_of_measures = store_folder(real)
-        card = judge(
-            source, data, network, question, classifier=classifier, store_folder=folder_of_measures, said=progress.show
-        )
+        stored = store_folder(real)
+        card = judge(source, data, network, question, classifier=classifier, store_folder=stored, said=progress.show)
     report = write_reports(folder, card, provenance())
     title = f"{source.name} against {data}: {report['protocol']['judged clips']} clips each"
     _print(title, ("", "judged", "95% interval", "real clips"), rows(report))

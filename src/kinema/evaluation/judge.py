@@ -20,7 +20,7 @@ from kinema.evaluation.clips import PIXELS, Clip, Source
 from kinema.evaluation.features import FeatureNetwork
 from kinema.evaluation.frechet import Distance, bootstrap, floor, frechet_distance, kernel_distance
 from kinema.evaluation.measures import Measures, Store, drawn, measure_all, refuse_short
-from kinema.evaluation.recognition import Classifier, judge_recognition
+from kinema.evaluation.recognition import Classifier, Scoring
 from kinema.evaluation.recognition import warnings as recognition_warnings
 from kinema.training import health
 
@@ -123,17 +123,9 @@ def judge(
     }
     report["warnings"] = _warnings(report, source, pool.features.shape[1], store)
     if classifier is not None:
-        replicates = report["protocol"]["replicates"]
-        report["recognition"] = judge_recognition(
-            classifier,
-            source,
-            judged_order,
-            read_real,
-            real_order[:count],
-            replicates=replicates,
-            seed=question.seed,
-            said=said,
-        )
+        real_clips = (lambda indices: [real.video(index) for index in indices], real_order[:count])
+        recognition = Scoring(classifier, report["protocol"]["replicates"], question.seed, said)
+        report["recognition"] = recognition.judge(source, judged_order, *real_clips)
         report["protocol"]["classifier sha256"] = classifier.about["checkpoint sha256"]
         report["warnings"] += recognition_warnings(report["recognition"], question.split)
     return Card(report, source.read(judged_order[:shown]), read_real(real_order[:shown]), pairs)

@@ -35,11 +35,12 @@ FORMULAS = {
     "inter-entropy": "H(p(y))",
     "intra-entropy": "mean H(p(y|x))",
 }
-MOTION_CONTROL = "motion control score"
+MOTION_CONTROL, CONTROL_FORMULA = "motion control score", "share of clips recognised as what was asked for"
 POOR = 2  # times chance: below, a classifier says little
 
 Probabilities = Float[np.ndarray, "N K"]
 Said = Callable[[str, int, int], None]
+ByLabel = Callable[[Sequence[int], Sequence[int]], list[Clip]]
 
 
 @dataclass(frozen=True)
@@ -172,74 +173,84 @@ def motion_control(found: Probabilities, asked: Int[np.ndarray, "N"]) -> float:
     return float((found.argmax(axis=1) == asked).mean())
 
 
-def judge_recognition(
-    classifier: Classifier,
-    source: Source,
-    judged: Sequence[int],
-    read_real: Callable[[Sequence[int]], Sequence[Clip]],
-    real: Sequence[int],
-    *,
-    replicates: int,
-    seed: int,
-    said: Said,
-) -> dict[str, Any]:
-    """Score judged clips and as many real ones.
+@dataclass(frozen=True)
+class Scoring:
+    """How clips are scored by a classifier.
 
-    Args:
+    Attributes:
         classifier: what recognises them.
-        source: of the judged clips.
-        judged: their indices, or seeds.
-        read_real: index -> real clip.
-        real: indices of real clips.
         replicates: resamplings behind an interval.
         seed: of the resampling.
         said: called with what is being done, and how much of it.
-
-    Raises:
-        EvaluationError: for a system that makes clips by label, of other labels than the classifier's.
     """
 
-    def show(what: str, total: int) -> Callable[[int], None]:
-        return lambda done: said(f"recognising {what}", done, total)
+    classifier: Classifier
+    replicates: int
+    seed: int
+    said: Said
 
-    found = probabilities(classifier, source.read, judged, show(source.name, len(judged)))
-    values, others = scores(found), scores(probabilities(classifier, read_real, real, show("real clips", len(real))))
-    answer: dict[str, Any] = {"classifier": {"name": classifier.name, **classifier.about}, "scores": {}}
-    for name, (low, high) in _intervals(found, lambda rows: scores(found[rows]), replicates, seed).items():
-        value = {"formula": FORMULAS[name], "value": values[name], "low": low, "high": high, "real": others[name]}
-        answer["scores"][name] = value
-    counts = np.bincount(found.argmax(axis=1), minlength=len(classifier.labels))
-    answer["recognised as"] = dict(zip(classifier.labels, counts.tolist(), strict=True))
-    if source.by_label is not None:
-        answer["scores"][MOTION_CONTROL] = _by_label(classifier, source, judged, replicates, seed, show)
-    return answer
+    def judge(
+        self,
+        source: Source,
+        judged: Sequence[int],
+        read_real: Callable[[Sequence[int]], Sequence[Clip]],
+        real: Sequence[int],
+    ) -> dict[str, Any]:
+        """Score judged clips and as many real ones.
 
+        Args:
+            source: of the judged clips.
+            judged: their indices, or seeds.
+            read_real: index -> real clip.
+            real: indices of real clips.
 
-def _by_label(
-    classifier: Classifier,
-    source: Source,
-    seeds: Sequence[int],
-    replicates: int,
-    seed: int,
-    show: Callable[[str, int], Callable[[int], None]],
-) -> dict[str, Any]:
-    """Ask a conditional system for every class in turn."""
-    if source.labels != classifier.labels:
-        raise EvaluationError(
-            f"{source.name} makes {_listed(source.labels)} and the classifier {classifier.name} knows "
-            f"{_listed(classifier.labels)}; train both on the same labels"
-        )
-    make, asked = source.by_label, np.arange(len(seeds)) % len(classifier.labels)
-    assert make is not None
+        Raises:
+            EvaluationError: for a system that makes clips by label, of other labels than the classifier's.
+        """
+        labels = self.classifier.labels
+        found, others = self._look(source.name, source.read, judged), scores(self._look("real clips", read_real, real))
+        values, intervals = scores(found), self._intervals(found, lambda rows: scores(found[rows]))
+        answer: dict[str, Any] = {
+            "classifier": {"name": self.classifier.name, **self.classifier.about},
+            "scores": {
+                name: {"formula": formula, "value": values[name], **intervals[name], "real": others[name]}
+                for name, formula in FORMULAS.items()
+            },
+            "recognised as": dict(zip(labels, np.bincount(found.argmax(axis=1), minlength=len(labels)).tolist(), strict=True)),
+        }
+        if source.by_label is not None:
+            answer["scores"][MOTION_CONTROL] = self._by_label(source, source.by_label, judged)
+        return answer
 
-    def read(places: Sequence[int]) -> list[Clip]:
-        return make([seeds[place] for place in places], asked[list(places)].tolist())
+    def _by_label(self, source: Source, make: ByLabel, seeds: Sequence[int]) -> dict[str, Any]:
+        """Ask a conditional system for every class in turn; beside the score stands what held-out clips reach."""
+        labels = self.classifier.labels
+        if source.labels != labels:
+            raise EvaluationError(
+                f"{source.name} makes {_listed(source.labels)} and the classifier {self.classifier.name} knows "
+                f"{_listed(labels)}; train both on the same labels"
+            )
+        asked = np.arange(len(seeds)) % len(labels)
 
-    found = probabilities(classifier, read, range(len(seeds)), show(f"{source.name} by label", len(seeds)))
-    (low, high) = _intervals(found, lambda rows: {"": motion_control(found[rows], asked[rows])}, replicates, seed)[""]
-    held = classifier.about["held-out accuracy"]
-    formula = "share of clips recognised as what was asked for"
-    return {"formula": formula, "value": motion_control(found, asked), "low": low, "high": high, "real": held}
+        def read(places: Sequence[int]) -> list[Clip]:
+            return make([seeds[place] for place in places], asked[list(places)].tolist())
+
+        found = self._look(f"{source.name} by label", read, range(len(seeds)))
+        interval = self._intervals(found, lambda rows: {"": motion_control(found[rows], asked[rows])})[""]
+        held_out = self.classifier.about["held-out accuracy"]
+        return {"formula": CONTROL_FORMULA, "value": motion_control(found, asked), **interval, "real": held_out}
+
+    def _look(self, what: str, read: Callable[[Sequence[int]], Sequence[Clip]], indices: Sequence[int]) -> Probabilities:
+        return probabilities(self.classifier, read, indices, lambda done: self.said(f"recognising {what}", done, len(indices)))
+
+    def _intervals(
+        self, found: Probabilities, measure: Callable[[np.ndarray], dict[str, float]]
+    ) -> dict[str, dict[str, float]]:
+        """Return 95 % percentile intervals over resampled clips."""
+        generator = numpy_generator(self.seed, 3)
+        drawn = [measure(generator.integers(len(found), size=len(found))) for _ in range(self.replicates)]
+        bounds = {name: np.quantile([one[name] for one in drawn], (0.025, 0.975)).tolist() for name in drawn[0]}
+        return {name: {"low": low, "high": high} for name, (low, high) in bounds.items()}
 
 
 def warnings(answer: dict[str, Any], split: str) -> list[str]:
@@ -259,16 +270,6 @@ def warnings(answer: dict[str, Any], split: str) -> list[str]:
             "compares with unseen ones."
         )
     return said
-
-
-def _intervals(
-    found: Probabilities, measure: Callable[[np.ndarray], dict[str, float]], replicates: int, seed: int
-) -> dict[str, tuple[float, float]]:
-    """Return 95 % percentile intervals over resampled clips."""
-    generator = numpy_generator(seed, 3)
-    drawn = [measure(generator.integers(len(found), size=len(found))) for _ in range(replicates)]
-    pairs = {name: np.quantile([one[name] for one in drawn], (0.025, 0.975)) for name in drawn[0]}
-    return {name: (float(low), float(high)) for name, (low, high) in pairs.items()}
 
 
 def _listed(labels: Sequence[str], shown: int = 5) -> str:

@@ -11,7 +11,7 @@ from kinema.evaluation.clips import Source
 from kinema.evaluation.recognition import (
     MOTION_CONTROL,
     Classifier,
-    judge_recognition,
+    Scoring,
     motion_control,
     probabilities,
     scores,
@@ -41,9 +41,9 @@ def source(**fields: object) -> Source:
     return Source("fake", ClipShape(2, 4, 4), 25.0, "pixels", None, lambda seeds: [clip(s % 2) for s in seeds], **fields)
 
 
-def judged(of: Source, **changes: object) -> dict:
-    settings = {"replicates": 50, "seed": 0, "said": lambda what, done, total: None} | changes
-    return judge_recognition(classifier(), of, range(40), lambda indices: [clip(0.5) for _ in indices], range(40), **settings)
+def judged(of: Source) -> dict:
+    scoring = Scoring(classifier(), replicates=50, seed=0, said=lambda what, done, total: None)
+    return scoring.judge(of, range(40), lambda indices: [clip(0.5) for _ in indices], range(40))
 
 
 def test_a_classifier_that_does_not_know_gives_one() -> None:
