@@ -14,7 +14,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -215,7 +215,7 @@ class Probe:
         self.divisions = [
             divide(clips, seed, held_out=settings.held_out, within=settings.within) for seed in range(settings.seeds)
         ]
-        self._features = cache(self._compute_features)
+        self._features = lru_cache(maxsize=2)(self._compute_features)  # of the run, and of one untrained network
         self._claim(overwrite)
 
     @property
