@@ -6,16 +6,19 @@ SOURCES := src tests benchmarks examples
 # background_flicker.py compares runs, which it must be given.
 BENCHMARKS := $(filter-out benchmarks/background_flicker.py,$(wildcard benchmarks/*.py))
 
-.PHONY: demo test test-all lint type docs bench clean help
+.PHONY: demo test test-browser test-all lint type docs bench clean help
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: .venv/.package ## make data, train for MINUTES=8.5, generate, open the gallery
 	$(BIN)/kinema demo --minutes $(MINUTES) --overwrite
 
 test: .venv/.dev ## the default tests: no GPU, no browser, nothing slow
 	$(BIN)/pytest
+
+test-browser: .venv/.dev ## the pages, in a headless Chromium that is on the PATH
+	$(BIN)/pytest -m browser
 
 test-all: .venv/.dev ## every test that this machine can run
 	$(BIN)/pytest -m ""

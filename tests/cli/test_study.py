@@ -11,7 +11,8 @@ import torch
 import kinema.evaluation.study
 from kinema.cli import main
 from kinema.data.encode import write_video
-from kinema.evaluation.study.design import Study, order_for, read_study
+from kinema.evaluation.study.design import order_for
+from kinema.evaluation.study.folder import Study, read_study
 from kinema.evaluation.study.store import Store, Vote, now
 from kinema.systems import SYSTEMS
 from kinema.training.checkpoint import provenance, save_checkpoint
@@ -54,10 +55,12 @@ def answer(folder: Path, study: Study, rater: int, favourites: tuple[str, ...]) 
     """Answer everything with the system that stands earliest in `favourites`."""
     store = Store(folder, study, create=True)
     number, _ = store.add_rater(consented=True)
-    for position, (trial, exchanged) in enumerate(order_for(study, rater)):
-        left, right = (study.clips[index] for index in (trial.left, trial.right)[:: -1 if exchanged else 1])
-        side = "left" if favourites.index(left.system) < favourites.index(right.system) else "right"
-        store.add_vote(Vote(number, trial.id, position, left.file, right.file, side, 1500, now()))
+    for position, (trial, clips) in enumerate(order_for(study, rater)):
+        shown = [study.clips[index] for index in clips]
+        # A moving clip over its first frame, and else by system.
+        order = sorted(range(len(shown)), key=lambda place: (favourites.index(shown[place].system), shown[place].still))
+        files = tuple(clip.file for clip in shown)
+        store.add_vote(Vote(number, trial.id, position, files, tuple(order), 1500, now()))
     store.close()
 
 
@@ -65,7 +68,7 @@ def test_from_sources_to_results(sources: Path, tmp_path: Path, capsys: pytest.C
     assert create(sources, tmp_path / "study") == 0
     study = read_study(tmp_path / "study")
     assert study.systems == ("vgan", "real", "mine")
-    assert len(study.trials) == 2 + 6 + 2 + 1
+    assert len(order_for(study, 1)) == 2 + 6 + 2 + 1
     assert "split test" in study.origins["real"]
     for rater, favourites in enumerate([("real", "vgan", "mine", "noise")] * 2 + [("noise", "vgan", "mine", "real")], start=1):
         answer(tmp_path / "study", study, rater, favourites)
@@ -75,11 +78,42 @@ def test_from_sources_to_results(sources: Path, tmp_path: Path, capsys: pytest.C
     assert re.search(r"vgan over real +33 +10-70 +0\.69 +6\n", said)
     assert re.search(r"vgan over mine +100 +61-100 +0\.031 +6\n", said)
     assert "Excluded: 1 of 3 raters" in said
-    assert "rater 3: refused noise in 0%" in said
+    assert "rater 3: put noise last in 0%" in said
     assert re.search(r"Without excluded raters\n2 raters, 12 answers of comparisons", said)
     assert re.search(r"vgan over real +0 +0-49 +0\.12 +4\n", said)
     assert "Krippendorff's alpha 1.00, 100% of answers alike" in said
     assert len((tmp_path / "answers.csv").read_text().splitlines()) == 1 + 3 * 11
+
+
+def test_a_ranking_from_sources_to_results(sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--kind", "ranking", "--still", 3, "--pool", 8)
+    assert create(sources, tmp_path / "study", *words) == 0
+    assert "14 trials for every rater" in capsys.readouterr().out  # 2 for practice, 6, 2 with noise, 1 again, 3 still
+    study = read_study(tmp_path / "study")
+    assert (study.kind, study.title, study.question[:5]) == ("ranking", "Videos in order", "Order")
+    orders = [("real", "vgan", "mine", "noise")] * 2 + [("real", "mine", "vgan", "noise"), ("noise", "mine", "vgan", "real")]
+    for rater, favourites in enumerate(orders, start=1):
+        answer(tmp_path / "study", study, rater, favourites)
+    assert run("study", "results", tmp_path / "study", "--csv", tmp_path / "answers.csv") == 0
+    everybody, careful = capsys.readouterr().out.split("Without excluded raters\n")
+    # Ranks of real: three raters 1, one rater 3, six answers each.
+    assert re.search(
+        r"average rank ± SD, 1 is best\nreal +1\.50 ± 0\.88\nvgan +2\.25 ± 0\.44\nmine +2\.25 ± 0\.85\n", spaceless(everybody)
+    )
+    assert "Friedman's test over 4 raters: chi-square 1.50 with 2 degrees of freedom, p 0.47" in everybody
+    assert re.search(r"vgan over real +25 +", everybody)
+    assert "rater 4: put noise last in 0%" in everybody
+    assert "Bradley" not in everybody
+    assert "3 raters, 18 answers of comparisons" in careful
+    assert re.search(r"real +1\.00 ± 0\.00\nvgan +2\.33 ± 0\.49\nmine +2\.67 ± 0\.49\n", careful)
+    assert "Friedman's test over 3 raters: chi-square 4.67 with 2 degrees of freedom, p 0.097" in careful
+    assert re.search(r"vgan over mine +67 +", careful)
+    assert re.search(r"first frame over moving clip, percent +all +95 % +p +answers\n(\w+ +0 +0-56 +0\.25 +3\n?){3}", careful)
+    assert len((tmp_path / "answers.csv").read_text().splitlines()) == 1 + 4 * 14
+
+
+def spaceless(text: str) -> str:
+    return re.sub(r" +\n", "\n", text)
 
 
 def test_the_same_command_makes_the_same_study(sources: Path, tmp_path: Path) -> None:
@@ -110,6 +144,10 @@ def test_texts_and_frames(sources: Path, tmp_path: Path) -> None:
         (["{0}/clips", "{0}/run"], "NAME=SOURCE"),
         (["a={0}/clips", "b={0}/clips", "--trials", "0"], "trials is 0"),
         (["a={0}/clips", "b={0}/clips", "--trials", "2", "--repeats", "3"], "repeats is 3"),
+        (["a={0}/clips", "b={0}/clips", "--kind", "ranking"], "a ranking is of 3 to 8 systems, not 2"),
+        (["a={0}/clips", "b={0}/clips", "--kind", "order"], "invalid choice"),
+        (["a={0}/clips", "b={0}/clips", "--pool", "39"], "pool is 39; it must be at least the number of trials, 40"),
+        (["a={0}/clips", "b={0}/data", "--matched"], "matched clips need as many of every system"),
     ],
 )
 def test_bad_sources_are_one_sentence(

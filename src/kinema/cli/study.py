@@ -1,10 +1,10 @@
-"""``kinema study create|serve|results``: people say which of two clips they prefer."""
+"""``kinema study create|serve|results``: people say which of two clips they prefer, or order clips of all systems."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -13,14 +13,16 @@ from kinema.core.config import Config
 from kinema.core.errors import ConfigError, EvaluationError, accepted
 
 if TYPE_CHECKING:
-    from kinema.evaluation.study.design import Material, Study, Texts
+    from kinema.evaluation.study.design import Material, Texts
+    from kinema.evaluation.study.folder import Study
+    from kinema.evaluation.study.rankings import Ranks
     from kinema.evaluation.study.results import Preference, RaterReport, Results, Row
 
 USAGE = """usage: kinema study create NAME=SOURCE NAME=SOURCE ... --out STUDY
        kinema study serve STUDY
        kinema study results STUDY
 
-People say which of two clips they prefer.
+People say which of two clips they prefer, or put clips of all systems in order.
 
   create    make a folder with clips and trials
   serve     show it to raters
@@ -36,7 +38,7 @@ Folder = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="STUDY", he
 
 @dataclass(frozen=True, kw_only=True)
 class Create(Config):
-    """Make a study: a folder with clips of several systems, and trials in which two of them meet."""
+    """Make a study: a folder with clips of several systems, and trials in which they meet."""
 
     sources: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME[/CATEGORY]=SOURCE...", help_behavior_hint="")
@@ -45,24 +47,33 @@ class Create(Config):
     its own. Clips meet only clips of their category."""
     out: Annotated[Path, tyro.conf.arg(metavar="STUDY")]
     """The folder to make."""
+    kind: Literal["pair", "ranking"] = "pair"
+    """pair: which of two clips is better; ranking: clips of all systems, from best to worst."""
     trials: int = 40
-    """Comparisons per rater, spread evenly over the pairs of systems."""
+    """Comparisons per rater, spread evenly over systems and categories."""
+    pool: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Comparisons of the study, where they are more than one rater can answer; every rater gets --trials of them, and over
+    raters all are shown equally often. Default: all raters get the same."""
     clips: int = 20
     """Clips per system and category, at most."""
+    matched: bool = False
+    """Clip n of every system meets only clip n of the others, as where all of them continue one picture."""
     catch: int = 4
-    """Trials more in which a clip meets noise, which shows who does not look."""
+    """Trials more with noise among the clips, which shows who does not look."""
     repeats: int = 4
-    """Comparisons shown once more with sides exchanged, which shows who does not look either."""
+    """Comparisons shown once more with places reversed, which shows who does not look either."""
+    still: int = 0
+    """Trials more in which a clip meets its own first frame, standing still: does it move in a way that people prefer?"""
     practice: int = 2
     """Trials at the beginning that are not counted."""
     frames: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Show only so many frames of every clip, from its beginning."""
     seed: int = 0
     """Of clips, pairs, sides, order and names: the same command makes the same study."""
-    title: str = "Two videos"
-    """Heading of the pages."""
+    title: Annotated[str | None, tyro.conf.arg(metavar="STR", help_behavior_hint="")] = None
+    """Heading of the pages. Default: Two videos, or Videos in order."""
     question: Annotated[str | None, tyro.conf.arg(metavar="STR", help_behavior_hint="")] = None
-    """Asked in every trial. Default: Which video is more realistic?"""
+    """Asked in every trial. Default: Which video is more realistic? Or: Order the videos, the most realistic first."""
     instructions: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Text file shown before the first trial."""
     consent: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -73,7 +84,8 @@ class Create(Config):
     def check(self) -> None:
         """Refuse numbers that make no study."""
         self.at_least(1, "trials", "clips")
-        self.at_least(0, "catch", "repeats", "practice", "seed")
+        self.at_least(0, "catch", "repeats", "still", "practice", "seed")
+        self.require(self.pool is None or self.pool >= self.trials, "pool", f"at least the number of trials, {self.trials}")
         self.require(self.repeats <= self.trials, "repeats", f"at most the number of trials, {self.trials}")
         self.require(self.frames is None or self.frames >= 1, "frames", "at least 1")
 
@@ -128,15 +140,26 @@ def create(arguments: list[str]) -> int:
     """Run ``kinema study create``."""
     options = parse(Create, arguments, "study create")
     named = [_split(source) for source in options.sources]
-    from kinema.evaluation.study.design import Plan, design, refuse_taken, write_study
+    from kinema.evaluation.study.design import Plan, design, order_for
+    from kinema.evaluation.study.folder import refuse_taken, write_study
 
     refuse_taken(options.out)
     texts = _texts(options)
     materials = [_material(system, category, source, options) for system, category, source in named]
-    plan = Plan(options.trials, options.catch, options.repeats, options.practice, options.seed)
+    plan = Plan(
+        kind=options.kind,
+        trials=options.trials,
+        pool=options.pool,
+        noise=options.catch,
+        repeats=options.repeats,
+        still=options.still,
+        practice=options.practice,
+        matched=options.matched,
+        seed=options.seed,
+    )
     study, videos = design(materials, plan, texts)
     write_study(options.out, study, videos)
-    print(f"{len(study.trials)} trials for every rater, {len(study.clips)} clips of {', '.join(study.systems)}")
+    print(f"{len(order_for(study, 1))} trials for every rater, {len(study.clips)} clips of {', '.join(study.systems)}")
     for name, origin in study.origins.items():
         print(f"  {name}: {origin}")
     print(f"{options.out}; texts and exclusion rules are in its study.json, and may be edited until somebody answers")
@@ -147,7 +170,7 @@ def create(arguments: list[str]) -> int:
 def serve(arguments: list[str]) -> int:
     """Run ``kinema study serve``."""
     options = parse(Serve, arguments, "study serve")
-    from kinema.evaluation.study.design import read_study
+    from kinema.evaluation.study.folder import read_study
     from kinema.evaluation.study.store import Store
 
     study = read_study(options.folder)
@@ -174,7 +197,7 @@ def serve(arguments: list[str]) -> int:
 def results(arguments: list[str]) -> int:
     """Run ``kinema study results``."""
     options = parse(Count, arguments, "study results")
-    from kinema.evaluation.study.design import read_study
+    from kinema.evaluation.study.folder import read_study
     from kinema.evaluation.study.results import with_and_without, write_csv
     from kinema.evaluation.study.store import Store
 
@@ -207,13 +230,15 @@ def _split(source: str) -> tuple[str, str, str]:
 
 
 def _texts(options: Create) -> "Texts":
-    from kinema.evaluation.study.design import CONSENT, INSTRUCTIONS, QUESTION, Texts
+    from kinema.evaluation.study.design import TEXTS
 
-    return Texts(
-        options.title,
-        options.question or QUESTION,
-        _text(options.instructions) if options.instructions else INSTRUCTIONS,
-        _text(options.consent) if options.consent else CONSENT,
+    usual = TEXTS[options.kind]
+    return replace(
+        usual,
+        title=options.title or usual.title,
+        question=options.question or usual.question,
+        instructions=_text(options.instructions) if options.instructions else usual.instructions,
+        consent=_text(options.consent) if options.consent else usual.consent,
     )
 
 
@@ -261,6 +286,8 @@ def _report(study: "Study", found: "Results") -> str:
         _table(study, found.rows),
         "",
     ]
+    if found.ranks:
+        return "\n".join([parts[0], "", *_ranks(study, found.ranks), *parts[1:-1], *_stills(found)])
     if found.abilities is None:
         parts.append("abilities (Bradley-Terry): no finite estimate, for some systems never lost to the others")
     else:
@@ -272,7 +299,47 @@ def _report(study: "Study", found: "Results") -> str:
         parts.append(
             f"agreement between raters: Krippendorff's alpha {found.agreement:.2f}, {found.agreed:.0%} of answers alike"
         )
-    return "\n".join(parts)
+    return "\n".join(parts + _stills(found))
+
+
+def _ranks(study: "Study", found: "Ranks") -> list[str]:
+    """Lay average ranks out as Table 3 of the keypoint paper, with categories and with what it lacks: agreement and a test."""
+    categories = [category for category in study.categories if category]
+    body = [
+        [
+            row.system,
+            *("-" if (mean := row.categories[category]) is None else f"{mean:.2f}" for category in categories),
+            f"{row.mean:.2f} ± {'-' if row.deviation is None else f'{row.deviation:.2f}'}",
+        ]
+        for row in found.systems
+    ]
+    lines = _columns([["average rank ± SD, 1 is best", *categories, "all" if categories else ""], *body])
+    if found.concordance is None:
+        lines.append("agreement between raters: no trial has two answers")
+    else:
+        same = found.concordance
+        lines.append(
+            f"agreement between raters: Kendall's W {same.value:.2f}, chance {same.chance:.2f}, "
+            f"mean of {_number(same.trials, 'trial')}"
+        )
+    if found.friedman is None:
+        lines.append("Friedman's test needs two raters, and systems that somebody told apart")
+    else:
+        test = found.friedman
+        lines.append(
+            f"Friedman's test over {test.raters} raters: chi-square {test.statistic:.2f} with {len(body) - 1} degrees of "
+            f"freedom, p {test.p_value:.2g}"
+        )
+    return lines
+
+
+def _stills(found: "Results") -> list[str]:
+    """Say how often people preferred a clip's first frame over the clip."""
+    if not found.stills:
+        return []
+    body = [["first frame over moving clip, percent", "all", "95 %", "p", "answers"]]
+    body += [[system, *_pooled(preference)] for system, preference in found.stills.items()]
+    return ["", *_columns(body)]
 
 
 def _number(count: int, thing: str) -> str:
@@ -288,10 +355,15 @@ def _table(study: "Study", rows: Sequence["Row"]) -> str:
         cells = [_percent(row.categories[category]) for category in categories]
         mean = ["-" if row.mean is None else f"{row.mean:.0f}"] if categories else []
         body.append([f"{row.system} over {row.other}", *cells, *mean, *_pooled(row.pooled)])
-    widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
-    lines = [[cell.rjust(width) for cell, width in zip(line, widths, strict=True)] for line in [head, *body]]
-    names = [line[0].ljust(widths[0]) for line in [head, *body]]
-    return "\n".join("  ".join([name, *cells[1:]]).rstrip() for name, cells in zip(names, lines, strict=True))
+    return "\n".join(_columns([head, *body]))
+
+
+def _columns(table: Sequence[Sequence[str]]) -> list[str]:
+    """Align cells: names to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    padded = [[cell.rjust(width) for cell, width in zip(line, widths, strict=True)] for line in table]
+    names = [line[0].ljust(widths[0]) for line in table]
+    return ["  ".join([name, *cells[1:]]).rstrip() for name, cells in zip(names, padded, strict=True)]
 
 
 def _percent(preference: "Preference | None") -> str:
@@ -309,8 +381,8 @@ def _exclusions(study: "Study", raters: Sequence["RaterReport"]) -> str:
     rules = study.exclusion
     excluded = [report for report in raters if report.broken]
     stated = (
-        f"noise refused in {rules.noise_refused:.0%} of the trials against it, the same clip chosen in "
-        f"{rules.repeats_agreed:.0%} of the repeated pairs, {rules.median_seconds:g} s for half of the answers, "
+        f"noise put last in {rules.noise_refused:.0%} of the trials with noise, {rules.repeats_agreed:.0%} of the repeated "
+        f"pairs of clips ordered the same way, {rules.median_seconds:g} s for half of the answers, "
         f"{rules.answered:.0%} of the trials answered"
     )
     lines = [f"\nExcluded: {len(excluded)} of {len(raters)} raters. Stated beforehand, at least: {stated}"]

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+from dataclasses import replace
 from math import comb
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from kinema.core.errors import EvaluationError
-from kinema.evaluation.study.design import NOISE, Plan, Study
+from kinema.evaluation.study.design import Plan, order_for
+from kinema.evaluation.study.folder import Study
 from kinema.evaluation.study.results import (
     bradley_terry,
     count,
@@ -20,7 +22,7 @@ from kinema.evaluation.study.results import (
     write_csv,
 )
 from kinema.evaluation.study.store import Vote
-from unit.evaluation.small_study import side_of, small_study, vote
+from unit.evaluation.small_study import by_favourites, ranked, side_of, small_study, vote
 
 
 @pytest.mark.parametrize(
@@ -91,12 +93,9 @@ def test_alpha_where_there_is_nothing_to_compare() -> None:
 
 def careful(study: Study, rater: int, favourite: str) -> list[Vote]:
     """A rater who refuses noise, agrees with themselves and prefers one system, else the first."""
-    votes = []
-    for trial in study.trials:
-        systems = [study.clips[trial.left].system, study.clips[trial.right].system]
-        best = favourite if favourite in systems else min((s for s in systems if s != NOISE), key=study.systems.index)
-        votes.append(vote(study, rater, trial.id, side_of(study, trial.id, best)))
-    return votes
+    asked = {trial.id for trial, _ in order_for(study, rater)}
+    others = [system for system in study.systems if system != favourite]
+    return [given for given in by_favourites(study, rater, [favourite, *others, "noise"]) if given.trial in asked]
 
 
 def test_answers_are_counted() -> None:
@@ -113,9 +112,9 @@ def test_answers_are_counted() -> None:
 
 
 def test_the_mean_is_over_categories_unweighted() -> None:
-    study = small_study(Plan(pairs=4, noise=0, repeats=0, practice=0), systems=("a", "b"), categories=("golf", "beach"))
-    golf = [trial for trial in study.trials if study.clips[trial.left].category == "golf"]
-    beach = [trial for trial in study.trials if study.clips[trial.left].category == "beach"]
+    study = small_study(Plan(trials=4, noise=0, repeats=0, practice=0), systems=("a", "b"), categories=("golf", "beach"))
+    golf = [trial for trial in study.trials if study.category(trial) == "golf"]
+    beach = [trial for trial in study.trials if study.category(trial) == "beach"]
     votes = [vote(study, rater, golf[0].id, side_of(study, golf[0].id, "a")) for rater in (1, 2, 3)]
     votes.append(vote(study, 1, beach[0].id, side_of(study, beach[0].id, "b")))
     row = count(study, votes).rows[0]
@@ -128,7 +127,7 @@ def test_the_mean_is_over_categories_unweighted() -> None:
 def test_careless_raters_are_excluded_and_the_reason_is_said() -> None:
     study = small_study()
     one_key = [vote(study, 2, trial.id, "left") for trial in study.trials]
-    quick = [vote(study, 3, v.trial, v.side, 90) for v in careful(study, 3, "real")]
+    quick = [replace(given, milliseconds=90) for given in careful(study, 3, "real")]
     early = careful(study, 4, "real")[:6]
     everybody, kept, raters = with_and_without(study, [*careful(study, 1, "real"), *one_key, *quick, *early])
     assert [bool(report.broken) for report in raters] == [False, True, True, True]
@@ -152,12 +151,12 @@ def test_nobody_left_and_nobody_there() -> None:
 
 
 def test_a_rule_without_trials_does_not_apply() -> None:
-    study = small_study(Plan(pairs=6, noise=0, repeats=0, practice=0))
+    study = small_study(Plan(trials=6, noise=0, repeats=0, practice=0))
     assert judge_raters(study, careful(study, 1, "real"))[0].broken == ()
 
 
 def test_chance_gives_no_agreement() -> None:
-    study = small_study(Plan(pairs=300, noise=0, repeats=0, practice=0))
+    study = small_study(Plan(trials=300, noise=0, repeats=0, practice=0))
     sides = np.random.default_rng(0).integers(0, 2, (4, 300))
     votes = [
         vote(study, rater + 1, trial.id, "left" if sides[rater, number] else "right")
@@ -175,5 +174,84 @@ def test_the_table_holds_every_answer(tmp_path: Path) -> None:
     with (tmp_path / "answers.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == len(votes)
-    assert {line["kind"] for line in lines} == {"practice", "pair", "noise", "repeat"}
-    assert all(line["chosen"] in (line["left"], line["right"]) for line in lines)
+    assert {line["kind"] for line in lines} == {"practice", "comparison", "noise", "repeat"}
+    assert all({line["shown_1"], line["shown_2"]} == {line["rank_1"], line["rank_2"]} for line in lines)
+    assert all(line["rank_2"] == "noise" for line in lines if line["kind"] == "noise")
+
+
+def test_the_table_of_a_ranking_tells_noise_and_still_clips(tmp_path: Path) -> None:
+    study = small_study(Plan(kind="ranking", trials=3, noise=1, repeats=1, practice=0, still=1))
+    votes = by_favourites(study, 1, ["real", "two", "one", "noise"])
+    write_csv(tmp_path / "answers.csv", study, [given for given in votes if len(given.ranking) > 1])
+    with (tmp_path / "answers.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    by_kind = {line["kind"]: line for line in lines}
+    assert [by_kind["comparison"][f"rank_{rank}"] for rank in (1, 2, 3)] == ["real", "two", "one"]
+    assert by_kind["noise"]["rank_3"] == "noise"
+    assert {len([cell for name, cell in line.items() if name.startswith("clip_") and cell]) for line in lines} == {3}
+
+
+def test_a_first_frame_preferred_over_its_clip_is_counted(tmp_path: Path) -> None:
+    study = small_study(Plan(trials=3, noise=0, repeats=0, practice=0, still=6))
+    stills = study.of_kind("still")
+    moving = [next(place for place, index in enumerate(t.clips) if not study.clips[index].still) for t in stills]
+    first = study.clips[stills[0].clips[0]].system
+    votes = [
+        ranked(study, rater, trial.id, (1 - place, place) if rater == 1 else (place, 1 - place))
+        for trial, place in zip(stills, moving, strict=True)
+        for rater in (1, 2, 3)
+    ]
+    found = count(study, [*votes, *careful_pairs(study)]).stills
+    assert {system: (said.wins, said.total) for system, said in found.items()} == dict.fromkeys(study.systems, (2, 6))
+    assert found[first].low == pytest.approx(prefer(2, 6).low)
+    write_csv(tmp_path / "answers.csv", study, votes)
+    with (tmp_path / "answers.csv").open() as file:
+        assert {(line["kind"], line["frozen"]) for line in csv.DictReader(file)} == {("still", "1"), ("still", "2")}
+
+
+def careful_pairs(study: Study) -> list[Vote]:
+    """Answers to the comparisons alone."""
+    return [vote(study, 1, trial.id, "left") for trial in study.of_kind("comparison")]
+
+
+def test_a_ranking_is_an_answer_about_each_of_its_pairs() -> None:
+    study = small_study(Plan(kind="ranking", trials=3, noise=3, repeats=1, practice=0))
+    votes = careful(study, 1, "two") + careful(study, 2, "real")
+    found = count(study, votes)
+    assert (found.raters, found.answers) == (2, 6)
+    rows = {(row.system, row.other): row.pooled for row in found.rows}
+    assert {pair: (p.wins, p.total) for pair, p in rows.items() if p} == {
+        ("one", "two"): (3, 6),  # two, one, real of the first rater; real, one, two of the second
+        ("one", "real"): (3, 6),
+        ("two", "real"): (3, 6),
+    }
+    assert found.agreed == 0
+    assert found.ranks is not None
+    assert {row.system: row.mean for row in found.ranks.systems} == {"one": 2, "two": 2, "real": 2}
+    assert count(small_study(), careful(small_study(), 1, "real")).ranks is None
+
+
+def test_careless_rankers_are_excluded() -> None:
+    study = small_study(Plan(kind="ranking", trials=6, noise=3, repeats=3, practice=1))
+    assert study.exclusion.median_seconds == 0.8  # two choices
+    by_place = [
+        replace(ranked(study, 2, trial.id, (0, 1, 2)), clips=tuple(study.clips[index].file for index in clips))
+        for trial, clips in order_for(study, 2)
+    ]
+    half = careful(study, 3, "real")
+    half = [given if number % 2 else replace(given, milliseconds=700) for number, given in enumerate(half)]
+    quick = [replace(given, milliseconds=700) for given in careful(study, 4, "real")]
+    raters = with_and_without(study, [*careful(study, 1, "real"), *by_place, *half, *quick])[2]
+    assert [bool(report.broken) for report in raters] == [False, True, False, True]
+    assert (raters[0].noise_refused, raters[0].repeats_agreed, raters[0].answered) == (1, 1, 1)
+    assert (raters[1].repeats_agreed, raters[1].left) == (0, 1)
+    assert raters[1].noise_refused == pytest.approx(1 / 3)
+    assert "0.70 s for half of the answers, rule: 0.80 s" in raters[3].broken[0]
+
+
+def test_a_share_of_a_pool_is_answered_in_full() -> None:
+    study = small_study(Plan(trials=4, pool=24, noise=1, repeats=1, practice=1))
+    votes = careful(study, 2, "real")
+    assert len(votes) == 7
+    assert judge_raters(study, votes)[0].answered == 1
+    assert judge_raters(study, votes)[0].repeats_agreed == 1

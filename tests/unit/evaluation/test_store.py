@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from kinema.core.errors import EvaluationError
-from kinema.evaluation.study.store import DATABASE_NAME, DuplicateVoteError, Store
-from unit.evaluation.small_study import vote, written
+from kinema.evaluation.study.design import Plan
+from kinema.evaluation.study.store import APPLICATION, DATABASE_NAME, DuplicateVoteError, Store
+from unit.evaluation.small_study import ranked, vote, written
 
 
 def test_a_vote_is_kept_and_a_second_one_refused(tmp_path: Path) -> None:
@@ -20,9 +21,22 @@ def test_a_vote_is_kept_and_a_second_one_refused(tmp_path: Path) -> None:
     first = vote(study, rater, study.trials[0].id, "left")
     store.add_vote(first)
     with pytest.raises(DuplicateVoteError):
-        store.add_vote(replace(first, side="right"))
+        store.add_vote(replace(first, ranking=first.ranking[::-1]))
     assert Store(tmp_path, study).votes() == [first]
     assert store.answered(rater) == {study.trials[0].id}
+
+
+def test_a_ranking_is_kept_and_a_second_one_refused(tmp_path: Path) -> None:
+    study = written(tmp_path, Plan(kind="ranking", trials=2, repeats=1), ("one", "two", "real"))
+    store = Store(tmp_path, study, create=True)
+    rater, _ = store.add_rater(consented=True)
+    first = ranked(study, rater, study.trials[0].id, (2, 0, 1))
+    store.add_vote(first)
+    with pytest.raises(DuplicateVoteError, match="answered already"):
+        store.add_vote(replace(first, ranking=(0, 1, 2)))
+    (kept,) = Store(tmp_path, study).votes()
+    assert kept == first
+    assert kept.ranked == tuple(kept.clips[place] for place in (2, 0, 1))
 
 
 def test_of_many_that_answer_at_once_one_is_kept(tmp_path: Path) -> None:
@@ -85,7 +99,7 @@ def test_a_database_of_another_version_or_kind_is_refused(tmp_path: Path) -> Non
     with sqlite3.connect(tmp_path / DATABASE_NAME) as connection:
         connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(EvaluationError, match="has version 7, this kinema reads version 1"):
+    with pytest.raises(EvaluationError, match="has version 7, this kinema reads version 2"):
         Store(tmp_path, study)
     (tmp_path / DATABASE_NAME).unlink()
     with sqlite3.connect(tmp_path / DATABASE_NAME) as connection:
@@ -96,6 +110,24 @@ def test_a_database_of_another_version_or_kind_is_refused(tmp_path: Path) -> Non
     (tmp_path / DATABASE_NAME).write_text("no database at all, but some text that is long enough" * 20)
     with pytest.raises(EvaluationError, match="cannot be used"):
         Store(tmp_path, study)
+
+
+def test_a_database_of_the_first_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    """Its answers name sides, not rankings."""
+    study = written(tmp_path)
+    with sqlite3.connect(tmp_path / DATABASE_NAME) as connection:
+        connection.executescript(
+            "CREATE TABLE study (only INTEGER PRIMARY KEY, digest TEXT, closed INTEGER);"
+            "CREATE TABLE vote (rater INTEGER, trial TEXT, position INTEGER, left_clip TEXT, right_clip TEXT, side TEXT);"
+            "INSERT INTO vote VALUES (1, 'a', 0, 'b', 'c', 'left');"
+            f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = 1;"
+        )
+    connection.close()
+    before = (tmp_path / DATABASE_NAME).read_bytes()
+    for create in (False, True):
+        with pytest.raises(EvaluationError, match="has version 1, this kinema reads version 2: use the kinema that made it"):
+            Store(tmp_path, study, create=create)
+    assert (tmp_path / DATABASE_NAME).read_bytes() == before
 
 
 def test_answers_are_for_the_owner_s_eyes(tmp_path: Path) -> None:

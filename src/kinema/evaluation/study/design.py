@@ -1,50 +1,36 @@
-"""Which clips meet in which trials, and the study folder that holds them.
+"""Which clips meet in which trials, and in which order a rater sees them.
 
-    study.json      what is asked, the systems, the clips and the trials; text and rules may be edited until the first answer
-    clips/ID.mp4    every clip through one encoder, under a random name: neither name, date nor tags tell the system
-
-A study is a set of two-alternative forced choices. Every rater sees every trial, in an order and with sides of their own.
+A trial shows clips beside each other, and an answer orders them from best to worst: two of them in a two-alternative forced
+choice, one of every system in a ranking. Raters see the same trials, or equally large parts of a larger pool, in an order and
+with places of their own.
 """
 
 import hashlib
 import itertools
-import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import UInt8
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from kinema.core.errors import EvaluationError
+from kinema.evaluation.study.folder import NOISE, WHOLE, ExclusionRules, Study, StudyClip, StudyKind, Trial, TrialKind, Video
 
-FORMAT_VERSION = 1
-STUDY_NAME = "study.json"
-CLIPS_NAME = "clips"
-NOISE = "noise"
-"""System of the clips that nobody should prefer."""
-WHOLE = ""
-"""Category of a study without categories."""
 REPEAT_GAP = 4
-"""Other trials between a pair and its repetition, at least, where there are so many."""
+"""Other trials between a comparison and its repetition, at least, where there are so many."""
+RANKED = range(3, 9)
+"""Numbers of systems that can be ranked: two are a pair, and more than eight videos fit neither a page nor anybody's mind."""
+SECONDS_PER_CHOICE = 0.4
+"""Nobody looks at two clips and chooses in less; a ranking of k clips is made of k - 1 choices."""
 
-QUESTION = "Which video is more realistic?"
-INSTRUCTIONS = (
-    "You will see two short videos beside each other. They repeat until you answer. Choose the one that answers the question "
-    "better; if you are not sure, choose what you would guess. The first few are for practice and are not counted."
-)
 CONSENT = (
     "Taking part is voluntary and you may stop at any time by closing the page. We store which videos you choose, how long "
     "you take and when; no name, no address and nothing about your device."
 )
 
 ItemT = TypeVar("ItemT")
-Video = UInt8[np.ndarray, "T H W 3"]
-
-_STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True)
@@ -66,126 +52,31 @@ class Material:
     fps: float
 
 
-@dataclass(frozen=True)
-class StudyClip:
-    """A clip of the study."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-
-    file: str
-    """Name in the folder of clips."""
-    system: str
-    """Who made it, or `NOISE`."""
-    category: str
-    """Its category, or `WHOLE`."""
-    number: int
-    """Its place among the clips that the system brought."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Two clips beside each other."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-
-    id: str
-    """Random name, which tells a rater nothing."""
-    kind: Literal["practice", "pair", "noise", "repeat"]
-    """What it is for: getting used to it, the comparison itself, a clip against noise, a pair once more with sides changed."""
-    left: int
-    """Index of a clip."""
-    right: int
-    """Index of a clip."""
-    repeats: str | None = None
-    """Id of the trial that it repeats."""
-
-
-@dataclass(frozen=True)
-class ExclusionRules:
-    """When a rater is left out, stated before anybody has answered; a rule for trials that the study lacks never applies."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-
-    noise_refused: float = 0.75
-    """Least share of trials against noise in which the rater did not choose the noise."""
-    repeats_agreed: float = 0.25
-    """Least share of repeated pairs in which the rater chose the same clip: who guesses has 0.5, who presses one key 0."""
-    median_seconds: float = 0.4
-    """Least median time to an answer."""
-    answered: float = 0.5
-    """Least share of the trials that the rater answered."""
-
-
-@dataclass(frozen=True)
-class Study:
-    """Everything about a study except the answers; the file ``study.json``."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-
-    id: str
-    """Names the study in the raters' browsers."""
-    title: str
-    """Heading of the pages."""
-    question: str
-    """Asked in every trial."""
-    instructions: str
-    """Shown before the first trial."""
-    consent: str
-    """What a rater agrees to."""
-    seed: int
-    """Of pairs, sides, order and names."""
-    frames: int
-    """Frames of every clip."""
-    height: int
-    """Pixels."""
-    width: int
-    """Pixels."""
-    fps: float
-    """Frames per second."""
-    systems: tuple[str, ...]
-    """In the order of the results."""
-    categories: tuple[str, ...]
-    """In the order of the results; one `WHOLE` where there are none."""
-    origins: dict[str, str]
-    """System, with its category where there is one -> where its clips come from."""
-    clips: tuple[StudyClip, ...]
-    """Trials name them by their place here."""
-    trials: tuple[Trial, ...]
-    """Practice first."""
-    exclusion: ExclusionRules = field(default_factory=ExclusionRules)
-    """Who is left out of the second table of results."""
-    format_version: int = FORMAT_VERSION
-    """Of this file."""
-
-    def trial(self, name: str) -> Trial | None:
-        """Return the trial of an id, or None."""
-        return next((trial for trial in self.trials if trial.id == name), None)
-
-    def pairs(self) -> list[tuple[str, str]]:
-        """Return every pair of systems, in the order of the results."""
-        return list(itertools.combinations(self.systems, 2))
-
-    def of_kind(self, *kinds: str) -> list[Trial]:
-        """Return the trials of some kinds."""
-        return [trial for trial in self.trials if trial.kind in kinds]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """How many trials of which kind.
 
     Attributes:
-        pairs: comparisons of two systems, spread evenly over pairs of systems and categories.
-        noise: clips against noise.
-        repeats: pairs shown once more with sides changed.
-        practice: trials that are not counted; the first is against noise.
+        kind: whether two clips meet or one of every system.
+        trials: comparisons per rater.
+        pool: comparisons of the study, spread evenly over systems and categories; raters get them by turns. None: as many as
+            one rater gets, so that all get the same.
+        noise: trials with noise among the clips, per rater.
+        repeats: comparisons shown once more with places reversed, per rater.
+        still: trials of a clip against its own first frame, per rater.
+        practice: trials that are not counted, per rater; the first is with noise.
+        matched: clip n of every system meets only clip n of the others, as where all continue one picture.
         seed: of everything random.
     """
 
-    pairs: int = 40
+    kind: StudyKind = "pair"
+    trials: int = 40
+    pool: int | None = None
     noise: int = 4
     repeats: int = 4
+    still: int = 0
     practice: int = 2
+    matched: bool = False
     seed: int = 0
 
 
@@ -193,20 +84,36 @@ class Plan:
 class Texts:
     """What raters read."""
 
-    title: str = "Two videos"
-    question: str = QUESTION
-    instructions: str = INSTRUCTIONS
+    title: str
+    question: str
+    instructions: str
     consent: str = CONSENT
 
 
-_STUDY = TypeAdapter(Study)
+TEXTS: Mapping[StudyKind, Texts] = {
+    "pair": Texts(
+        "Two videos",
+        "Which video is more realistic?",
+        "You will see two short videos beside each other. They repeat until you answer. Choose the one that answers the "
+        "question better; if you are not sure, choose what you would guess. The first few are for practice and are not "
+        "counted.",
+    ),
+    "ranking": Texts(
+        "Videos in order",
+        "Order the videos, the most realistic first",
+        "You will see some short videos beside each other. They repeat until you are done. Choose the best first, then the "
+        "best of those that are left, until every video has its number; then confirm. If you are not sure, guess. The first "
+        "few are for practice and are not counted.",
+    ),
+}
+"""The usual texts."""
 
 
 def design(materials: Sequence[Material], plan: Plan, texts: Texts | None = None) -> tuple[Study, list[Video]]:
     """Lay out a study.
 
     Args:
-        materials: at least two systems in every category, all of one frame size, length and rate.
+        materials: at least two systems in every category, three for a ranking, all of one frame size, length and rate.
         plan: how many trials.
         texts: what raters read; None takes the usual texts.
 
@@ -214,20 +121,18 @@ def design(materials: Sequence[Material], plan: Plan, texts: Texts | None = None
         The study, and the pixels of its clips in the order of `Study.clips`.
 
     Raises:
-        EvaluationError: for fewer than two systems, systems that miss a category, names that do not work, clips that cannot
-            stand beside each other, or fewer trials than there are pairs of systems.
+        EvaluationError: for too few or too many systems, systems that miss a category, names that do not work, clips that
+            cannot stand beside each other, or fewer trials than there are combinations of systems and categories.
     """
-    texts = texts or Texts()
-    systems, categories = _names(materials)
+    texts = texts or TEXTS[plan.kind]
+    systems, categories = _names(materials, plan.kind)
     shape, fps = _common_shape(materials)
-    generator = np.random.default_rng(plan.seed)
-    pool, pixels = _pool(materials)
-    noise = [_noise(shape, generator) for _ in range(plan.noise + (plan.practice + 1) // 2)]
-    names = _name_generator(plan.seed, [*pixels, *noise])
-    clips = [StudyClip(_name(names), *key, number) for key, indices in pool.items() for number in range(len(indices))]
-    clips += [StudyClip(_name(names), NOISE, WHOLE, number) for number in range(len(noise))]
+    dealer = _Dealer(materials, plan, shape)
+    choices = 1 if plan.kind == "pair" else len(systems) - 1
+    trials = dealer.trials(_combinations(systems, categories, plan))
     study = Study(
-        id=_hex(names, 8),
+        id=dealer.random_name(8),
+        kind=plan.kind,
         title=texts.title,
         question=texts.question,
         instructions=texts.instructions,
@@ -240,10 +145,13 @@ def design(materials: Sequence[Material], plan: Plan, texts: Texts | None = None
         systems=systems,
         categories=categories,
         origins={place(material.system, material.category): material.origin for material in materials},
-        clips=tuple(clips),
-        trials=_trials(pool, _comparisons(systems, categories, plan.pairs), plan, generator, names),
+        clips=tuple(dealer.clips),
+        trials=trials,
+        comparisons=plan.trials,
+        repeats=plan.repeats,
+        exclusion=ExclusionRules(median_seconds=round(SECONDS_PER_CHOICE * choices, 1)),
     )
-    return _only_shown(study, [*pixels, *noise])
+    return _only_shown(study, dealer.pixels)
 
 
 def place(system: str, category: str) -> str:
@@ -251,118 +159,35 @@ def place(system: str, category: str) -> str:
     return f"{system}/{category}" if category else system
 
 
-def order_for(study: Study, rater: int) -> list[tuple[Trial, bool]]:
-    """Return a rater's trials in order, each with whether left and right are exchanged.
+def order_for(study: Study, rater: int) -> list[tuple[Trial, tuple[int, ...]]]:
+    """Return a rater's trials in order, each with its clips from left to right.
 
-    Practice comes first, a repetition after what it repeats. Raters come in twos that see opposite sides, so that a preference
-    for one side favours no clip.
+    Practice comes first, a repetition after what it repeats. Comparisons are dealt like cards, rater by rater: they are shown
+    equally often, up to one. Every time that one is shown its clips move on by a place, so that a preference for a place
+    favours no clip.
 
     Args:
         study: whose trials.
         rater: number of the rater, from 1.
     """
     generator = np.random.default_rng([study.seed, rater])
-    main = _shuffled(study.of_kind("pair", NOISE), generator)
-    for repeat in _shuffled(study.of_kind("repeat"), generator):
-        original = next(number for number, trial in enumerate(main) if trial.id == repeat.repeats)
-        earliest = min(original + 1 + REPEAT_GAP, len(main))
-        main.insert(int(generator.integers(earliest, len(main) + 1)), repeat)
-    exchange = rater % 2 == 0
-    return [(trial, exchange) for trial in (*study.of_kind("practice"), *main)]
+    pool = study.of_kind("comparison")
+    dealt = [divmod(number, len(pool)) for number in range((rater - 1) * study.comparisons, rater * study.comparisons)]
+    turns = {pool[index].id: turn for turn, index in dealt}
+    comparisons = [pool[index] for _, index in dealt]
+    main = _shuffled([*comparisons, *study.of_kind("noise", "still")], generator)
+    repetitions = {trial.repeats: trial for trial in study.of_kind("repeat")}
+    late = main[max(0, len(main) - REPEAT_GAP) :]
+    for original in sorted(_shuffled(comparisons, generator), key=late.__contains__)[: study.repeats]:
+        repetition = repetitions[original.id]
+        turns[repetition.id] = -turns[original.id]  # a reversed order turned backwards is the turned order, reversed
+        earliest = min(main.index(original) + 1 + REPEAT_GAP, len(main))
+        main.insert(int(generator.integers(earliest, len(main) + 1)), repetition)
+    every = [*study.of_kind("practice"), *main]
+    return [(trial, _turned(trial.clips, turns.get(trial.id, rater - 1))) for trial in every]
 
 
-def write_study(folder: Path, study: Study, videos: Sequence[Video]) -> None:
-    """Write a study folder; ``study.json`` last, so that a folder without it is unfinished.
-
-    Args:
-        folder: to be made; must not exist or be empty.
-        study: as `design` made it.
-        videos: its clips, in order.
-
-    Raises:
-        EvaluationError: the folder holds something.
-        MediaError: a clip cannot be written.
-    """
-    from kinema.data.encode import beside, write_video
-
-    refuse_taken(folder)
-    (folder / CLIPS_NAME).mkdir(parents=True, exist_ok=True)
-    files = {clip.file: video for clip, video in zip(study.clips, videos, strict=True)}
-    for name in sorted(files):  # in the order of random names: the times of files must not tell systems apart
-        write_video(folder / CLIPS_NAME / name, files[name], study.fps)
-    with beside(folder / STUDY_NAME) as temporary:
-        temporary.write_bytes(_STUDY.dump_json(study, indent=2) + b"\n")
-
-
-def refuse_taken(folder: Path) -> None:
-    """Raise `EvaluationError` where a study folder exists and is not empty."""
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise EvaluationError(f"{folder} exists and is not empty; give another --out: a study is never overwritten")
-
-
-def read_study(folder: Path) -> Study:
-    """Read ``study.json``.
-
-    Raises:
-        EvaluationError: when there is none, or it is damaged, of another version, without trials, or names a clip that is
-            missing.
-    """
-    path = folder / STUDY_NAME
-    try:
-        text = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise EvaluationError(
-            f"{folder} has no {STUDY_NAME}; make a study with `kinema study create ... --out STUDY`"
-        ) from None
-    try:
-        version = json.loads(text)["format_version"]
-    except (ValueError, TypeError, KeyError):
-        raise EvaluationError(f"{path} is damaged: it is no JSON object with a format_version") from None
-    if version != FORMAT_VERSION:
-        raise EvaluationError(f"{path} has format version {version}; this kinema reads version {FORMAT_VERSION}")
-    try:
-        study = _STUDY.validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise EvaluationError(f"{path} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    _check(path, study)
-    return study
-
-
-def digest(study: Study) -> str:
-    """Return the SHA-256 of everything in a study that an answer depends on."""
-    return hashlib.sha256(_STUDY.dump_json(study)).hexdigest()
-
-
-def _check(path: Path, study: Study) -> None:
-    if not study.of_kind("pair"):
-        raise EvaluationError(f"{path} has no trials; make the study again")
-    ids = [trial.id for trial in study.trials]
-    if len(set(ids)) < len(ids):
-        raise EvaluationError(f"{path} has two trials with the id {Counter(ids).most_common(1)[0][0]!r}")
-    known = range(len(study.clips))
-    if wrong := next((trial for trial in study.trials if trial.left not in known or trial.right not in known), None):
-        raise EvaluationError(f"{path}: trial {wrong.id} names a clip that the study does not have")
-    if wrong := next((t for t in study.of_kind("repeat") if t.repeats not in ids), None):
-        raise EvaluationError(f"{path}: trial {wrong.id} repeats one that the study does not have")
-    for clip in study.clips:
-        if Path(clip.file).name != clip.file or not (path.parent / CLIPS_NAME / clip.file).is_file():
-            raise EvaluationError(f"{path} names the clip {clip.file!r}, which is not in {path.parent / CLIPS_NAME}")
-
-
-class _Deck:
-    """Deals the clips of one system evenly: all once in random order, then all once more."""
-
-    def __init__(self, indices: Sequence[int], generator: np.random.Generator) -> None:
-        self._indices, self._generator, self._left = list(indices), generator, list[int]()
-
-    def draw(self) -> int:
-        if not self._left:
-            self._left = _shuffled(self._indices, self._generator)
-        return self._left.pop()
-
-
-def _names(materials: Sequence[Material]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _names(materials: Sequence[Material], kind: StudyKind) -> tuple[tuple[str, ...], tuple[str, ...]]:
     systems = tuple(dict.fromkeys(material.system for material in materials))
     categories = tuple(dict.fromkeys(material.category for material in materials))
     given = Counter((material.system, material.category) for material in materials)
@@ -372,6 +197,10 @@ def _names(materials: Sequence[Material]) -> tuple[tuple[str, ...], tuple[str, .
         raise EvaluationError(f"no system can be called {NOISE!r}: it names the clips that catch careless raters")
     if len(systems) < 2:
         raise EvaluationError(f"a study compares at least two systems, not {len(systems)}; give NAME=SOURCE twice or more")
+    if kind == "ranking" and len(systems) not in RANKED:
+        raise EvaluationError(
+            f"a ranking is of {RANKED[0]} to {RANKED[-1]} systems, not {len(systems)}; --kind pair compares any number"
+        )
     if missing := next((key for key in itertools.product(systems, categories) if key not in given), None):
         raise EvaluationError(f"{missing[0]!r} has no clips of category {missing[1]!r}; give every system the same categories")
     return systems, categories
@@ -404,72 +233,121 @@ def _said(shape: tuple[int, int, int]) -> str:
     return f"{shape[0]} frames of {shape[2]}x{shape[1]} pixels"
 
 
-def _pool(materials: Sequence[Material]) -> tuple[dict[tuple[str, str], list[int]], list[Video]]:
-    """Number all clips; return (system, category) -> numbers, and the pixels."""
-    pool: dict[tuple[str, str], list[int]] = {}
-    pixels: list[Video] = []
-    for material in materials:
-        pool[material.system, material.category] = list(range(len(pixels), len(pixels) + len(material.clips)))
-        pixels.extend(material.clips)
-    return pool, pixels
-
-
-def _comparisons(systems: Sequence[str], categories: Sequence[str], count: int) -> list[tuple[str, str, str]]:
-    """Return (system, system, category) per comparison: numbers of every combination differ by one at most."""
-    combinations = [(a, b, c) for a, b in itertools.combinations(systems, 2) for c in categories]
-    if count < len(combinations):
+def _combinations(systems: Sequence[str], categories: Sequence[str], plan: Plan) -> list[tuple[tuple[str, ...], str]]:
+    """Return every choice of systems that can meet, with the category."""
+    size = 2 if plan.kind == "pair" else len(systems)
+    combinations = list(itertools.product(itertools.combinations(systems, size), categories))
+    pool = plan.trials if plan.pool is None else plan.pool
+    if pool < len(combinations):
+        what = "pairs of systems and categories" if plan.kind == "pair" else "categories"
         raise EvaluationError(
-            f"{count} trials are too few for {len(combinations)} pairs of systems and categories; raise --trials"
+            f"{pool} trials are too few for {len(combinations)} {what}; raise --trials, or let raters share more with --pool"
         )
-    return [combinations[number % len(combinations)] for number in range(count)]
+    if pool < plan.trials:
+        raise EvaluationError(f"a pool of {pool} trials is too small for {plan.trials} per rater; --pool is at least --trials")
+    if plan.repeats > plan.trials:
+        raise EvaluationError(f"{plan.trials} comparisons cannot give {plan.repeats} repetitions; lower --repeats")
+    return combinations
 
 
-def _trials(
-    pool: Mapping[tuple[str, str], Sequence[int]],
-    comparisons: Sequence[tuple[str, str, str]],
-    plan: Plan,
-    generator: np.random.Generator,
-    names: np.random.Generator,
-) -> tuple[Trial, ...]:
-    """Return practice, pairs, trials against noise and repetitions; noise is numbered behind the clips of the pool."""
-    decks = {key: _Deck(indices, generator) for key, indices in pool.items()}
-    noise = itertools.count(sum(len(indices) for indices in pool.values()))
-    every = itertools.cycle(_shuffled(list(pool), generator))
+class _Deck:
+    """Deals the clips of one system evenly: all once in random order, then all once more."""
 
-    def against_noise(kind: Literal["practice", "noise"], exchanged: bool) -> Trial:
-        return _trial(names, kind, (decks[next(every)].draw(), next(noise)), exchanged)
+    def __init__(self, indices: Sequence[int], generator: np.random.Generator) -> None:
+        self._indices, self._generator, self._left = list(indices), generator, list[int]()
 
-    def pair(kind: Literal["practice", "pair"], comparison: tuple[str, str, str], exchanged: bool) -> Trial:
-        one, other, category = comparison
-        return _trial(names, kind, (decks[one, category].draw(), decks[other, category].draw()), exchanged)
-
-    pairs = [pair("pair", *sided) for sided in zip(comparisons, _sides(comparisons, generator), strict=True)]
-    catches = [against_noise("noise", bool(number % 2)) for number in range(plan.noise)]
-    chosen = _shuffled(pairs, generator)[: plan.repeats]
-    repeats = [Trial(_hex(names, 6), "repeat", trial.right, trial.left, trial.id) for trial in chosen]
-    practice = [
-        pair("practice", comparisons[number % len(comparisons)], bool(generator.integers(2)))
-        if number % 2
-        else against_noise("practice", bool(generator.integers(2)))
-        for number in range(plan.practice)
-    ]
-    return (*practice, *pairs, *catches, *repeats)
+    def draw(self) -> int:
+        if not self._left:
+            self._left = _shuffled(self._indices, self._generator)
+        return self._left.pop()
 
 
-def _sides(comparisons: Sequence[tuple[str, str, str]], generator: np.random.Generator) -> list[bool]:
-    """Decide for every comparison whether its sides are exchanged: as often as not within each combination, at random."""
-    left: dict[tuple[str, str, str], list[bool]] = {}
-    for combination, count in Counter(comparisons).items():
-        odd = bool(generator.integers(2))  # which side is the one more often, where the number is odd
-        left[combination] = _shuffled([bool(number % 2) != odd for number in range(count)], generator)
-    return [left[comparison].pop() for comparison in comparisons]
+class _Dealer:
+    """Deals clips to trials."""
 
+    def __init__(self, materials: Sequence[Material], plan: Plan, shape: tuple[int, int, int]) -> None:
+        self._plan, self._generator = plan, np.random.default_rng(plan.seed)
+        noise = [_noise(shape, self._generator) for _ in range(plan.noise + (plan.practice + 1) // 2)]
+        self.pixels: list[Video] = [*(clip for material in materials for clip in material.clips), *noise]
+        self._names = _name_generator(plan.seed, self.pixels)
+        self.clips = [
+            StudyClip(self._file(), material.system, material.category, number)
+            for material in materials
+            for number in range(len(material.clips))
+        ]
+        self._noise = iter(range(len(self.clips), len(self.pixels)))
+        self.clips += [StudyClip(self._file(), NOISE, WHOLE, number) for number in range(len(noise))]
+        self._pool: dict[tuple[str, str], list[int]] = {(material.system, material.category): [] for material in materials}
+        for index, clip in enumerate(self.clips):
+            if clip.system != NOISE:
+                self._pool[clip.system, clip.category].append(index)
+        self._systems = list(dict.fromkeys(system for system, _ in self._pool))
+        self._decks = {key: _Deck(indices, self._generator) for key, indices in self._pool.items()}
+        self._items = {category: _Deck(self._numbers(category), self._generator) for _, category in self._pool}
+        self._every = itertools.cycle(_shuffled(list(self._pool), self._generator))
 
-def _trial(
-    names: np.random.Generator, kind: Literal["practice", "pair", "noise"], clips: tuple[int, int], exchanged: bool
-) -> Trial:
-    left, right = clips[::-1] if exchanged else clips
-    return Trial(_hex(names, 6), kind, left, right)
+    def random_name(self, size: int) -> str:
+        """Return so many random bytes in hexadecimal digits."""
+        return self._names.bytes(size).hex()
+
+    def trials(self, combinations: Sequence[tuple[tuple[str, ...], str]]) -> tuple[Trial, ...]:
+        """Return practice, comparisons, trials with noise, against still clips, and a repetition of every comparison."""
+        plan = self._plan
+        rounds = itertools.cycle(_shuffled(combinations, self._generator))
+        arranged = self._arranged([next(rounds) for _ in range(plan.trials if plan.pool is None else plan.pool)])
+        comparisons = [self._comparison("comparison", *group) for group in arranged]
+        catches = [self._with_noise("noise", number) for number in range(plan.noise)]
+        stills = [self._with_still() for _ in range(plan.still)]
+        repeats = [Trial(self.random_name(6), "repeat", trial.clips[::-1], trial.id) for trial in comparisons if plan.repeats]
+        practice = [
+            self._comparison("practice", *arranged[number % len(arranged)])
+            if number % 2
+            else self._with_noise("practice", int(self._generator.integers(len(self._systems))))
+            for number in range(plan.practice)
+        ]
+        return (*practice, *comparisons, *catches, *stills, *repeats)
+
+    def _arranged(self, groups: Sequence[tuple[tuple[str, ...], str]]) -> list[tuple[tuple[str, ...], str]]:
+        """Order the systems of every comparison: within a combination each stands at each place equally often, up to one."""
+        orders: dict[tuple[tuple[str, ...], str], list[tuple[str, ...]]] = {}
+        for (systems, category), count in Counter(groups).items():
+            bases = [tuple(_shuffled(systems, self._generator)) for _ in range(math.ceil(count / len(systems)))]
+            turned = [_turned(base, turn) for base in bases for turn in range(len(systems))]
+            orders[systems, category] = _shuffled(turned[:count], self._generator)
+        return [(orders[systems, category].pop(), category) for systems, category in groups]
+
+    def _comparison(self, kind: TrialKind, systems: Sequence[str], category: str) -> Trial:
+        return Trial(self.random_name(6), kind, tuple(self._draw(systems, category)))
+
+    def _with_noise(self, kind: TrialKind, place: int) -> Trial:
+        """In a ranking the noise takes the place of one system, each in turn."""
+        system, category = next(self._every)
+        others = [system] if self._plan.kind == "pair" else [other for other in self._systems if other != system]
+        clips = self._draw(_shuffled(others, self._generator), category)
+        clips.insert(place % (len(clips) + 1), next(self._noise))
+        return Trial(self.random_name(6), kind, tuple(clips))
+
+    def _with_still(self) -> Trial:
+        index = self._decks[next(self._every)].draw()
+        self.clips.append(replace(self.clips[index], file=self._file(), still=True))
+        self.pixels.append(np.repeat(self.pixels[index][:1], len(self.pixels[index]), axis=0))
+        return Trial(self.random_name(6), "still", tuple(_shuffled([index, len(self.clips) - 1], self._generator)))
+
+    def _draw(self, systems: Sequence[str], category: str) -> list[int]:
+        if not self._plan.matched:
+            return [self._decks[system, category].draw() for system in systems]
+        number = self._items[category].draw()
+        return [self._pool[system, category][number] for system in systems]
+
+    def _numbers(self, category: str) -> list[int]:
+        counts = {system: len(indices) for (system, other), indices in self._pool.items() if other == category}
+        if self._plan.matched and len(set(counts.values())) > 1:
+            said = ", ".join(f"{place(system, category)} {count}" for system, count in counts.items())
+            raise EvaluationError(f"matched clips need as many of every system; there are {said}")
+        return list(range(min(counts.values())))
+
+    def _file(self) -> str:
+        return f"{self.random_name(12)}.mp4"
 
 
 def _noise(shape: tuple[int, int, int], generator: np.random.Generator) -> Video:
@@ -490,19 +368,17 @@ def _name_generator(seed: int, pixels: Sequence[Video]) -> np.random.Generator:
 
 def _only_shown(study: Study, pixels: Sequence[Video]) -> tuple[Study, list[Video]]:
     """Leave out clips that no trial shows."""
-    shown = sorted({index for trial in study.trials for index in (trial.left, trial.right)})
+    shown = sorted({index for trial in study.trials for index in trial.clips})
     place_of = {index: number for number, index in enumerate(shown)}
-    trials = tuple(Trial(t.id, t.kind, place_of[t.left], place_of[t.right], t.repeats) for t in study.trials)
+    trials = tuple(replace(trial, clips=tuple(place_of[index] for index in trial.clips)) for trial in study.trials)
     return replace(study, clips=tuple(study.clips[index] for index in shown), trials=trials), [pixels[i] for i in shown]
+
+
+def _turned(items: tuple[ItemT, ...], turn: int) -> tuple[ItemT, ...]:
+    """Move everything on by so many places, and what falls off the end to the beginning."""
+    cut = len(items) - turn % len(items)
+    return items[cut:] + items[:cut]
 
 
 def _shuffled(items: Sequence[ItemT], generator: np.random.Generator) -> list[ItemT]:
     return [items[index] for index in generator.permutation(len(items))]
-
-
-def _name(generator: np.random.Generator) -> str:
-    return f"{_hex(generator, 12)}.mp4"
-
-
-def _hex(generator: np.random.Generator, size: int) -> str:
-    return generator.bytes(size).hex()

@@ -6,8 +6,10 @@ r"""What the answers say: preferences with intervals, abilities, agreement, and 
 | mean | over categories, unweighted, as in Table 1 of the VGAN paper |
 | ability | Bradley and Terry (1952): $P(i \succ j) = 1 / (1 + e^{\beta_j - \beta_i})$, maximum likelihood, $\sum \beta = 0$ |
 | agreement | Krippendorff's alpha for nominal data, which allows for raters who did not answer everything |
+| static-frame control | how often a clip's first frame was preferred over the moving clip; VGAN paper, Section 3.2 |
 
-Intervals and tests take answers as independent, which answers of one rater are not quite.
+A ranking counts as an answer about each of its pairs; `rankings` has what only rankings have. Intervals and tests take answers
+as independent, which answers of one rater are not quite.
 """
 
 import csv
@@ -25,14 +27,10 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import binomtest
 
 from kinema.core.errors import EvaluationError
-from kinema.evaluation.study.design import NOISE, ExclusionRules, Study, StudyClip
+from kinema.evaluation.study.design import order_for
+from kinema.evaluation.study.folder import NOISE, ExclusionRules, Study, StudyClip
+from kinema.evaluation.study.rankings import Ranks, rank_systems
 from kinema.evaluation.study.store import Vote
-
-COLUMNS = (
-    *("rater", "position", "trial", "kind", "category", "left", "right"),
-    *("chosen", "side", "left_clip", "right_clip", "milliseconds", "at", "excluded"),
-)
-"""Of the CSV file; `chosen` is a system, `excluded` the broken rules."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +95,12 @@ class RaterReport:
 
     Attributes:
         rater: number.
-        answered: share of all trials but practice.
-        noise_refused: share of trials against noise in which noise was not chosen; None where none was answered.
-        repeats_agreed: share of repeated pairs in which the same clip was chosen; None where none was answered twice.
+        answered: share of the rater's trials but practice.
+        noise_refused: share of trials with noise in which noise was put last; None where none was answered.
+        repeats_agreed: share of pairs of clips in repeated comparisons that were ordered the same way; None where none was
+            answered twice.
         median_seconds: of the answers that count.
-        left: share of answers for the left side.
+        left: share of answers that put the clip at the left end first.
         broken: rules that the rater broke, in words; empty for one who is kept.
     """
 
@@ -120,11 +119,13 @@ class Results:
 
     Attributes:
         raters: how many.
-        answers: how many of them count: pairs, neither practice nor catch trials.
+        answers: how many count: comparisons, neither practice nor catch trials.
         rows: one per pair of systems.
         abilities: best first; None where they have no finite estimate.
-        agreement: Krippendorff's alpha; None where no trial has two answers.
-        agreed: share of pairs of answers to one trial that agree; None as above.
+        agreement: Krippendorff's alpha of which of two clips is better; None where no trial has two answers.
+        agreed: share of pairs of answers to one trial that agree, over its pairs of clips; None as above.
+        ranks: of a ranking; None for pairs.
+        stills: system -> how often its frozen clips were preferred over its moving ones; only of systems that were asked about.
     """
 
     raters: int
@@ -133,6 +134,8 @@ class Results:
     abilities: tuple[Ability, ...] | None
     agreement: float | None
     agreed: float | None
+    ranks: Ranks | None
+    stills: Mapping[str, Preference]
 
 
 def prefer(wins: int, total: int) -> Preference:
@@ -217,21 +220,25 @@ def count(study: Study, votes: Sequence[Vote]) -> Results:
         votes: of the raters who count; practice and catch trials among them are left out.
     """
     clips = {clip.file: clip for clip in study.clips}
-    counted = {trial.id for trial in study.of_kind("pair")}
+    counted = {trial.id for trial in study.of_kind("comparison")}
     answers = [vote for vote in votes if vote.trial in counted]
     wins: Counter[tuple[str, str, str]] = Counter()
-    units: dict[str, list[str]] = defaultdict(list)
+    units: dict[tuple[str, frozenset[str]], list[bool]] = defaultdict(list)
     for vote in answers:
-        chosen, other = _sides(vote, clips)
-        wins[chosen.system, other.system, chosen.category] += 1
-        units[vote.trial].append(vote.chosen_clip)
+        for better, worse in itertools.combinations(vote.ranked, 2):
+            winner, loser = clips[better], clips[worse]
+            wins[winner.system, loser.system, winner.category] += 1
+            first = study.systems.index(winner.system) < study.systems.index(loser.system)
+            units[vote.trial, frozenset((better, worse))].append(first)
     return Results(
         raters=len({vote.rater for vote in votes}),
         answers=len(answers),
         rows=tuple(_row(study, wins, *pair) for pair in study.pairs()),
         abilities=_abilities(study, wins),
-        agreement=_alpha_of_choices(study, units),
+        agreement=krippendorff_alpha(list(units.values())),
         agreed=_agreed(list(units.values())),
+        ranks=rank_systems(study, answers) if study.kind == "ranking" and answers else None,
+        stills=_stills(study, votes, clips),
     )
 
 
@@ -255,28 +262,32 @@ def with_and_without(study: Study, votes: Sequence[Vote]) -> tuple[Results, Resu
 def write_csv(path: Path, study: Study, votes: Sequence[Vote]) -> None:
     """Write a line per answer, practice and catch trials included; raters are numbers.
 
+    Clips stand in the order in which they were shown, `shown_1` at the left; `rank_1` is the system of the best, `frozen` the
+    places of clips that stood still, `excluded` the rules that the rater broke.
+
     Raises:
         MediaError: the file cannot be written.
     """
     from kinema.data.encode import beside
 
+    most = range(max(len(trial.clips) for trial in study.trials))
+    of_clips = [f"{name}_{number + 1}" for name in ("shown", "rank", "clip") for number in most]
     clips = {clip.file: clip for clip in study.clips}
+    trials = {trial.id: trial for trial in study.trials}
     excluded = {report.rater: "; ".join(report.broken) for report in judge_raters(study, votes)}
     with beside(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        asked = ("rater", "position", "trial", "kind", "category")
+        writer.writerow((*asked, *of_clips, "frozen", "milliseconds", "at", "excluded"))
         for vote in votes:
-            left, right, trial = clips[vote.left_clip], clips[vote.right_clip], study.trial(vote.trial)
-            category = right.category if left.system == NOISE else left.category
-            kind = trial.kind if trial else ""
-            shown = (vote.rater, vote.position, vote.trial, kind, category, left.system, right.system)
-            answer = (clips[vote.chosen_clip].system, vote.side, vote.left_clip, vote.right_clip, vote.milliseconds, vote.at)
-            writer.writerow((*shown, *answer, excluded[vote.rater]))
-
-
-def _sides(vote: Vote, clips: Mapping[str, StudyClip]) -> tuple[StudyClip, StudyClip]:
-    chosen = vote.chosen_clip
-    return clips[chosen], clips[vote.right_clip if chosen == vote.left_clip else vote.left_clip]
+            trial = trials[vote.trial]
+            blank = [""] * (len(most) - len(vote.clips))
+            shown = [clips[name].system for name in vote.clips]
+            ranked = [clips[name].system for name in vote.ranked]
+            frozen = " ".join(str(place + 1) for place, name in enumerate(vote.clips) if clips[name].still)
+            asked = (vote.rater, vote.position, vote.trial, trial.kind, study.category(trial))
+            answer = (*shown, *blank, *ranked, *blank, *vote.clips, *blank, frozen)
+            writer.writerow((*asked, *answer, vote.milliseconds, vote.at, excluded[vote.rater]))
 
 
 def _row(study: Study, wins: Mapping[tuple[str, str, str], int], one: str, other: str) -> Row:
@@ -299,48 +310,51 @@ def _abilities(study: Study, wins: Mapping[tuple[str, str, str], int]) -> tuple[
     return tuple(sorted(abilities, key=lambda ability: -ability.value))
 
 
-def _alpha_of_choices(study: Study, units: Mapping[str, Sequence[str]]) -> float | None:
-    """Return alpha, where an answer is the place in the study of the system that was chosen: first or second of the pair."""
-    clips = {clip.file: study.systems.index(clip.system) for clip in study.clips if clip.system != NOISE}
-    named: list[list[bool]] = []
-    for name, chosen in units.items():
-        trial = study.trial(name)
-        assert trial is not None  # units are of trials that count
-        first = min(trial.left, trial.right, key=lambda index: clips[study.clips[index].file])
-        named.append([file == study.clips[first].file for file in chosen])
-    return krippendorff_alpha(named)
+def _stills(study: Study, votes: Sequence[Vote], clips: Mapping[str, StudyClip]) -> dict[str, Preference]:
+    asked = {trial.id for trial in study.of_kind("still")}
+    preferred = [clips[vote.ranked[0]] for vote in votes if vote.trial in asked]
+    totals = Counter(clip.system for clip in preferred)
+    frozen = Counter(clip.system for clip in preferred if clip.still)
+    return {system: prefer(frozen[system], totals[system]) for system in study.systems if totals[system]}
 
 
-def _agreed(units: Sequence[Sequence[str]]) -> float | None:
+def _agreed(units: Sequence[Sequence[bool]]) -> float | None:
     pairs = [one == other for unit in units for one, other in itertools.combinations(unit, 2)]
     return fmean(pairs) if pairs else None
 
 
 def _judge(study: Study, rater: int, given: Sequence[Vote]) -> RaterReport:
     votes = {vote.trial: vote for vote in given}
-    counting = [votes[trial.id] for trial in study.of_kind("pair", NOISE, "repeat") if trial.id in votes]
+    asked = [trial for trial, _ in order_for(study, rater) if trial.kind != "practice"]
+    counting = [votes[trial.id] for trial in asked if trial.id in votes]
     noise = {clip.file for clip in study.clips if clip.system == NOISE}
-    refused = [votes[t.id].chosen_clip not in noise for t in study.of_kind(NOISE) if t.id in votes]
+    refused = [votes[t.id].ranked[-1] in noise for t in asked if t.kind == "noise" and t.id in votes]
     agreed = [
-        votes[t.id].chosen_clip == votes[t.repeats].chosen_clip
-        for t in study.of_kind("repeat")
-        if t.id in votes and t.repeats in votes
+        alike
+        for trial in asked
+        if trial.id in votes and trial.repeats in votes
+        for alike in _ordered_alike(votes[trial.id].ranked, votes[trial.repeats].ranked)
     ]
     measured = {
-        "answered": len(counting) / len(study.of_kind("pair", NOISE, "repeat")),
+        "answered": len(counting) / len(asked),
         "noise_refused": fmean(refused) if refused else None,
         "repeats_agreed": fmean(agreed) if agreed else None,
         "median_seconds": median(vote.milliseconds for vote in counting) / 1000 if counting else 0.0,
     }
-    left = fmean(vote.side == "left" for vote in counting) if counting else 0.0
+    left = fmean(vote.ranking[0] == 0 for vote in counting) if counting else 0.0
     return RaterReport(rater, left=left, broken=_broken(study.exclusion, measured), **measured)
+
+
+def _ordered_alike(ranked: Sequence[str], again: Sequence[str]) -> list[bool]:
+    """Tell for every pair of clips in one ranking whether the other orders it the same way."""
+    return [again.index(better) < again.index(worse) for better, worse in itertools.combinations(ranked, 2)]
 
 
 def _broken(rules: ExclusionRules, measured: Mapping[str, float | None]) -> tuple[str, ...]:
     said = {
         "answered": "answered {:.0%} of the trials, rule: {:.0%}",
-        "noise_refused": "refused noise in {:.0%} of the trials against it, rule: {:.0%}",
-        "repeats_agreed": "chose the same clip in {:.0%} of the repeated pairs, rule: {:.0%}",
+        "noise_refused": "put noise last in {:.0%} of the trials with noise, rule: {:.0%}",
+        "repeats_agreed": "ordered {:.0%} of the repeated pairs of clips the same way, rule: {:.0%}",
         "median_seconds": "took {:.2f} s for half of the answers, rule: {:.2f} s",
     }
     return tuple(

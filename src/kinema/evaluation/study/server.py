@@ -14,20 +14,24 @@ so that a proxy may serve a study below any path.
 """
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import jinja2
 import uvicorn
-from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, Header, HTTPException, Response
 from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kinema.core.errors import EvaluationError
-from kinema.evaluation.study.design import CLIPS_NAME, Study, Trial, order_for
+from kinema.evaluation.study.design import RANKED, order_for
+from kinema.evaluation.study.folder import CLIPS_NAME, Study, Trial
 from kinema.evaluation.study.store import DuplicateVoteError, Store, Vote, now
 
 FILES = Path(str(resources.files("kinema.evaluation.study")))
@@ -38,6 +42,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+Order = Sequence[tuple[Trial, tuple[int, ...]]]
+KEEP_ALIVE_SECONDS = 75  # a rater looks longer than the usual 5, and a proxy must not find the connection closed
 LONGEST_ANSWER = 24 * 3600 * 1000  # milliseconds
 
 
@@ -48,10 +54,10 @@ class Answer(BaseModel):
 
     trial: Annotated[str, Field(max_length=64)]
     """Id of the trial."""
-    side: Literal["left", "right"]
-    """The clip that was chosen."""
+    ranking: Annotated[list[Annotated[int, Field(ge=0, le=RANKED[-1])]], Field(max_length=RANKED[-1])]
+    """Places of the clips from left to right, from 0, best first."""
     milliseconds: Annotated[int, Field(ge=0, le=LONGEST_ANSWER)]
-    """From both clips playing to the answer."""
+    """From the clips playing to the answer."""
 
 
 def create_app(folder: Path, study: Study, store: Store) -> FastAPI:
@@ -64,13 +70,9 @@ def create_app(folder: Path, study: Study, store: Store) -> FastAPI:
     """
     app = FastAPI(title="kinema study", docs_url=None, redoc_url=None, openapi_url=None)
     page = _page()
+    order_of = lru_cache(maxsize=1024)(partial(order_for, study))
 
-    @app.middleware("http")
-    async def add_headers(request: Request, call_next: Any) -> Response:
-        response = await call_next(request)
-        response.headers.update(HEADERS)
-        response.headers.setdefault("Cache-Control", "no-store")
-        return response
+    app.add_middleware(_AddHeaders)
 
     def known_rater(authorization: Annotated[str, Header()] = "") -> int:
         scheme, _, token = authorization.partition(" ")
@@ -95,14 +97,14 @@ def create_app(folder: Path, study: Study, store: Store) -> FastAPI:
 
     @app.get("/api/session")
     def show_session(rater: Annotated[int, Depends(known_rater)]) -> dict[str, Any]:
-        return session(study, rater, store.answered(rater), consented=store.has_consented(rater))
+        return session(study, order_of(rater), store.answered(rater), consented=store.has_consented(rater))
 
     @app.post("/api/votes", status_code=201)
     def add_vote(answer: Answer, rater: Annotated[int, Depends(known_rater)]) -> dict[str, bool]:
         if not store.has_consented(rater):
             raise HTTPException(403, "agree to take part first")
         try:
-            store.add_vote(_vote(study, rater, answer))
+            store.add_vote(_vote(study, order_of(rater), rater, answer))
         except DuplicateVoteError as error:
             raise HTTPException(409, str(error)) from None
         return {"stored": True}
@@ -110,41 +112,57 @@ def create_app(folder: Path, study: Study, store: Store) -> FastAPI:
     files = {clip.file for clip in study.clips}
 
     @app.get("/clips/{name}")
-    def show_clip(name: str) -> FileResponse:
+    def show_clip(name: str, range_: Annotated[str, Header(alias="Range")] = "") -> Response:
         if name not in files:
             raise HTTPException(404, "no such clip")
-        return FileResponse(
-            folder / CLIPS_NAME / name, media_type="video/mp4", headers={"Cache-Control": "private, max-age=86400"}
-        )
+        path, headers = folder / CLIPS_NAME / name, {"Cache-Control": "private, max-age=86400"}
+        if range_:
+            return FileResponse(path, media_type="video/mp4", headers=headers)
+        # The page wants clips whole: one reading costs half of what a stream does.
+        return Response(path.read_bytes(), media_type="video/mp4", headers={**headers, "Accept-Ranges": "bytes"})
 
     app.mount("/static", StaticFiles(directory=FILES / "static"))
     return app
 
 
-def session(study: Study, rater: int, answered: set[str], *, consented: bool) -> dict[str, Any]:
+class _AddHeaders:
+    """Adds `HEADERS` to every reply. Plain ASGI: a function would cost a task and a queue per request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def session(study: Study, order: Order, answered: set[str], *, consented: bool) -> dict[str, Any]:
     """Return what the page needs to know: nothing about systems, kinds of trials or anybody's answers.
 
     Args:
         study: whose trials.
-        rater: number of the rater, which decides order and sides.
+        order: the rater's trials, as `order_for` gives them.
         answered: ids of the trials that the rater answered.
         consented: whether the rater agreed to take part.
     """
-    ordered = order_for(study, rater)
     return {
         "consented": consented,
-        "total": len(ordered),
+        "total": len(order),
         "answered": len(answered),
         "trials": [
             {
                 "id": trial.id,
                 "practice": trial.kind == "practice",
-                "left": f"clips/{left}",
-                "right": f"clips/{right}",
+                "clips": [f"clips/{study.clips[index].file}" for index in clips],
             }
-            for trial, exchanged in ordered
+            for trial, clips in order
             if trial.id not in answered
-            for left, right in [_files(study, trial, exchanged)]
         ],
     }
 
@@ -158,8 +176,12 @@ def serve(folder: Path, study: Study, store: Store, listening: socket.socket) ->
         store: its answers.
         listening: as `listen` made it.
     """
-    # No access log: with the times of requests it would tell who answered what.
-    config = uvicorn.Config(create_app(folder, study, store), log_level="warning", access_log=False)
+    config = uvicorn.Config(
+        create_app(folder, study, store),
+        log_level="warning",
+        access_log=False,  # with the times of requests it would tell who answered what
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )
     uvicorn.Server(config).run(sockets=[listening])
 
 
@@ -175,10 +197,14 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
+        listening = socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         reason = (error.strerror or str(error)).split(" (while")[0]
         raise EvaluationError(f"cannot listen on {host}:{port}: {reason}; choose another --port or --host") from None
+    # For connections, which inherit it: asyncio does not set it on those of a socket that it did not make, and without it the
+    # body of every reply waits for the acknowledgement of its head, 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _page() -> jinja2.Template:
@@ -186,17 +212,11 @@ def _page() -> jinja2.Template:
     return environment.get_template("page.html.jinja")
 
 
-def _files(study: Study, trial: Trial, exchanged: bool) -> tuple[str, str]:
-    left, right = study.clips[trial.left].file, study.clips[trial.right].file
-    return (right, left) if exchanged else (left, right)
-
-
-def _vote(study: Study, rater: int, answer: Answer) -> Vote:
-    places: Mapping[str, tuple[int, Trial, bool]] = {
-        trial.id: (position, trial, exchanged) for position, (trial, exchanged) in enumerate(order_for(study, rater))
-    }
-    if answer.trial not in places:
+def _vote(study: Study, order: Order, rater: int, answer: Answer) -> Vote:
+    found = next((place for place, (trial, _) in enumerate(order) if trial.id == answer.trial), None)
+    if found is None:
         raise HTTPException(404, "no such trial")
-    position, trial, exchanged = places[answer.trial]
-    left, right = _files(study, trial, exchanged)
-    return Vote(rater, trial.id, position, left, right, answer.side, answer.milliseconds, now())
+    files = tuple(study.clips[index].file for index in order[found][1])
+    if sorted(answer.ranking) != list(range(len(files))):
+        raise HTTPException(422, f"a ranking names each of the places 0 to {len(files) - 1} once")
+    return Vote(rater, answer.trial, found, files, tuple(answer.ranking), answer.milliseconds, now())

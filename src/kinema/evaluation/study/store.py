@@ -5,6 +5,7 @@ the machine losing power, loses nothing that a rater was told is saved. Several 
 """
 
 import hashlib
+import json
 import secrets
 import sqlite3
 import threading
@@ -13,18 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from kinema.core.errors import EvaluationError
-from kinema.evaluation.study.design import Study, digest
+from kinema.evaluation.study.folder import Study, digest
 
 DATABASE_NAME = "answers.sqlite"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION = 0x6B6E6D61  # "knma": tells a file of ours from any other SQLite database
 TOKEN_BYTES = 24
 BUSY_SECONDS = 10.0
-
-Side = Literal["left", "right"]
 
 _SCHEMA = """
 CREATE TABLE study (only INTEGER PRIMARY KEY CHECK (only = 1), digest TEXT NOT NULL, closed INTEGER NOT NULL DEFAULT 0);
@@ -37,9 +35,8 @@ CREATE TABLE vote (
     rater INTEGER NOT NULL REFERENCES rater (number),
     trial TEXT NOT NULL,
     position INTEGER NOT NULL,
-    left_clip TEXT NOT NULL,
-    right_clip TEXT NOT NULL,
-    side TEXT NOT NULL CHECK (side IN ('left', 'right')),
+    clips TEXT NOT NULL,  -- JSON: files, from left to right
+    ranking TEXT NOT NULL,  -- JSON: their places from 0, best first
     milliseconds INTEGER NOT NULL,
     at TEXT NOT NULL,
     UNIQUE (rater, trial)
@@ -59,26 +56,24 @@ class Vote:
         rater: number of the rater.
         trial: id of the trial.
         position: place of the trial in the rater's order, from 0.
-        left_clip: file that was shown left.
-        right_clip: file that was shown right.
-        side: what was chosen.
-        milliseconds: from both clips playing to the answer.
+        clips: files as they were shown, from left to right.
+        ranking: places in `clips`, best first.
+        milliseconds: from the clips playing to the answer.
         at: time of arrival, UTC, ISO 8601.
     """
 
     rater: int
     trial: str
     position: int
-    left_clip: str
-    right_clip: str
-    side: Side
+    clips: tuple[str, ...]
+    ranking: tuple[int, ...]
     milliseconds: int
     at: str
 
     @property
-    def chosen_clip(self) -> str:
-        """File of the clip that was chosen."""
-        return self.left_clip if self.side == "left" else self.right_clip
+    def ranked(self) -> tuple[str, ...]:
+        """Files, best first."""
+        return tuple(self.clips[place] for place in self.ranking)
 
 
 class Store:
@@ -159,10 +154,11 @@ class Store:
         Raises:
             DuplicateVoteError: the rater answered this trial already; the first answer stays.
         """
-        row = (vote.rater, vote.trial, vote.position, vote.left_clip, vote.right_clip, vote.side, vote.milliseconds, vote.at)
+        shown, ranking = json.dumps(vote.clips), json.dumps(vote.ranking)
+        row = (vote.rater, vote.trial, vote.position, shown, ranking, vote.milliseconds, vote.at)
         try:
             with self._change() as connection:
-                connection.execute("INSERT INTO vote VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+                connection.execute("INSERT INTO vote VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         except sqlite3.IntegrityError as error:
             if "UNIQUE" not in str(error):
                 raise
@@ -174,8 +170,13 @@ class Store:
 
     def votes(self) -> list[Vote]:
         """Return all answers, rater by rater in the order in which they came."""
-        columns = "rater, trial, position, left_clip, right_clip, side, milliseconds, at"
-        return [Vote(*row) for row in self._read(f"SELECT {columns} FROM vote ORDER BY rater, rowid", ())]
+        columns = "rater, trial, position, clips, ranking, milliseconds, at"
+        return [
+            Vote(rater, trial, position, tuple(json.loads(clips)), tuple(json.loads(ranking)), milliseconds, at)
+            for rater, trial, position, clips, ranking, milliseconds, at in self._read(
+                f"SELECT {columns} FROM vote ORDER BY rater, rowid", ()
+            )
+        ]
 
     def _open(self, fingerprint: str) -> None:
         version = self._read("PRAGMA user_version", ())[0][0]

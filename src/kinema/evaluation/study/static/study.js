@@ -5,7 +5,9 @@ const page = document.getElementById("study");
 const status_ = document.getElementById("status");
 const progress = document.getElementById("progress");
 const remembered = `kinema-study-${page.dataset.study}`;
-const KEYS = { arrowleft: "left", f: "left", arrowright: "right", j: "right" };
+const SIDES = ["left", "right"];
+const KEYS = { arrowleft: 0, f: 0, arrowright: 1, j: 1 };
+const LETTERS = "ABCDEFGH";
 const ATTEMPT_MILLISECONDS = 8000;
 const CLIP_MILLISECONDS = 120000;  // a large clip over a slow line
 
@@ -81,11 +83,25 @@ async function loop(videos, signal) {
   }
 }
 
+// The same elements in every trial: a browser that lets a video play only after a touch asks for one touch, not one a trial.
+const players = [];
+function player(place) {
+  if (!players[place]) {
+    const video = document.createElement("video");
+    Object.assign(video, { muted: true, playsInline: true, disablePictureInPicture: true, preload: "auto" });
+    video.style.aspectRatio = page.dataset.aspect;
+    players[place] = video;
+  }
+  return players[place];
+}
+
 function ready(video, source) {
   return new Promise((resolve, reject) => {
-    video.addEventListener("canplaythrough", resolve, { once: true });
-    video.addEventListener("error", () => reject(new Error("this browser cannot play the videos (H.264 in MP4)")), { once: true });
+    video.oncanplaythrough = resolve;
+    video.onloadedmetadata = () => setTimeout(resolve, 1000);  // iOS may load no more than this before it plays
+    video.onerror = () => reject(new Error("this browser cannot play the videos (H.264 in MP4)"));
     video.src = source;
+    video.load();
   });
 }
 
@@ -110,35 +126,32 @@ class TextPlugin {
   }
 }
 
-class PairPlugin {
+class TrialPlugin {
   static info = {
-    name: "pair", version: "1.0.0", data: {},
+    name: "trial", version: "1.0.0", data: {},
     parameters: { shown: { type: ParameterType.OBJECT }, next: { type: ParameterType.OBJECT, default: null } },
   };
 
   constructor(jsPsych) { this.jsPsych = jsPsych; }
 
   async trial(display, { shown, next }) {
-    show(display, "pair");
+    show(display, "trial");
     showProgress();
     display.querySelector(".practice").hidden = !shown.practice;
-    const pair = display.querySelector(".pair");
-    const videos = [...display.querySelectorAll("video")];
-    for (const video of videos) {
-      video.style.aspectRatio = page.dataset.aspect;
-      video.muted = true;  // the attribute of a cloned element is not enough for every browser to let it play by itself
-    }
-    pair.classList.add("loading");
+    const group = display.querySelector(".clips");
+    group.dataset.count = shown.clips.length;
+    group.replaceChildren(...shown.clips.map((_, place) => clipButton(place)));
+    const videos = [...group.querySelectorAll("video")];
+    group.classList.add("loading");
     const stopped = new AbortController();
-    const sources = await Promise.all([load(shown.left), load(shown.right)]);
-    await Promise.all(videos.map((video, side) => ready(video, sources[side])));
-    const choice = this.choose(pair, stopped.signal);
+    const sources = await Promise.all(shown.clips.map(load));
+    await Promise.all(videos.map((video, place) => ready(video, sources[place])));
     await this.play(display, videos, stopped.signal);
-    pair.classList.remove("loading");
+    group.classList.remove("loading");
     const start = performance.now();
-    if (next) { load(next.left).catch(() => {}); load(next.right).catch(() => {}); }
-    const side = await choice(start);
-    await this.store(pair, shown.id, side.side, side.milliseconds);
+    if (next) for (const address of next.clips) load(address).catch(() => {});
+    const ranking = await (page.dataset.kind === "pair" ? choose : order)(display, stopped.signal);
+    await this.store(group, shown.id, ranking, Math.round(performance.now() - start));
     stopped.abort();
     this.jsPsych.finishTrial({});
   }
@@ -161,33 +174,97 @@ class PairPlugin {
     }
   }
 
-  // Returns a function that waits for the answer: a key, a click or a touch.
-  choose(pair, signal) {
-    return (start) => new Promise((resolve) => {
-      const answer = (side) => resolve({ side, milliseconds: Math.round(performance.now() - start) });
-      for (const button of pair.querySelectorAll(".clip")) {
-        button.addEventListener("click", () => answer(button.dataset.side), { once: true, signal });
-      }
-      document.addEventListener("keydown", (event) => {
-        const side = KEYS[event.key.toLowerCase()];
-        if (!side || event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
-        event.preventDefault();
-        answer(side);
-      }, { signal });
-    });
-  }
-
-  async store(pair, trial, side, milliseconds) {
-    for (const button of pair.querySelectorAll(".clip")) {
-      button.disabled = true;
-      button.classList.toggle("chosen", button.dataset.side === side);
-    }
-    const response = await insist("POST", "api/votes", { trial, side, milliseconds });
+  async store(group, trial, ranking, milliseconds) {
+    for (const button of group.querySelectorAll(".clip")) button.disabled = true;
+    group.children[ranking[0]].classList.add("chosen");
+    const response = await insist("POST", "api/votes", { trial, ranking, milliseconds });
     // 409: stored already, by an attempt whose reply was lost or in another window.
     if (!response.ok && response.status !== 409) throw new Error(`the answer was refused (${response.status})`);
     answered += 1;
     showProgress();
   }
+}
+
+// Answers: places from left to right, best first ------------------------------------------------------------------------
+
+function clipButton(place) {
+  const pair = page.dataset.kind === "pair";
+  const button = document.createElement("button");
+  const caption = document.createElement("span");
+  const [name, ...keys] = pair ? [["Left", "←", "F"], ["Right", "→", "J"]][place] : [LETTERS[place]];
+  button.className = "clip";
+  button.setAttribute("aria-label", pair ? `Choose the ${SIDES[place]} video` : `Video ${LETTERS[place]}`);
+  button.setAttribute("aria-keyshortcuts", pair ? ["ArrowLeft F", "ArrowRight J"][place] : LETTERS[place]);
+  caption.append(name);
+  for (const key of keys) caption.append(" ", Object.assign(document.createElement("kbd"), { textContent: key }));
+  button.append(player(place), caption);
+  return button;
+}
+
+// Calls act with the key's name in lower case, unless the key is held down or belongs to the browser.
+function onKey(signal, act) {
+  document.addEventListener("keydown", (event) => {
+    if (event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (act(event.key.toLowerCase())) event.preventDefault();
+  }, { signal });
+}
+
+// Waits for the choice of one of two: a key, a click or a touch.
+function choose(display, signal) {
+  return new Promise((resolve) => {
+    const answer = (place) => resolve([place, 1 - place]);
+    display.querySelectorAll(".clip").forEach((button, place) => {
+      button.addEventListener("click", () => answer(place), { once: true, signal });
+    });
+    onKey(signal, (key) => {
+      if (key in KEYS) answer(KEYS[key]);
+      return key in KEYS;
+    });
+  });
+}
+
+// Waits for an order: videos get their numbers in turn, by letter, click or touch, and lose them again; then it is confirmed.
+function order(display, signal) {
+  const buttons = [...display.querySelectorAll(".clip")];
+  const done = display.querySelector(".done");
+  const ranking = [];
+  let confirmed = false;
+  const complete = () => ranking.length === buttons.length;
+
+  function toggle(place) {
+    if (confirmed) return;
+    if (ranking.includes(place)) ranking.splice(ranking.indexOf(place), 1);
+    else ranking.push(place);
+    refresh();
+  }
+
+  function refresh() {
+    buttons.forEach((button, place) => {
+      const rank = ranking.indexOf(place) + 1;
+      button.dataset.rank = rank || "";
+      button.setAttribute("aria-pressed", rank > 0);
+      button.setAttribute("aria-label", `Video ${LETTERS[place]}${rank ? `, number ${rank}` : ""}`);
+    });
+    done.disabled = !complete();
+    done.nextElementSibling.textContent = complete() ? "1 is the best." : ranking.length ? `Now number ${ranking.length + 1}.` : "Choose the best video first.";
+  }
+
+  refresh();
+  return new Promise((resolve) => {
+    buttons.forEach((button, place) => button.addEventListener("click", () => toggle(place), { signal }));
+    done.addEventListener("click", () => {
+      confirmed = done.disabled = true;
+      resolve(ranking);
+    }, { once: true, signal });
+    onKey(signal, (key) => {
+      const place = LETTERS.toLowerCase().indexOf(key);
+      if (key === "enter" && complete()) done.click();
+      else if (key === "backspace" && ranking.length) toggle(ranking.at(-1));
+      else if (key.length === 1 && place >= 0 && place < buttons.length) toggle(place);
+      else return false;
+      return true;
+    });
+  });
 }
 
 // The session ---------------------------------------------------------------------------------------------------------
@@ -232,8 +309,8 @@ async function run() {
   answered = found.answered;
   const trials = found.trials;
   if (trials.length) {
-    const pairs = trials.map((shown, number) => ({ type: PairPlugin, shown, next: trials[number + 1] ?? null }));
-    await jsPsych().run([{ type: TextPlugin, template: "instructions" }, ...pairs]);
+    const parts = trials.map((shown, number) => ({ type: TrialPlugin, shown, next: trials[number + 1] ?? null }));
+    await jsPsych().run([{ type: TextPlugin, template: "instructions" }, ...parts]);
   }
   show(page, "thanks");
   showProgress();
