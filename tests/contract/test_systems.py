@@ -9,7 +9,17 @@ import torch
 from kinema.core.config import Config, from_mapping, to_mapping
 from kinema.core.errors import ConfigError, KinemaError
 from kinema.core.system import Fit, System
-from kinema.core.tasks import PROTOCOLS, Decomposes, Generates, Interpolates, Predicts, Reconstructs, Scores, abilities
+from kinema.core.tasks import (
+    PROTOCOLS,
+    Decomposes,
+    Generates,
+    Interpolates,
+    Predicts,
+    Recognises,
+    Reconstructs,
+    Scores,
+    abilities,
+)
 from kinema.core.types import Batch
 from kinema.systems import SYSTEMS
 from kinema.training import TrainConfig, Trainer, load, run_fit, save_checkpoint
@@ -89,6 +99,8 @@ def outputs(system: System, ability: str, rows: int = 3) -> list[torch.Tensor]:
                 return [system.reconstruct(video)]
             case Scores() if ability == "score":
                 return [system.score(video)]
+            case Recognises() if ability == "recognise":
+                return [system.recognise(video)]
     raise AssertionError(f"the contract suite does not know the ability {ability!r}: add it here")
 
 
@@ -214,6 +226,8 @@ def test_outputs_are_finite_clips_in_range(name, ability, trained):
         assert torch.isfinite(made).all()
         if ability == "score":
             assert made.shape == (3,)
+        elif ability == "recognise":
+            assert made.shape == (3, system.config.classes)
         else:
             assert made.shape == (3, 3, shape.frames, shape.height, shape.width)
             assert made.min() >= -1
@@ -246,4 +260,4 @@ def test_labels_are_used_or_refused(name, trained):
 
 
 def test_every_ability_is_known_to_this_suite():
-    assert set(PROTOCOLS) == {"generate", "streams", "interpolate", "predict", "reconstruct", "score"}
+    assert set(PROTOCOLS) == {"generate", "streams", "interpolate", "predict", "reconstruct", "score", "recognise"}

@@ -26,5 +26,5 @@ def equations_with_a_test() -> set[tuple[str, str]]:
 def test_every_equation_of_the_docstring_has_a_test(module):
     text = Path(sys.modules[module].__file__).read_text()
     named = {(module.rsplit(".", 1)[1], number) for number in re.findall(r"Equation (\d+)", text)}
-    assert named, f"{module} names no equation"
+    assert named or "has no numbered equation" in text, f"{module} names no equation, and does not say that there is none"
     assert named <= equations_with_a_test(), f"no test for {sorted(named - equations_with_a_test())}"

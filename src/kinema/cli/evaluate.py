@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 FILE_WIDTH = 160  # columns of a table that goes into a file
 PAIRED = ("futures", "perceptual", "lpips_weights")  # options that --paired alone has
-UNPAIRED = ("features", "weights", "weights_sha256", "stride", "replicates", "content", "workers", "executor", "cluster")
+UNPAIRED = (
+    *("features", "weights", "weights_sha256", "stride", "replicates", "content", "classifier"),
+    *("workers", "executor", "cluster"),
+)
 PACKAGED = "efficientnet-lite0+dt"  # repeated from kinema.evaluation.features, which needs torch; a test compares them
 
 
@@ -51,6 +54,8 @@ class Evaluate(Config):
     """SHA-256 that the weights must have, for a file that kinema does not know."""
     stride: int = 1
     """Judge every so many frames of either side."""
+    classifier: Annotated[str | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
+    """Run of vgan-recogniser on the labelled data, for scores by a classifier: inception score, inter- and intra-entropy."""
     replicates: int = 100
     """Resamplings behind an interval; 20 at most where there are more than 512 vectors of features."""
     content: Literal["auto", "features", "shape", "none"] = "auto"
@@ -88,6 +93,8 @@ class Evaluate(Config):
         self.require(self.count is None or self.count >= 1, "count", "at least 1")
         self.require(self.stride >= 1, "stride", "at least 1")
         self.require(self.workers >= 1, "workers", "at least 1")
+        if self.classifier and self.stride > 1:
+            raise ConfigError("a classifier looks at clips as it was trained on them; leave out --stride or --classifier")
         digest = self.weights_sha256
         known = digest is None or re.fullmatch("[0-9a-fA-F]{64}", digest) is not None
         self.require(known, "weights_sha256", "64 hexadecimal digits")
@@ -116,6 +123,7 @@ def _judge(options: Evaluate, data: Path) -> int:
     from kinema.evaluation.features import open_features
     from kinema.evaluation.judge import Question, chosen_count, judge, refuse_unlike
     from kinema.evaluation.measures import Workers, store_folder
+    from kinema.evaluation.recognition import open_classifier
     from kinema.evaluation.report import HTML_NAME, rows, write_reports
     from kinema.training.checkpoint import provenance
     from kinema.training.distributed import choose_device
@@ -129,6 +137,7 @@ def _judge(options: Evaluate, data: Path) -> int:
     folder = _free_folder(options, source.name)
     refuse_unlike(source, real, options.stride)  # what can be refused is refused before a network is loaded
     chosen_count(source, real, options.count)
+    classifier = open_classifier(options.classifier, data, device) if options.classifier else None
     network = open_features(options.features, device, weights=options.weights, weights_sha256=options.weights_sha256)
     ruler, folder_of_measures = _ruler(options, device), store_folder(real)
     question = Question(options.count, options.seed, split, options.replicates, options.stride)
@@ -138,6 +147,7 @@ def _judge(options: Evaluate, data: Path) -> int:
             data,
             network,
             question,
+            classifier=classifier,
             store_folder=folder_of_measures,
             workers=workers,
             ruler=ruler,

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,10 @@ class Trained:
         return float(self.metadata.dataset.get("fps") or USUAL_FPS)
 
     @torch.inference_mode()
-    def generate(self, seeds: Sequence[int]) -> Clips:
-        """Return a clip per seed."""
-        return to_pixels(self.system.generate(seeds))
+    def generate(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> Clips:
+        """Return a clip per seed, of the classes that are asked for."""
+        wanted = {} if labels is None else {"label": torch.tensor(labels, device=self.device)}
+        return to_pixels(self.system.generate(seeds, **wanted))
 
     @torch.inference_mode()
     def streams(self, seeds: Sequence[int]) -> tuple[Mapping[str, Clips], Tensor]:
@@ -132,7 +134,11 @@ def _system_source(name: str, device: str, beginnings: Path | None) -> Source:
     about, fps = _about(name, trained), trained.metadata.dataset.get("fps")
     rate, shape = float(fps) if fps else None, trained.metadata.clip
     if beginnings is None or trained.ability == "generate":
-        return Source(name, shape, rate, PIXELS, None, lambda seeds: list(trained.generate(seeds)), about)
+        source = Source(name, shape, rate, PIXELS, None, lambda seeds: list(trained.generate(seeds)), about)
+        if "label" not in trained.system.needs:
+            return source
+        labels = tuple(trained.metadata.dataset.get("labels", ()))
+        return replace(source, by_label=lambda seeds, labels: list(trained.generate(seeds, labels)), labels=labels)
     held_out = Dataset(beginnings, "test")
 
     def read(indices: Sequence[int]) -> list[UInt8[np.ndarray, "T H W 3"]]:

@@ -68,6 +68,15 @@ class Scores(Protocol):
         ...
 
 
+@runtime_checkable
+class Recognises(Protocol):
+    """Tells to which of K classes a clip belongs."""
+
+    def recognise(self, video: Video) -> Float[Tensor, "B K"]:
+        """Return the logits of the classes, in the order of the labels that the system was trained on."""
+        ...
+
+
 PROTOCOLS: Mapping[str, type] = {
     "generate": Generates,
     "streams": Decomposes,
@@ -75,6 +84,7 @@ PROTOCOLS: Mapping[str, type] = {
     "predict": Predicts,
     "reconstruct": Reconstructs,
     "score": Scores,
+    "recognise": Recognises,
 }
 
 

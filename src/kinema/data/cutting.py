@@ -50,12 +50,15 @@ class PrepareSettings(Config):
     captions: str | None = None
     """Table with a caption column; by default the table of labels, if it has one."""
     group: str | None = None
-    """Who or where it is, so that no group is in both splits: folder, parent2, name, prefix, source, or a table with a column
-    group."""
+    """Who or where it is, so that no group is in both splits: folder, parent2, name, prefix, take (its name up to the last
+    '_', for UCF101's groups), source, or a table with a column group."""
     split: float = 0.0
     """Share of the footage that goes into the test split."""
     split_by: Literal["group", "time"] = "group"
     """group: whole groups (whole sources where there are none). time: the end of every source, for footage of one camera."""
+    split_files: tuple[str, ...] = ()
+    """Published lists to split by instead, such as UCF101's trainlist01.txt testlist01.txt classInd.txt: lines 'path' or
+    'path number'. What they do not name is refused."""
     stabilise: Literal["auto", "on", "off"] = "auto"
     """Register every frame to the first of its clip. auto: only footage whose camera moves."""
     cut: float = 10.0
@@ -110,6 +113,7 @@ class PrepareSettings(Config):
         )
         self.require(self.fps is None or 0 < self.fps <= 1000, "fps", "above 0 and at most 1000")
         self.require(0 <= self.split < 1, "split", "at least 0 and below 1")
+        self.require(not self.split_files or self.split == 0, "split", "0 where --split-files says what is held out")
         self.require(0 <= self.cut <= 100, "cut", "from 0 to 100")
         self.require(0 < self.black <= 1, "black", "above 0 and at most 1")
         self.require(-1 <= self.frozen <= 255, "frozen", "from 0 to 255, or -1 to keep frozen clips")

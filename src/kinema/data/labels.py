@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from kinema.core.errors import DataError
 from kinema.data.sources import STILL_FPS, Source
@@ -17,6 +18,7 @@ NAMINGS = {
     "parent2": "the folder above that",
     "name": "its own name without suffix",
     "prefix": "its own name up to the first '_'",
+    "take": "its own name up to the last '_', UCF101's groups",
     "source": "itself",
 }
 """How a path names a class or group -> what it takes."""
@@ -115,16 +117,55 @@ def split_by_time(sources: Sequence[Source], test_fraction: float, fps: float | 
     return [replace(source, border=(1 - test_fraction) * length) for source, length in zip(sources, lengths, strict=True)]
 
 
+def split_by_files(sources: Sequence[Source], files: Sequence[Path]) -> tuple[list[Source], list[Source]]:
+    """Split as published lists say: UCF101's trainlist01.txt, testlist01.txt and classInd.txt, or files like them.
+
+    Args:
+        sources: with labels and groups, where there are any.
+        files: lists whose names begin with "train" and "test", and perhaps a class index whose name begins with "class". A
+            line of a list is a path and perhaps the number of its class; one of the index is ``number name``.
+
+    Returns:
+        The listed sources with their split, and those that no list names.
+
+    Raises:
+        DataError: a file of another name, a clip that is not in the sources or in both splits, a group in both splits, or a
+            number that is not that of the clip's class.
+    """
+    starts = {path: path.name.lower() for path in files}
+    lists: dict[Path, Literal["train", "test"]] = {
+        path: "train" if start.startswith("train") else "test"
+        for path, start in starts.items()
+        if start.startswith(("train", "test"))
+    }
+    index = next((path for path, start in starts.items() if start.startswith("class")), None)
+    if odd := next((path for path in files if path not in lists and path != index), None):
+        raise DataError(f"{odd} is no split file; their names begin with train, test or class, as that of trainlist01.txt does")
+    if missing := {"train", "test"} - set(lists.values()):
+        raise DataError(
+            f"the split files have no list for {' and '.join(sorted(missing))}; give trainlist01.txt and testlist01.txt"
+        )
+    splits: dict[str, Literal["train", "test"]] = {}
+    for path, split in lists.items():
+        numbers = _match(sources, path, [_fields(path, line) for line in _text(path).splitlines() if line.strip()])
+        _refuse_misnumbered(sources, path, numbers, index)
+        for name in numbers:
+            if splits.setdefault(name, split) != split:
+                raise DataError(f"{path} names {name}, which is in the list of the other split too; a clip belongs to one")
+    listed = [replace(source, split=splits[source.name]) for source in sources if source.name in splits]
+    training, test = ({source.group for source in listed if source.split == split} for split in ("train", "test"))
+    if leaks := sorted(group for group in training & test if group):
+        raise DataError(f"the group {leaks[0]!r} is in both lists; give the --group that they keep apart, or none")
+    return listed, [source for source in sources if source.name not in splits]
+
+
 def read_table(path: Path) -> list[dict[str, str]]:
     """Read a table: CSV with a header line, JSON lines, or text lines ``path label`` (VGAN's lists).
 
     Raises:
         DataError: another suffix, a missing or empty file, or a line that cannot be read.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a table: {getattr(error, 'strerror', None) or error}") from None
+    text = _text(path)
     suffix = path.suffix.lower()
     if suffix not in TABLE_SUFFIXES:
         raise DataError(f"{path} is no table; accepted: {', '.join(TABLE_SUFFIXES)}, or one of {', '.join(NAMINGS)}")
@@ -133,6 +174,34 @@ def read_table(path: Path) -> list[dict[str, str]]:
     if not rows:
         raise DataError(f"{path} has no rows; give one row per clip")
     return rows
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a table: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _fields(path: Path, line: str) -> tuple[str, str]:
+    """Return the two words of a line of a split file; "-" where there is no second one."""
+    words = line.split()
+    if len(words) > 2:
+        raise DataError(f"{path} has the line {line!r}; wanted is a path, and perhaps the number of its class")
+    return words[0], words[1] if len(words) == 2 else "-"
+
+
+def _refuse_misnumbered(sources: Sequence[Source], path: Path, numbers: Mapping[str, str], index: Path | None) -> None:
+    """Raise `DataError` where a clip has another number than its class has in the index, or in the lines before it."""
+    lines = [line for line in _text(index).splitlines() if line.strip()] if index else []
+    known = {name: number for number, name in (_fields(index or path, line) for line in lines)}
+    for source in sources:
+        number = numbers.get(source.name, "-")
+        if source.label and number != "-" and known.setdefault(source.label, number) != number:
+            raise DataError(
+                f"{path} gives {source.name} the class number {number}, and the class {source.label!r} has "
+                f"{known[source.label]}; use the lists that belong to these folders, with --labels folder"
+            )
 
 
 def _words(sources: Sequence[Source], origin: str | None, columns: Sequence[str], *, required: bool = True) -> dict[str, str]:
@@ -192,6 +261,7 @@ def _from_path(source: Source, naming: str) -> str:
         "parent2": path.parent.parent.name,
         "name": stem,
         "prefix": stem.split("_")[0],
+        "take": stem.rpartition("_")[0] or stem,
         "source": source.name,
     }
     return words[naming]

@@ -11,7 +11,7 @@ from kinema.core.errors import DataError, MediaError
 from kinema.data.cutting import PrepareSettings, cut_footage, scene_filter, unreadable
 from kinema.data.dataset import DatasetInfo
 from kinema.data.executor import Kind, open_executor
-from kinema.data.labels import Naming, annotate, split_by_group, split_by_time
+from kinema.data.labels import Naming, annotate, split_by_files, split_by_group, split_by_time
 from kinema.data.plan import WORK, Maker, Plan, Progress, Refusal, carry_out, claim
 from kinema.data.report import report
 from kinema.data.sources import Source, find_sources, measure, parts
@@ -81,7 +81,7 @@ def plan_footage(roots: Sequence[Path], settings: PrepareSettings) -> Plan:
     scene_filter(settings)  # now, for what is wrong with it
     refused: list[Refusal] = []
     named = annotate(found.sources, Naming(settings.labels, settings.captions, settings.group))
-    sources = _measured(_labelled(named, settings, refused), settings, refused)
+    sources = _measured(_listed(_labelled(named, settings, refused), settings, refused), settings, refused)
     if sources:
         sources = [part for source in _split(sources, settings) for part in _parts(source, settings)]
     costs = [_seconds(source, settings) for source in sources]
@@ -183,6 +183,16 @@ def _measured(sources: Sequence[Source], settings: PrepareSettings, refused: lis
             else:
                 refused.append(unreadable(source, seen))
     return measured
+
+
+def _listed(sources: Sequence[Source], settings: PrepareSettings, refused: list[Refusal]) -> list[Source]:
+    """Split as the given lists say, and take out the sources that they do not name."""
+    if not settings.split_files:
+        return list(sources)
+    listed, others = split_by_files(sources, [Path(name) for name in settings.split_files])
+    error = f"it is in none of {', '.join(settings.split_files)}"
+    refused += [Refusal(source.name, "in no split file", detail={"error": error}) for source in others]
+    return listed
 
 
 def _split(sources: Sequence[Source], settings: PrepareSettings) -> list[Source]:

@@ -33,6 +33,8 @@ class Source:
         read: index -> clip; of a system, the index is the seed.
         about: what else is known, as JSON values.
         names: of the clips, in their order; None where they have none.
+        by_label: (seeds, class indices) -> clips, of a system that makes them by label.
+        labels: the classes of such a system.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Source:
     read: Callable[[Sequence[int]], list[Clip]]
     about: Mapping[str, Any] = field(default_factory=dict)
     names: Callable[[], list[str]] | None = None
+    by_label: Callable[[Sequence[int], Sequence[int]], list[Clip]] | None = None
+    labels: tuple[str, ...] = ()
 
 
 def strided(source: Source, stride: int) -> Source:

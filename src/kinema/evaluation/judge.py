@@ -21,6 +21,8 @@ from kinema.evaluation.content import Content, ContentRuler, doubts, look_at_all
 from kinema.evaluation.frechet import HALVINGS, Distance, Features, bootstrap, floor, frechet_distance, kernel_distance
 from kinema.evaluation.measures import ALONE, Measures, Workers, drawn, measure_all, measure_dataset, refuse_short
 from kinema.evaluation.network import FeatureNetwork
+from kinema.evaluation.recognition import Classifier, Scoring
+from kinema.evaluation.recognition import warnings as recognition_warnings
 from kinema.training import health
 
 PROTOCOL_VERSION = 1
@@ -78,6 +80,7 @@ def judge(
     network: FeatureNetwork,
     question: Question,
     *,
+    classifier: Classifier | None = None,
     store_folder: Path | None = None,
     workers: Workers = ALONE,
     ruler: ContentRuler | None = None,
@@ -91,6 +94,7 @@ def judge(
         data: a prepared dataset.
         network: describes clips.
         question: how many, which.
+        classifier: recognises the classes of the dataset; None leaves out the scores by it.
         store_folder: where measures of real clips are kept; None keeps none.
         workers: who measures real clips.
         ruler: of the content distance; None leaves it out.
@@ -139,6 +143,11 @@ def judge(
         report["content"] = _content(ruler, read_real, real_order[:count], source, judged_order, question.seed, said)
     report["warnings"] = [*network.notes, *_warnings(report, source, judged.features, network)]
     report["warnings"] += [f"The stored measures {path.name} were damaged and have been made again." for path in damaged]
+    if classifier is not None:
+        recognition = Scoring(classifier, report["protocol"]["replicates"], question.seed, said)
+        report["recognition"] = recognition.judge(source, judged_order, read_real, real_order[:count])
+        report["protocol"]["classifier sha256"] = classifier.about["checkpoint sha256"]
+        report["warnings"] += recognition_warnings(report["recognition"], question.split)
     return Card(report, source.read(judged_order[:shown]), read_real(real_order[:shown]), pairs)
 
 

@@ -109,6 +109,8 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     if "nearest" in copies:
         held = number(copies["nearest of held-out"]) if "nearest of held-out" in copies else ""
         lines.append(("nearest training clip, levels", number(copies["nearest"]), "", held))
+    if "recognition" in report:
+        lines += _recognition_rows(report["recognition"])
     return lines
 
 
@@ -163,6 +165,17 @@ def content_rows(content: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 def _known(value: float | None) -> str:
     return "none" if value is None else number(value)
+
+
+def _recognition_rows(recognition: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return the scores by a classifier, each with its formula, and the accuracy of the classifier."""
+    lines = [
+        (f"{name} = {s['formula']}", number(s["value"]), f"{number(s['low'])} to {number(s['high'])}", number(s["real"]))
+        for name, s in recognition["scores"].items()
+    ]
+    about = recognition["classifier"]
+    held = f"{about['held-out accuracy']:.1%} of {about['held-out clips']} held out"
+    return [*lines, ("accuracy of the classifier", "", "", held)]
 
 
 def number(value: float) -> str:

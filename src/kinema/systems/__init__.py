@@ -4,9 +4,11 @@ from typing import Any
 
 from kinema.core.system import System
 from kinema.systems.vgan import VGAN, FutureVGAN, VGANAutoencoder
+from kinema.systems.vgan_recogniser import VGANRecogniser
 
 SYSTEMS: dict[str, type[System[Any]]] = {
     "vgan": VGAN,
     "vgan-future": FutureVGAN,
     "vgan-autoencoder": VGANAutoencoder,
+    "vgan-recogniser": VGANRecogniser,
 }

@@ -6,9 +6,9 @@ Vondrick, Pirsiavash and Torralba, NIPS 2016. Section or equation of the paper -
 - Section 2.2, one-stream architecture -> `Foreground` alone (`streams="one"`)
 - Section 2.2, two-stream architecture, Equation 2 -> `Foreground`, `Background`, `compose`
 - Section 2.2, sparsity prior on the mask -> the term "mask_sparsity"
-- Section 2.3, discriminator -> `VideoNetwork`
+- Section 2.3, discriminator -> `kinema.nn.discriminators.VideoNetwork`
 - Section 3.2, baseline (autoencoder and Gaussian mixture) -> `VGANAutoencoder`
-- Section 3.3, video representation -> `VideoNetwork` with K outputs
+- Section 3.3, video representation -> `kinema.systems.vgan_recogniser`
 - Section 3.4, Equation 3 (future generation) -> `ImageNetwork`, `FutureVGAN`
 
 Departures from the paper, each a field of the configuration:
@@ -34,14 +34,13 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kinema.core.config import Config
 from kinema.core.errors import ConfigError
 from kinema.core.seeds import draw_rows, great_circle, normal_codes
 from kinema.core.system import Fit, Objective, Paper, Player, Preset, Stage, System, adam, learning
 from kinema.core.types import Batch, ClipShape, Code, Image, Labels, Video
 from kinema.nn.augment import FAMILIES, augment
 from kinema.nn.convolution import Normalisation, Upsampling, down_block, initialise_dcgan, stem, up_block, upsample
-from kinema.nn.discriminators import StridedNetwork
+from kinema.nn.discriminators import StridedConfig, StridedNetwork, VideoNetwork
 from kinema.nn.losses import Adversary, discriminator_terms, generator_term, r1_penalty
 from kinema.nn.mixture import GaussianMixture
 from kinema.nn.stillness import still_picture
@@ -56,19 +55,13 @@ CodeMap = Float[Tensor, "B Z h w"]  # a code is a 1x1 map; the released future m
 
 
 @dataclass(frozen=True)
-class NetworkConfig(Config):
-    """What the networks of all four systems share."""
+class NetworkConfig(StridedConfig):
+    """What the networks of all three systems share."""
 
-    frames: int = 32
-    """Frames of a clip; a multiple of size / 4."""
-    size: int = 64
-    """Height and width of a clip in pixels: a power of two from 8 on."""
     code: int = 100
     """Dimensions of the code z."""
     width: int = 64
     """Channels of the generator's finest hidden layer; doubled with every halving of the resolution."""
-    discriminator_width: int = 64
-    """Channels of the discriminator's (or encoder's) first feature map."""
     upsampling: Upsampling = "transposed"
     """transposed (paper); smoothed: the same weights and a mean over neighbours, no checkerboards; resize: slower still."""
     learning_rate: float = 2e-4
@@ -79,24 +72,12 @@ class NetworkConfig(Config):
     """Adam's decay of the gradient's square."""
 
     def check(self) -> None:
-        """Refuse shapes that the strided convolutions cannot make."""
-        self.require(self.size >= 8 and self.size & (self.size - 1) == 0, "size", "a power of two, at least 8")
-        self.require(
-            self.frames > 0 and self.frames % (self.size // 4) == 0, "frames", f"a multiple of size / 4 = {self.size // 4}"
-        )
-        self.at_least(1, "code", "width", "discriminator_width")
+        """Refuse what cannot be computed."""
+        super().check()
+        self.at_least(1, "code", "width")
         self.at_least(0, "learning_rate")
         for name in ("beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "in [0, 1)")
-
-    @property
-    def doublings(self) -> int:
-        """How often the resolution doubles from 4 pixels to `size`."""
-        return self.size.bit_length() - 3
-
-    def widths(self, finest: int) -> list[int]:
-        """Return the channels of every resolution, finest first: they double as it halves."""
-        return [finest << level for level in range(self.doublings)]
 
 
 @dataclass(frozen=True)
@@ -249,17 +230,6 @@ class Generator(nn.Module):
             return Generated(foreground)
         background = self.background(code, start)
         return Generated(compose(mask, foreground, background), foreground, mask, background)
-
-
-class VideoNetwork(StridedNetwork):
-    """Discriminator D of Section 2.3; with `code` outputs the encoder of the baseline."""
-
-    def __init__(self, config: NetworkConfig, outputs: int, norm: Normalisation = "batch") -> None:
-        super().__init__(config.widths(config.discriminator_width), (config.frames >> config.doublings, 4, 4), outputs, norm)
-
-    def forward(self, video: Video) -> Float[Tensor, "B outputs"]:
-        """Return the outputs of every clip."""
-        return rearrange(self.last(self.features(video)), "b c 1 1 1 -> b c")
 
 
 class ImageNetwork(StridedNetwork):

@@ -21,6 +21,7 @@ import kinema
 from kinema.core.config import Config, to_mapping
 from kinema.core.errors import CheckpointError, KinemaError, TrainingError
 from kinema.core.system import Fit, System
+from kinema.core.tasks import abilities
 from kinema.core.types import Batch
 from kinema.data.dataset import Dataset
 from kinema.data.loader import Loader
@@ -408,11 +409,10 @@ class Run:
         """Say where the results are."""
         if self.display is None:
             return
-        took = runlog.clock(self.seconds_before)
-        self.display.say(
-            f"finished: {self.steps_before:,} steps in {took}; open {self.folder / runlog.REPORT_NAME}, "
-            f"make clips with: kinema generate {self.folder}"
-        )
+        took, able = runlog.clock(self.seconds_before), abilities(self.system)
+        verb = next((verb for verb in ("generate", "predict", "reconstruct") if verb in able), None)
+        then = f", make clips with: kinema {verb} {self.folder}" if verb else ""
+        self.display.say(f"finished: {self.steps_before:,} steps in {took}; open {self.folder / runlog.REPORT_NAME}{then}")
         self.close(self.steps_before, list(self.stages)[-1], "finished", "")
 
     def close(self, step: int, stage: str, how: str, sentence: str) -> None:
@@ -445,6 +445,14 @@ def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
         raise TrainingError(
             f"{dataset.path} holds clips of {has}, and {system.name} with these settings trains on {wants}; "
             f"prepare the footage at that size, or choose other settings"
+        )
+    labels = dataset.info.labels
+    classes = getattr(system.config, "classes", len(labels))
+    if dataset.labels is not None and classes != len(labels):
+        named = ", ".join(labels[:12]) + (", ..." if len(labels) > 12 else "")
+        raise TrainingError(
+            f"{dataset.path} has {len(labels)} classes ({named}) and {system.name} is set to {classes}; "
+            f"give --classes {len(labels)}"
         )
     carries = {*dataset.arrays} | ({"label"} if dataset.labels is not None else set())
     if dataset.record(0).caption is not None:

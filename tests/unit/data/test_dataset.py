@@ -324,3 +324,16 @@ def npy(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
+
+
+def test_a_subset_is_a_view_of_some_clips_in_the_order_given(folder: Path) -> None:
+    dataset = Dataset(folder)
+    part = dataset.subset([7, 2, 2])
+    assert len(part) == 3
+    assert [part.record(index).key for index in range(3)] == ["00007", "00002", "00002"]
+    assert np.array_equal(part.video(0), make_video(7))
+    assert part.labels is not None
+    assert part.labels.tolist() == [1, 0, 0]
+    assert part.fingerprint == dataset.fingerprint
+    assert len(dataset) == 10
+    assert np.array_equal(dataset.subset([3]).subset([0]).video(0), make_video(3))
