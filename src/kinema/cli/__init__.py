@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "reconstruct": ("kinema.cli.sample:reconstruct", "encode clips and decode them again"),
     "interpolate": ("kinema.cli.sample:interpolate", "walk from one seed to another"),
     "evaluate": ("kinema.cli.evaluate", "judge a system or clips against real ones"),
+    "compare": ("kinema.cli.compare", "train several systems with one budget, judge them and rank them"),
     "study": ("kinema.cli.study", "let people judge: which of two clips do they prefer?"),
     "list": ("kinema.cli.catalogue:list_systems", "show systems, what they can do and their presets"),
     "info": ("kinema.cli.catalogue:info", "say what is inside a run, a checkpoint or a dataset"),
