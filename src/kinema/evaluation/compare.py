@@ -19,17 +19,20 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kinema.core.config import Config, differences, from_mapping, to_mapping
 from kinema.core.errors import ConfigError, EvaluationError, accepted
 from kinema.data.encode import beside
+from kinema.evaluation.report import JSON_NAME
+from kinema.training import runlog
 
 FORMAT_VERSION = 1
-PLAN_NAME, LOG_NAME, FAILURE_NAME, CLIPS_NAME = "compare.json", "train.log", "failed.json", "clips.webp"
-REAL_NAME = "real.webp"
+PLAN_NAME, FAILURE_NAME, CLIPS_NAME = "compare.json", "failed.json", "clips.webp"
+REAL_NAME, LOCK_NAME = "real.webp", "lock"
 HELD_OUT, STUDY = "held-out", "study"
 LONGEST_MINUTES = 7 * 24 * 60.0
 USUAL_PRESET = "laptop"
@@ -228,12 +231,17 @@ class Part:
         """Return the folder of its report card."""
         return self.training(folder) / f"point-{self.point}"
 
+    def is_judged(self, folder: Path) -> bool:
+        """Tell whether it is done."""
+        return (self.card(folder) / JSON_NAME).exists()
+
 
 # --- Files --------------------------------------------------------------------------------------------------------------------
 
 
-def claim(folder: Path, contest: Contest, *, overwrite: bool) -> None:
-    """Write the plan into its folder, or find the same one there.
+@contextmanager
+def claimed(folder: Path, contest: Contest, *, overwrite: bool) -> Iterator[None]:
+    """Write the plan into its folder, or find the same one there, and keep other processes out.
 
     Args:
         folder: of the comparison.
@@ -242,23 +250,34 @@ def claim(folder: Path, contest: Contest, *, overwrite: bool) -> None:
 
     Raises:
         EvaluationError: for a folder with other files, another plan, or one that is damaged or of another version.
+        TrainingError: when another process works there.
     """
     if folder.exists() and not folder.is_dir():
         raise EvaluationError(f"{folder} is a file; --out is a folder")
     plan = folder / PLAN_NAME
     if folder.is_dir() and any(folder.iterdir()) and not plan.is_file():
         raise EvaluationError(f"{folder} holds files that are no comparison; give --out another folder")
-    if plan.is_file() and overwrite:
-        _delete(folder)
-    elif plan.is_file():
-        if changed := differences(read_contest(folder), contest):
-            raise EvaluationError(
-                f"{folder} holds another comparison ({_short('; '.join(changed))}); give the command that began it, "
-                "another --out, or --overwrite to begin anew"
-            )
-        return
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(plan, {"format_version": FORMAT_VERSION, **to_mapping(contest)})
+    with (folder / LOCK_NAME).open("ab") as lock:
+        runlog.hold(lock)
+        for contestant_folder in folder.glob("*/seed-*/run"):  # of a comparison that was killed, a training may still run
+            runlog.refuse_busy(contestant_folder)
+        if plan.is_file() and overwrite:
+            _delete(folder)
+        if plan.is_file():
+            _refuse_changed(folder, contest)
+        else:
+            write_json(plan, {"format_version": FORMAT_VERSION, **to_mapping(contest)})
+        yield
+
+
+def _refuse_changed(folder: Path, contest: Contest) -> None:
+    """Raise `EvaluationError` where a folder holds another plan; the same data may have another path."""
+    if changed := differences(replace(read_contest(folder), data=contest.data), contest):
+        raise EvaluationError(
+            f"{folder} holds another comparison ({_short('; '.join(changed))}); give the command that began it, another "
+            "--out, or --overwrite to begin anew"
+        )
 
 
 def read_contest(folder: Path) -> Contest:
@@ -294,7 +313,7 @@ def _delete(folder: Path) -> None:
     names = [contestant.folder for contestant in read_contest(folder).contestants]
     for name in (*names, HELD_OUT, STUDY):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for file in ("leaderboard.json", "index.html", REAL_NAME, PLAN_NAME):
+    for file in ("leaderboard.json", "index.html", REAL_NAME, PLAN_NAME):  # not the lock: it is held
         (folder / file).unlink(missing_ok=True)
 
 

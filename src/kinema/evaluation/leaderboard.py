@@ -4,7 +4,6 @@ import base64
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
@@ -36,26 +35,7 @@ BOARD_NAME, PAGE_NAME, TEMPLATE = "leaderboard.json", "index.html", "leaderboard
 WIDTH, HEIGHT, LEFT, BOTTOM, RIGHT, TOP = 760, 320, 56, 34, 16, 12  # of the plot and its margins, in pixels
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A report card of a comparison."""
-
-    part: Part | None  # None: of held-out clips
-    folder: Path
-    report: Mapping[str, Any]
-
-    def numbers(self) -> dict[str, float]:
-        """Return what contestants are compared by: name -> value."""
-        motion, copies = self.report["motion"], self.report["copies"]
-        found = {name: score["value"] for name, score in self.report["scores"].items()}
-        found |= {
-            "motion, of real": motion["motion against real"],
-            "flicker, levels": motion["flicker"],
-            "diversity, of real": motion["diversity against real"],
-        }
-        if "nearest" in copies:
-            found["nearest training clip, levels"] = copies["nearest"]
-        return found | dict(self.report["provenance"].get("cost", {}))
+# --- What is known ------------------------------------------------------------------------------------------------------------
 
 
 def read_board(folder: Path, contest: Contest) -> dict[str, Any]:
@@ -69,91 +49,83 @@ def read_board(folder: Path, contest: Contest) -> dict[str, Any]:
         EvaluationError: for a damaged report card, or cards of unequal protocols.
     """
     parts = list(contest.parts())
-    cards = [Judged(part, part.card(folder), read_report(part.card(folder))) for part in parts if _is_judged(part, folder)]
+    cards = {part.card(folder): read_report(part.card(folder)) for part in parts if part.is_judged(folder)}
     real = folder / HELD_OUT
-    held_out = Judged(None, real, read_report(real)) if (real / JSON_NAME).exists() else None
-    reports = {str(card.folder): card.report for card in (*cards, *([held_out] if held_out else []))}
-    if reports:
-        refuse_unequal(reports)
-    score = next(iter(cards[0].report["scores"]), None) if cards else None
-    entries = [_entry(folder, contest, contestant, cards, score) for contestant in contest.contestants]
+    everything = cards | ({real: read_report(real)} if (real / JSON_NAME).exists() else {})
+    if everything:
+        refuse_unequal({str(card): report for card, report in everything.items()})
+    first = next(iter(everything.values()), None)
+    score = next(iter(first["scores"])) if first else None
+    rows = {card: _row(card.relative_to(folder), report) for card, report in everything.items()}
+    entries = [_entry(folder, contest, contestant, rows, score) for contestant in contest.contestants]
     ranked = sorted((entry for entry in entries if entry["finished"]), key=lambda entry: entry["summary"][score]["mean"])
     for entry in ranked:
         entry["rank"] = _rank(entry, ranked)
-    protocol = next((report["protocol"] for report in reports.values()), {})
     return {
         "format_version": FORMAT_VERSION,
         "kinema": kinema.__version__,
         "contest": to_mapping(contest),
-        "protocol": protocol,
+        "protocol": first["protocol"] if first else {},
         "score": score,
         "done": len(cards),
         "parts": len(parts),
         "contestants": [*ranked, *(entry for entry in entries if not entry["finished"])],
-        "held out": _row(held_out, folder) if held_out else None,
+        "held out": rows.get(real),
         "unsettled": unsettled(ranked),
         "study": STUDY if (folder / STUDY / "study.json").exists() else None,
     }
 
 
-def _is_judged(part: Part, folder: Path) -> bool:
-    return (part.card(folder) / JSON_NAME).exists()
-
-
 def _entry(
-    folder: Path, contest: Contest, contestant: Contestant, cards: Sequence[Judged], score: str | None
+    folder: Path, contest: Contest, contestant: Contestant, rows: Mapping[Path, Mapping[str, Any]], score: str | None
 ) -> dict[str, Any]:
-    """Return what is known of a contestant."""
+    """Return what is known of a contestant: every training, and what its finished ones say together."""
     seeds = []
     for seed in range(contest.seeds):
-        points = [
-            _row(card, folder) for card in cards if card.part and card.part.contestant == contestant and card.part.seed == seed
-        ]
-        last = Part(contestant, seed, contestant.points)
-        failure = last.training(folder) / FAILURE_NAME
-        command = shlex.join(["kinema", *contest.command(last, folder, resume=False)])
+        parts = [Part(contestant, seed, point) for point in range(1, contestant.points + 1)]
+        failure = parts[-1].training(folder) / FAILURE_NAME
+        points = [{"point": part.point, **rows[part.card(folder)]} for part in parts if part.card(folder) in rows]
         seeds.append(
             {
                 "seed": seed,
                 "points": points,
-                "finished": bool(points) and points[-1]["point"] == contestant.points,
-                "failure": json.loads(failure.read_text())["reason"] if failure.exists() else None,
-                "command": command,
+                "finished": parts[-1].card(folder) in rows,
+                "failure": json.loads(failure.read_text(encoding="utf-8"))["reason"] if failure.exists() else None,
+                "command": shlex.join(["kinema", *contest.command(parts[-1], folder, resume=False)]),
             }
         )
     finals = [seed["points"][-1] for seed in seeds if seed["finished"]]
+    scores = [final["scores"][score] for final in finals]
     return {
         "name": contestant.name,
         "words": list(contestant.words),
         "finished": len(finals),
-        "summary": _summary([final["numbers"] for final in finals]),
-        "interval": [f([final["scores"][score][side] for final in finals]) for f, side in ((min, "low"), (max, "high"))]
-        if finals
-        else None,
         "rank": None,
+        "interval": [min(s["low"] for s in scores), max(s["high"] for s in scores)] if scores else None,
+        "summary": _summary([final["numbers"] | final["cost"] for final in finals]),
         "seeds": seeds,
     }
 
 
-def _row(card: Judged, folder: Path) -> dict[str, Any]:
+def _row(card: Path, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a leaderboard takes from a report card: what contestants are compared by, and what real clips reach."""
+    motion, copies = report["motion"], report["copies"]
+    made = {name: score["value"] for name, score in report["scores"].items()}
+    real = {name: score["floor"]["mean"] for name, score in report["scores"].items()}
+    made |= {"motion, of real": motion["motion against real"], "flicker, levels": motion["flicker"]}
+    real |= {"motion, of real": 1.0, "flicker, levels": motion["flicker of real clips"]}
+    made["diversity, of real"], real["diversity, of real"] = motion["diversity against real"], 1.0
+    made["nearest training clip, levels"] = copies.get("nearest")
+    real["nearest training clip, levels"] = copies.get("nearest of held-out")
+    provenance = report["provenance"]
     return {
-        "point": card.part.point if card.part else None,
-        "scores": card.report["scores"],
-        "numbers": card.numbers(),
-        "real": _real_numbers(card.report),
-        "machine": card.report["provenance"]["machine"],
-        "report": f"{card.folder.relative_to(folder).as_posix()}/{HTML_NAME}",
-        "warnings": card.report["warnings"],
+        "scores": report["scores"],
+        "numbers": made,
+        "real": real,
+        "cost": provenance.get("cost", {}),
+        "machine": provenance["machine"],
+        "report": (card / HTML_NAME).as_posix(),
     }
-
-
-def _real_numbers(report: Mapping[str, Any]) -> dict[str, float]:
-    """Return what real clips reach: name -> value."""
-    found = {name: score["floor"]["mean"] for name, score in report["scores"].items()}
-    found |= {"motion, of real": 1.0, "flicker, levels": report["motion"]["flicker of real clips"], "diversity, of real": 1.0}
-    if "nearest of held-out" in report["copies"]:
-        found["nearest training clip, levels"] = report["copies"]["nearest of held-out"]
-    return found
 
 
 def _summary(rows: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float | None]]:
@@ -226,29 +198,35 @@ COSTS = {
 }
 
 
-def quality_columns(board: Mapping[str, Any]) -> list[str]:
-    """Return the names of the numbers that say how good clips are."""
-    row = board["held out"] or next((point for e in board["contestants"] for s in e["seeds"] for point in s["points"]), None)
-    return [name for name in row["numbers"] if name not in COSTS] if row else []
-
-
 def quality(board: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return head and lines of the ranking; held-out clips and the floor are the last two lines."""
-    names, lines = quality_columns(board), []
-    for entry in board["contestants"]:
-        summary = entry["summary"]
-        cells = [_mean(name, summary.get(name)) for name in names]
-        interval = " to ".join(number(side) for side in entry["interval"]) if entry["interval"] else ""
-        lines.append([_place(entry["rank"]), entry["name"], *cells[:1], interval, *cells[1:], _finished(entry, board)])
-    real = board["held out"]
-    if real is not None:
-        cells = [_shown(name, real["numbers"].get(name)) for name in names]
-        interval = " to ".join(number(real["scores"][board["score"] or names[0]][side]) for side in ("low", "high"))
-        lines.append(["", "held-out real clips", *cells[:1], interval, *cells[1:], ""])
+    """Return head and lines of the ranking; below it what held-out clips score, and the floor."""
     points = [point for entry in board["contestants"] for seed in entry["seeds"] for point in seed["points"]]
-    if points:
-        lines.append(["", "floor: real clips", *_floor(points[-1]["real"], names, points[-1]["scores"]), ""])
-    return ["rank", "", *names[:1], "95 % interval", *names[1:], "seeds"], lines
+    known = [*points, *([board["held out"]] if board["held out"] else [])]
+    if not known:
+        return [], []
+    names, score = list(known[0]["numbers"]), board["score"]
+
+    def line(name: str, rank: str, cells: Sequence[str], bounds: Sequence[float] | None, seeds: str) -> list[str]:
+        interval = "-" if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}"
+        return [name, rank, cells[0], interval, *cells[1:], seeds]
+
+    lines = [
+        line(
+            entry["name"],
+            _place(entry["rank"]),
+            [_mean(name, entry["summary"].get(name)) for name in names],
+            entry["interval"],
+            _finished(entry, board),
+        )
+        for entry in board["contestants"]
+    ]
+    if held_out := board["held out"]:
+        bounds = [held_out["scores"][score][side] for side in ("low", "high")]
+        lines.append(line("held-out real clips", "", [_shown(name, held_out["numbers"][name]) for name in names], bounds, ""))
+    lowest = known[0]["scores"][score]["floor"]
+    cells = [_shown(name, known[0]["real"][name]) for name in names]
+    lines.append(line("floor: real clips", "", cells, [lowest["low"], lowest["high"]], ""))
+    return ["", "rank", *names[:1], "95 % interval", *names[1:], "seeds"], lines
 
 
 def costs(board: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -299,9 +277,9 @@ def notes(board: Mapping[str, Any]) -> list[str]:
     contest = board["contest"]
     if board["done"] < board["parts"] and not failures(board):
         said.append(f"Not finished: {board['done']} of {board['parts']} parts are done.")
-    if contest["seeds"] == 1:
+    if board["done"] and contest["seeds"] == 1:
         said.append("One seed each: how much a training seed changes is not known.")
-    elif board["contestants"]:
+    elif board["done"]:
         said.append("An interval reaches from the lowest to the highest bound over the seeds.")
     if board["done"] and board["held out"] is None:
         said.append("No row of held-out clips: the dataset has fewer in its test split than are judged.")
@@ -318,7 +296,7 @@ def _finished(entry: Mapping[str, Any], board: Mapping[str, Any]) -> str:
 
 
 def _mean(name: str, found: Mapping[str, float | None] | None) -> str:
-    if found is None or found["mean"] is None:
+    if found is None:
         return "-"
     return _shown(name, found["mean"]) + (f" ± {_shown(name, found['spread'])}" if found["spread"] is not None else "")
 
@@ -333,12 +311,6 @@ def _cost(name: str, found: Mapping[str, float | None] | None) -> str:
     if found is None or found["mean"] is None:
         return "-"
     return f"{found['mean']:,.1f}" if name in ("minutes", "process minutes", "clips per second") else f"{found['mean']:,.0f}"
-
-
-def _floor(real: Mapping[str, float], names: Sequence[str], scores: Mapping[str, Any]) -> list[str]:
-    cells = [_shown(name, real.get(name)) for name in names]
-    lowest = scores[names[0]]["floor"]
-    return [*cells[:1], f"{number(lowest['low'])} to {number(lowest['high'])}", *cells[1:]]
 
 
 # --- The page -----------------------------------------------------------------------------------------------------------------
@@ -378,25 +350,28 @@ def plot(board: Mapping[str, Any]) -> dict[str, Any] | None:
     timed = board["contest"]["minutes"] is not None
     across = "minutes" if timed else "clips"
     curves = [
-        (
-            index,
-            f"{entry['name']}, seed {seed['seed']}",
-            [(p["numbers"][across], p["scores"][board["score"]]) for p in seed["points"]],
-        )
-        for index, entry in enumerate(board["contestants"])
+        (place, f"{entry['name']}, seed {seed['seed']}", seed["points"])
+        for place, entry in enumerate(board["contestants"])
         for seed in entry["seeds"]
         if seed["points"]
     ]
-    if not curves or all(len(points) < 2 for _, _, points in curves):
-        return None
     every = [point for _, _, points in curves for point in points]
-    end, high = 1.02 * max(x for x, _ in every), 1.05 * max(score["high"] for _, score in every)
+    if all(len(points) < 2 for _, _, points in curves):
+        return None
+    end = 1.02 * max(point["cost"][across] for point in every)
+    high = 1.05 * max(point["scores"][board["score"]]["high"] for point in every)
 
     def left(x: float) -> float:
         return round(LEFT + (WIDTH - LEFT - RIGHT) * x / end, 1)
 
     def top(y: float) -> float:
         return round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - max(y, 0) / high), 1)
+
+    def dot(name: str, point: Mapping[str, Any]) -> dict[str, Any]:
+        x, score = point["cost"][across], point["scores"][board["score"]]
+        low, value, most = (score[side] for side in ("low", "value", "high"))
+        words = f"{name}: {number(value)} ({number(low)} to {number(most)}) at {number(x)} {across}"
+        return {"x": left(x), "y": top(value), "low": top(low), "high": top(most), "words": words}
 
     return {
         "width": WIDTH,
@@ -405,25 +380,8 @@ def plot(board: Mapping[str, Any]) -> dict[str, Any] | None:
         "right": WIDTH - RIGHT,
         "bottom": HEIGHT - BOTTOM,
         "across": "minutes of training" if timed else "clips seen in training",
-        "curves": [
-            {
-                "colour": index,
-                "name": name,
-                "line": " ".join(f"{left(x)},{top(score['value'])}" for x, score in points),
-                "dots": [
-                    {
-                        "x": left(x),
-                        "y": top(score["value"]),
-                        "low": top(score["low"]),
-                        "high": top(score["high"]),
-                        "words": f"{name}: {number(score['value'])} ({number(score['low'])} to {number(score['high'])}) at {number(x)}",
-                    }
-                    for x, score in points
-                ],
-            }
-            for index, name, points in curves
-        ],
-        "floor": top(every[-1][1]["floor"]["mean"]),
+        "curves": [{"colour": place, "dots": [dot(name, point) for point in points]} for place, name, points in curves],
+        "floor": top(every[-1]["scores"][board["score"]]["floor"]["mean"]),
         "x_ticks": [(left(x), f"{x:g}") for x in nice_ticks(0, end)],
         "y_ticks": [(top(y), f"{y:g}") for y in nice_ticks(0, high)],
     }
