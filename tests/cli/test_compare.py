@@ -102,7 +102,7 @@ def test_the_page_is_one_file_with_moving_clips(finished: Path) -> None:
     links = re.findall(r"(?:src|href)=\"(?!data:)([^\"]*)\"", page)
     assert links
     assert all((finished / link).is_file() for link in links)  # report cards
-    for words in ("held-out real clips", "floor", "Quality against clips seen", "peak memory", "kinema train vgan-autoencoder"):
+    for words in ("held-out real clips", "floor", "Quality against clips seen", "peak MiB", "kinema train vgan-autoencoder"):
         assert words in page
     assert "{{" not in page
     assert "http" not in page.replace("http-equiv", "")

@@ -197,7 +197,9 @@ def finish(contest: "Contest", folder: Path) -> int:
     if contest.finalists and board["study"] is None:
         make_study(contest, folder, board)
         board = write_board(folder, contest)
-    print_table(f"{contest.data}, {_budget(contest)}", *quality(board))
+    head, lines = quality(board)
+    short = [name.partition("[")[0] for name in head]
+    print_table(f"{contest.data}: {_budget(contest)}; ranked by {board['score']}", short, lines)
     print_table("what they cost", *costs(board))
     for sentence in (*notes(board), *(f"failed: {failure}" for failure in failures(board))):
         print(f"note: {sentence}")

@@ -112,11 +112,11 @@ def _row(card: Path, report: Mapping[str, Any]) -> dict[str, Any]:
     motion, copies = report["motion"], report["copies"]
     made = {name: score["value"] for name, score in report["scores"].items()}
     real = {name: score["floor"]["mean"] for name, score in report["scores"].items()}
-    made |= {"motion, of real": motion["motion against real"], "flicker, levels": motion["flicker"]}
-    real |= {"motion, of real": 1.0, "flicker, levels": motion["flicker of real clips"]}
-    made["diversity, of real"], real["diversity, of real"] = motion["diversity against real"], 1.0
-    made["nearest training clip, levels"] = copies.get("nearest")
-    real["nearest training clip, levels"] = copies.get("nearest of held-out")
+    made |= {"motion": motion["motion against real"], "flicker": motion["flicker"]}
+    real |= {"motion": 1.0, "flicker": motion["flicker of real clips"]}
+    made["diversity"], real["diversity"] = motion["diversity against real"], 1.0
+    made["nearest"] = copies.get("nearest")
+    real["nearest"] = copies.get("nearest of held-out")
     provenance = report["provenance"]
     return {
         "scores": report["scores"],
@@ -185,16 +185,16 @@ def sampling_parameters(system: Any) -> int:
 
 # --- Tables -------------------------------------------------------------------------------------------------------------------
 
-PERCENT = ("motion, of real", "diversity, of real")
+PERCENT = ("motion", "diversity")
 COSTS = {
-    "minutes": "training, minutes",
+    "minutes": "minutes",
     "steps": "steps",
     "clips": "clips seen",
-    "process minutes": "with start and looks, minutes",
+    "process minutes": "minutes in all",
     "parameters": "parameters",
-    "sampling parameters": "of these in sampling",
-    "memory": "peak memory, MiB",
-    "clips per second": "clips made per second",
+    "sampling parameters": "in sampling",
+    "memory": "peak MiB",
+    "clips per second": "clips/s",
 }
 
 

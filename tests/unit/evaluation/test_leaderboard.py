@@ -67,7 +67,7 @@ def test_an_order_that_is_not_settled_is_said_so(plan: Contest, tmp_path: Path) 
     assert notes(board)[0] == "The order of b and a is not settled: their intervals overlap."
     assert notes(board)[-1].startswith("No row of held-out clips")
     head, lines = quality(board)
-    assert head[:5] == ["", "rank", "frechet[f]", "95 % interval", "motion, of real"]
+    assert head[:5] == ["", "rank", "frechet[f]", "95 % interval", "motion"]
     assert lines[0][:5] == ["b", "1-2", "12 ± 2.83", "8 to 15", "50% ± 0%"]
     assert lines[2][:2] == ["c", "3"]
     assert lines[-1][:4] == ["floor: real clips", "", "4", "3 to 5"]
