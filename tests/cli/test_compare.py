@@ -197,6 +197,8 @@ def test_a_failure_has_a_reason(said: str, status: int, sentence: str) -> None:
         (["--systems", "vgan-future"], "vgan-future: vgan-future cannot generate; systems that can: vgan"),
         (["--contestant", "wide=vgan --widht 8"], "wide: Unrecognized options: --widht"),
         (["--systems", "vgan", "--options=--frames 10"], "vgan: frames is 10; it must be a multiple of size / 4"),
+        (["--systems", "vgan", "--options=--steps 9"], "--options has --steps, which is the same for every contestant"),
+        (["--systems", "vgan", "--options", "'"], "--options cannot be read: No closing quotation"),
         (["--systems", "vgan", "--data", "nowhere"], "nowhere is not a directory"),
         (["--systems", "vgan", "--data", "wide"], "vgan: wide holds clips of 8x16x20, and vgan with these settings trains on"),
         (["--systems", "vgan", "--data", "long"], "vgan: vgan has clips of 8x16x16 and long of 16x16x16"),

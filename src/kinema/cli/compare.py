@@ -118,9 +118,10 @@ def work(contest: "Contest", folder: Path, network: "FeatureNetwork") -> None:
                 judge_run(contest, part, folder, network, progress.show)
             said = _score(part, folder)
         except (KinemaError, RuntimeError) as error:  # torch says with the latter that memory is used up
+            reason = f"{error}".partition("\n")[0] or type(error).__name__
             failed.add(failure)
-            said = f"failed: {str(error).splitlines()[0]}"
-            write_json(failure, {"reason": str(error).splitlines()[0], "point": part.point})
+            said = f"failed: {reason}"
+            write_json(failure, {"reason": reason, "point": part.point})
         print(f"{part.name}: {said}; {time.monotonic() - began:.0f} s", flush=True)
         write_board(folder, contest)
 
@@ -317,13 +318,13 @@ def _fitting(contestant: "Contestant", options: Compare, contest: "Contest", tra
     from kinema.cli.trained import refuse_unable
     from kinema.core.system import Fit
     from kinema.evaluation.clips import PIXELS, Source
-    from kinema.evaluation.compare import Part
+    from kinema.evaluation.compare import Part, read_options
     from kinema.evaluation.judge import chosen_count, refuse_unlike
     from kinema.training.run import refuse_misfit
 
     system, *own = contestant.words
     preset = [] if given(own, "--preset") else ["--preset", options.preset]
-    complete = replace(contestant, words=(system, *preset, *shlex.split(options.options), *own))
+    complete = replace(contestant, words=(system, *preset, *read_options("--options", options.options), *own))
     try:
         wanted = read_plan(contest.command(Part(complete, 0, 1), Path("run"), resume=False)[1:])
         made = wanted.system(wanted.config)

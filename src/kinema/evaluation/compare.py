@@ -118,15 +118,29 @@ def _brief(text: str, systems_known: Sequence[str]) -> Contestant:
 
 def _named(text: str, systems_known: Sequence[str]) -> Contestant:
     name, equals, line = text.partition("=")
+    words = read_options(f"--contestant {text!r}", line)
+    if not equals or not name.strip() or not words:
+        raise ConfigError(f"--contestant {text!r} is no NAME='SYSTEM OPTION...'")
+    return Contestant(name.strip(), (_system(words[0], systems_known), *words[1:]))
+
+
+def read_options(place: str, line: str) -> list[str]:
+    """Split a line of options of ``kinema train``.
+
+    Args:
+        place: where it stands, for complaints.
+        line: as a shell would read it.
+
+    Raises:
+        ConfigError: for a quotation that is not closed, or an option that is the comparison's.
+    """
     try:
         words = shlex.split(line)
     except ValueError as error:
-        raise ConfigError(f"--contestant {text!r} cannot be read: {error}") from None
-    if not equals or not name.strip() or not words:
-        raise ConfigError(f"--contestant {text!r} is no NAME='SYSTEM OPTION...'")
+        raise ConfigError(f"{place} cannot be read: {error}") from None
     if decided := next((word for word in words if word.partition("=")[0] in DECIDED), None):
-        raise ConfigError(f"{decided} of {name} is the same for every contestant; leave it out of --contestant")
-    return Contestant(name.strip(), (_system(words[0], systems_known), *words[1:]))
+        raise ConfigError(f"{place} has {decided}, which is the same for every contestant; leave it out there")
+    return words
 
 
 def _system(name: str, systems_known: Sequence[str]) -> str:

@@ -39,8 +39,8 @@ def test_contestants_are_systems_with_variants_presets_and_options() -> None:
         ("", ["study=vgan"], "a contestant cannot be called study"),
         ("", ["wide"], "--contestant 'wide' is no NAME='SYSTEM OPTION...'"),
         ("", ["wide='vgan"], '--contestant "wide=\'vgan" cannot be read: No closing quotation'),
-        ("", ["long=vgan --minutes 99"], "--minutes of long is the same for every contestant"),
-        ("", ["long=vgan --seed=1"], "--seed=1 of long is the same for every contestant"),
+        ("", ["a=vgan --minutes 9"], "--contestant 'a=vgan --minutes 9' has --minutes, which is the same for every"),
+        ("", ["a=vgan --seed=1"], "--contestant 'a=vgan --seed=1' has --seed=1, which is the same for every"),
     ],
 )
 def test_contestants_that_do_not_exist_are_refused(systems: str, named: list[str], sentence: str) -> None:
