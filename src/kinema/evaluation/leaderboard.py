@@ -29,6 +29,7 @@ from kinema.evaluation.compare import (
     write_json,
 )
 from kinema.evaluation.report import HTML_NAME, JSON_NAME, number, read_report, refuse_unequal
+from kinema.training.checkpoint import provenance
 from kinema.training.report import nice_ticks
 
 BOARD_NAME, PAGE_NAME, TEMPLATE = "leaderboard.json", "index.html", "leaderboard.html.jinja"
@@ -73,6 +74,7 @@ def read_board(folder: Path, contest: Contest) -> dict[str, Any]:
         "held out": rows.get(real),
         "unsettled": unsettled(ranked),
         "study": STUDY if (folder / STUDY / "study.json").exists() else None,
+        "provenance": provenance(),
     }
 
 
@@ -117,13 +119,12 @@ def _row(card: Path, report: Mapping[str, Any]) -> dict[str, Any]:
     made["diversity"], real["diversity"] = motion["diversity against real"], 1.0
     made["nearest"] = copies.get("nearest")
     real["nearest"] = copies.get("nearest of held-out")
-    provenance = report["provenance"]
     return {
         "scores": report["scores"],
         "numbers": made,
         "real": real,
-        "cost": provenance.get("cost", {}),
-        "machine": provenance["machine"],
+        "cost": report["provenance"].get("cost", {}),
+        "machine": report["provenance"]["machine"],
         "report": (card / HTML_NAME).as_posix(),
     }
 
@@ -335,6 +336,7 @@ def write_board(folder: Path, contest: Contest) -> dict[str, Any]:
         plot=plot(board),
         machines=sorted({p["machine"] for e in board["contestants"] for s in e["seeds"] for p in s["points"]}),
         samples=_samples(folder, contest),
+        command=shlex.join(["kinema", *board["provenance"]["command"][1:]]),
     )
     write_json(folder / BOARD_NAME, board)
     with beside(folder / PAGE_NAME) as temporary:
