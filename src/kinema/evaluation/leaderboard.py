@@ -125,6 +125,7 @@ def _row(card: Path, report: Mapping[str, Any]) -> dict[str, Any]:
         "real": real,
         "cost": report["provenance"].get("cost", {}),
         "machine": report["provenance"]["machine"],
+        "warnings": report["warnings"],
         "report": (card / HTML_NAME).as_posix(),
     }
 
@@ -284,7 +285,20 @@ def notes(board: Mapping[str, Any]) -> list[str]:
         said.append("An interval reaches from the lowest to the highest bound over the seeds.")
     if board["done"] and board["held out"] is None:
         said.append("No row of held-out clips: the dataset has fewer in its test split than are judged.")
-    return said
+    return said + _warnings(board)
+
+
+def _warnings(board: Mapping[str, Any]) -> list[str]:
+    """Return what the report cards of finished trainings say, each once; what not all of them say, with names."""
+    ends = {
+        f"{entry['name']}, seed {seed['seed']}": seed["points"][-1]["warnings"]
+        for entry in board["contestants"]
+        for seed in entry["seeds"]
+        if seed["finished"]
+    }
+    sentences = dict.fromkeys(sentence for warnings in ends.values() for sentence in warnings)
+    names = {sentence: [name for name, warnings in ends.items() if sentence in warnings] for sentence in sentences}
+    return [s if len(names[s]) == len(ends) else f"{'; '.join(names[s])}: {s}" for s in sentences]
 
 
 def _place(rank: Sequence[int] | None) -> str:
