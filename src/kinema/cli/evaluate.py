@@ -81,11 +81,11 @@ def _judge(options: Evaluate, data: Path) -> int:
     chosen_count(source, real, options.count)
     network = open_features(options.features, device)
     question = Question(options.count, options.seed, options.split, options.replicates)
-    with Progress() as progress:
+    with _Progress() as progress:
         card = judge(source, data, network, question, store_folder=store_folder(real), said=progress.show)
     report = write_reports(folder, card, provenance())
     title = f"{source.name} against {data}: {report['protocol']['judged clips']} clips each"
-    print_table(title, ("", "judged", "95% interval", "real clips"), rows(report))
+    _print(title, ("", "judged", "95% interval", "real clips"), rows(report))
     for warning in report["warnings"]:
         print(f"note: {warning}")
     print(f"report card: {folder / HTML_NAME}")
@@ -125,12 +125,11 @@ def _compare(options: Evaluate) -> int:
         shares = (f"{motion['motion against real']:.0%}", f"{motion['diversity against real']:.0%}")
         lines.append((name, *scores, *shares))
     floors = [number(score["floor"]["mean"]) for score in first["scores"].values()]
-    print_table("one protocol", columns, [*lines, ("floor: real clips", *floors, "100%", "100%")])
+    _print("one protocol", columns, [*lines, ("floor: real clips", *floors, "100%", "100%")])
     return 0
 
 
-def print_table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Print a table, as wide as the terminal or `FILE_WIDTH`."""
+def _print(title: str, columns: "Sequence[str]", lines: "Sequence[Sequence[str]]") -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -145,12 +144,12 @@ def print_table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str
     (console if console.is_terminal else Console(width=FILE_WIDTH)).print(table)
 
 
-class Progress:
+class _Progress:
     """Bars on a terminal, nothing elsewhere."""
 
     show: Callable[[str, int, int], None]
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "_Progress":
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
