@@ -53,7 +53,9 @@ class PrepareSettings(Config):
     """Who or where it is, so that no group is in both splits: folder, parent2, name, prefix, source, or a table with a column
     group."""
     split: float = 0.0
-    """Share of the footage that goes into the test split, by whole groups (by whole sources where there are none)."""
+    """Share of the footage that goes into the test split."""
+    split_by: Literal["group", "time"] = "group"
+    """group: whole groups (whole sources where there are none). time: the end of every source, for footage of one camera."""
     stabilise: Literal["auto", "on", "off"] = "auto"
     """Register every frame to the first of its clip. auto: only footage whose camera moves."""
     cut: float = 10.0
@@ -295,6 +297,8 @@ class Cutter:
         def refuse(reason: str, **detail: Any) -> Refusal:
             return Refusal(self.source.name, reason, window.first, last, detail, window.video)
 
+        if self._split(window) is None:
+            return refuse("border", limit=self.source.border)
         if all(darkness(frame) >= settings.black for frame in window.video):
             share = min(darkness(frame) for frame in window.video)
             return refuse("black", share=round(share, 4), limit=settings.black)
@@ -319,9 +323,18 @@ class Cutter:
             label=source.label,
             caption=source.caption,
             group=source.group,
-            split=source.split,
+            split=self._split(window) or "train",
             extra=window.extra,
         )
+
+    def _split(self, window: Window) -> Literal["train", "test"] | None:
+        """Return where a clip goes; None for one that holds frames of both splits."""
+        border = self.source.border
+        if border is None:
+            return self.source.split
+        if window.first >= border * self.rate:
+            return "test"
+        return "train" if window.first + len(window.video) <= border * self.rate else None
 
 
 def fitted(

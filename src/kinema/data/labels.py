@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kinema.core.errors import DataError
-from kinema.data.sources import Source
+from kinema.data.sources import STILL_FPS, Source
 
 NAMINGS = {
     "folder": "the folder it is in",
@@ -85,13 +85,34 @@ def split_by_group(sources: Sequence[Source], test_fraction: float) -> list[Sour
     for source in sources:
         sizes[_group(source)] += (source.frames or 0) if known else source.bytes
     if len(sizes) < 2:
-        raise DataError(f"a split needs at least 2 groups (or sources), but all footage is {next(iter(sizes), 'nothing')!r}")
+        alone = next(iter(sizes), "nothing")
+        raise DataError(f"a split needs at least 2 groups (or sources), but all footage is {alone!r}; or --split-by time")
     wanted, test = test_fraction * sum(sizes.values()), set[str]()
     for group in sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest()):
         if sum(sizes[name] for name in test) + sizes[group] <= wanted:
             test.add(group)
     test = test or {min(sizes, key=lambda name: (sizes[name], name))}
     return [replace(source, split="test" if _group(source) in test else "train") for source in sources]
+
+
+def split_by_time(sources: Sequence[Source], test_fraction: float, fps: float | None) -> list[Source]:
+    """Hold out the last part of every source, for footage of one camera; no frame is in both splits.
+
+    Args:
+        sources: with numbers of frames.
+        test_fraction: share of the test split, in [0, 1).
+        fps: of sources that say none.
+
+    Raises:
+        DataError: the length of a source is not known before it is read.
+    """
+    if test_fraction == 0:
+        return list(sources)
+    endless = [source.name for source in sources if not source.frames]
+    if endless:
+        raise DataError(f"{_first_of(endless)} does not say how long it is; convert it to mp4, or --split-by group")
+    lengths = [(source.frames or 0) / (source.fps or fps or STILL_FPS) for source in sources]
+    return [replace(source, border=(1 - test_fraction) * length) for source, length in zip(sources, lengths, strict=True)]
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

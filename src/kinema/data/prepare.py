@@ -11,7 +11,7 @@ from kinema.core.errors import DataError, MediaError
 from kinema.data.cutting import PrepareSettings, cut_footage, scene_filter, unreadable
 from kinema.data.dataset import DatasetInfo
 from kinema.data.executor import Kind, open_executor
-from kinema.data.labels import Naming, annotate, split_by_group
+from kinema.data.labels import Naming, annotate, split_by_group, split_by_time
 from kinema.data.plan import WORK, Maker, Plan, Progress, Refusal, carry_out, claim
 from kinema.data.report import report
 from kinema.data.sources import Source, find_sources, measure, parts
@@ -83,7 +83,7 @@ def plan_footage(roots: Sequence[Path], settings: PrepareSettings) -> Plan:
     named = annotate(found.sources, Naming(settings.labels, settings.captions, settings.group))
     sources = _measured(_labelled(named, settings, refused), settings, refused)
     if sources:
-        sources = [part for source in split_by_group(sources, settings.split) for part in _parts(source, settings)]
+        sources = [part for source in _split(sources, settings) for part in _parts(source, settings)]
     costs = [_seconds(source, settings) for source in sources]
     width, height = settings.shape
     tasks = divide(costs, [_bytes(source, settings) for source in sources])
@@ -183,6 +183,12 @@ def _measured(sources: Sequence[Source], settings: PrepareSettings, refused: lis
             else:
                 refused.append(unreadable(source, seen))
     return measured
+
+
+def _split(sources: Sequence[Source], settings: PrepareSettings) -> list[Source]:
+    if settings.split_by == "time":
+        return split_by_time(sources, settings.split, settings.fps)
+    return split_by_group(sources, settings.split)
 
 
 def _parts(source: Source, settings: PrepareSettings) -> list[Source]:

@@ -29,6 +29,7 @@ EXPLANATIONS = {
     "empty": "the file holds no frames",
     "unlabelled": "the table of labels does not name it",
     "short": "the shot, or its steady part, has fewer frames than a clip",
+    "border": "holds frames of both splits",
     "rest": "what remains at the end of a shot when whole clips have been cut from it",
     "black": "nearly all pixels are black",
     "frozen": "nothing moves at all",

@@ -51,6 +51,8 @@ class Source:
     """Person, scene or tape."""
     split: Literal["train", "test"] = "train"
     """Where its clips go."""
+    border: float | None = None
+    """Seconds; clips from here on go into the test split instead, and those across it nowhere."""
 
 
 @dataclass(frozen=True)

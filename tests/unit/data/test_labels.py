@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kinema.core.errors import DataError
-from kinema.data.labels import Naming, annotate, split_by_group
+from kinema.data.labels import Naming, annotate, split_by_group, split_by_time
 from kinema.data.sources import Source
 
 
@@ -116,6 +116,17 @@ def test_without_groups_every_source_is_its_own() -> None:
 def test_two_large_groups_give_the_smaller_one_to_the_test_split() -> None:
     divided = split_by_group([source("a.mp4", 100), source("b.mp4", 80)], 0.1)
     assert [s.split for s in divided] == ["train", "test"]
+
+
+def test_time_splits_every_source_at_its_own_border() -> None:
+    divided = split_by_time([source("a.mp4", 100), source("b.mp4", 50)], 0.2, fps=10)
+    assert [s.border for s in divided] == [pytest.approx(8.0), pytest.approx(4.0)]  # seconds
+    assert all(s.border is None for s in split_by_time([source("a.mp4", 100)], 0, fps=10))
+
+
+def test_a_source_of_unknown_length_is_not_split_by_time() -> None:
+    with pytest.raises(DataError, match=r"a\.mp4 does not say how long it is"):
+        split_by_time([source("a.mp4", 0)], 0.2, fps=10)
 
 
 def test_one_group_cannot_be_split() -> None:

@@ -641,6 +641,20 @@ def test_the_report_holds_everything_itself(tmp_path: Path) -> None:
     assert "<svg" in page
 
 
+@pytest.mark.parametrize("fps", [None, 12.5])
+def test_one_camera_is_split_by_time_and_no_frame_is_in_both_splits(tmp_path: Path, fps: float | None) -> None:
+    write_footage(tmp_path / "footage" / "camera.mp4", 100, seed=3)
+    out, info = prepared(tmp_path / "footage", stride=3, split=0.3, split_by="time", fps=fps, duplicates=-1)
+    data = Dataset(out)
+    spans: dict[str, set[int]] = {"train": set(), "test": set()}
+    for record in (data.record(index) for index in range(len(data))):
+        spans[record.split] |= set(range(record.first_frame, record.first_frame + 8))
+    border = 70 if fps is None else 35
+    assert all(spans.values())
+    assert max(spans["train"]) < border <= min(spans["test"])
+    assert info.refused["border"] == sum(refusal["reason"] == "border" for refusal in refusals(out)) > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("executor", "options"), [("ray", {}), ("slurm", {"cluster": "local"})])
 def test_clusters_make_the_same_dataset(three_tasks: Path, executor: Kind, options: dict[str, Any]) -> None:
