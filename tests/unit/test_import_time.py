@@ -31,7 +31,7 @@ def test_help_is_quick() -> None:
 
 
 def test_verbs_explain_themselves_without_torch() -> None:
-    for verb in ("generate", "evaluate", "study", "list", "demo", "prepare"):
+    for verb in ("generate", "evaluate", "units", "study", "list", "demo", "prepare"):
         loaded = python(
             "import sys, contextlib; from kinema.cli import main\n"
             f"with contextlib.suppress(SystemExit): main(['{verb}', '--help'])\n"
