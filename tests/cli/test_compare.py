@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kinema.cli import main
@@ -243,11 +244,18 @@ def test_a_changed_command_is_refused(finished: Path, data: Path, capsys: pytest
 
 def test_a_training_has_a_process_and_a_log_of_its_own(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    status, memory = trainings.in_own_process(["train", "nothing"], log, lambda: None)
+    status, _ = trainings.in_own_process(["train", "nothing"], log, lambda: None)
     assert status == 2
     assert "there is no system 'nothing'" in log.read_text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is known on Linux only")
+def test_memory_is_that_of_the_training_alone(tmp_path: Path) -> None:
+    held = np.ones(2**28, np.uint8)  # 256 MiB of this process, which is large anyhow
+    status, memory = trainings.in_own_process(["--version"], tmp_path / "log", lambda: None)
+    assert status == 0
     assert memory is not None
-    assert 10 < memory < 10_000
+    assert 1 < memory < held.nbytes / 2**20
 
 
 def test_an_interrupted_comparison_leaves_no_training_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

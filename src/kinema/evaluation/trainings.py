@@ -1,7 +1,7 @@
 """The trainings of a comparison: each in a process of its own, by the path of ``kinema train``, going on where it stopped."""
 
 import json
-import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,28 +69,30 @@ def in_own_process(words: Sequence[str], log: Path, meanwhile: Callable[[], None
         process = subprocess.Popen(
             [sys.executable, "-m", "kinema", *words], stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
         )
+    memory = None
     try:
-        while (ended := _ended(process)) is None:
+        while process.poll() is None:
+            memory = peak_memory(process.pid) or memory
             meanwhile()
             time.sleep(LOOK_SECONDS)
-        return ended
+        return process.returncode, memory
     except BaseException:
-        if process.returncode is None:
-            process.terminate()  # it saves and ends; a Ctrl-C that it got as well does no harm
-            process.wait()
+        process.terminate()  # it saves and ends; a Ctrl-C that it got as well does no harm
+        process.wait()
         raise
 
 
-def _ended(process: subprocess.Popen[bytes]) -> tuple[int, float | None] | None:
-    """Return how a process ended and its memory, or None while it runs."""
-    if not hasattr(os, "wait4"):
-        status = process.poll()
-        return None if status is None else (status, None)
-    number, status, usage = os.wait4(process.pid, os.WNOHANG)
-    if not number:
+def peak_memory(process: int) -> float | None:
+    """Return the greatest memory that a running process has held so far, in MiB; None where the system does not tell.
+
+    Not of `os.wait4`: what that tells of a child is never less than what the parent held when it began it.
+    """
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
         return None
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) / 2**10 if found else None
 
 
 def is_trained(contest: Contest, part: Part, folder: Path) -> bool:
