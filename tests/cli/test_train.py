@@ -313,6 +313,7 @@ def test_two_processes_train_as_one_and_stop_as_one(data: Path, tmp_path: Path) 
         (["vgan", "DATA", "--out", "NEW", "--preset", "tiny", "--size", "32"], "trains on 8x32x32; prepare the footage at"),
         (["vgan", "DATA", "--out", "NEW", "--preset", "tiny", "--device", "tpu"], "there is no device 'tpu'"),
         (["vgan", "DATA", "--out", "NEW", "--preset", "tiny", "--split", "tset"], "--split"),
+        (["vgan"], "Missing from kinema train vgan: DATA The prepared dataset."),
         (["vgan", "DATA", "--preset", "tiny"], "--out"),
         (["vgan", "NEW", "--out", "NEW", "--preset", "tiny"], "is not a directory"),
         (["vgan", "DATA", "--out", "NEW", "--preset", "tiny", "--resume"], "nothing to resume in"),

@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "interpolate": ("kinema.cli.sample:interpolate", "walk from one seed to another"),
     "evaluate": ("kinema.cli.evaluate", "judge a system or clips against real ones"),
     "probe": ("kinema.cli.probe", "are a run's features good for recognition with few labels?"),
+    "compare": ("kinema.cli.compare", "train several systems with one budget, judge them and rank them"),
     "units": ("kinema.cli.units", "show what the units of a trained network look for"),
     "study": ("kinema.cli.study", "let people judge: which of two clips do they prefer?"),
     "list": ("kinema.cli.catalogue:list_systems", "show systems, what they can do and their presets"),

@@ -7,6 +7,7 @@ takes over its averaged weights.
 
 from collections.abc import Sequence
 from dataclasses import fields, make_dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -137,7 +138,7 @@ def stored_run(rest: Sequence[str]) -> runlog.Description | None:
 
 def given(rest: Sequence[str], option: str) -> str | None:
     """Return the value of an option before the whole line is parsed; None where it is not given."""
-    for word, following in zip(rest, [*rest[1:], None], strict=True):
+    for word, following in zip_longest(rest, rest[1:]):
         if word == option:
             return following
         if word.startswith(option + "="):
