@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from kinema.cli.arguments import parse
-from kinema.cli.evaluate import PACKAGED, _print, _Progress
+from kinema.cli.evaluate import PACKAGED
+from kinema.cli.terminal import Progress, print_table
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError, KinemaError
 
@@ -113,7 +114,7 @@ def work(contest: "Contest", folder: Path, network: "FeatureNetwork") -> None:
         failure.unlink(missing_ok=True)
         began = time.monotonic()
         try:
-            with _Progress() as progress:
+            with Progress() as progress:
                 trainings.train(contest, part, folder, progress.show)
                 judge_run(contest, part, folder, network, progress.show)
             said = _score(part, folder)
@@ -155,7 +156,7 @@ def judge_held_out(contest: "Contest", folder: Path, network: "FeatureNetwork") 
         _write_clips(folder / REAL_NAME, source.read(range(min(SHOWN, count))), fps)
     if source.about["split"] != "test" or count < contest.count or (folder / HELD_OUT / JSON_NAME).exists():
         return
-    with _Progress() as progress:
+    with Progress() as progress:
         card = _judge(contest, replace(source, name="held-out real clips"), network, progress.show)
     _write_card(folder / HELD_OUT, card, {})
 
@@ -200,8 +201,8 @@ def finish(contest: "Contest", folder: Path) -> int:
         board = write_board(folder, contest)
     head, lines = quality(board)
     short = [name.partition("[")[0] for name in head]
-    _print(f"{contest.data}: {_budget(contest)}; ranked by {board['score']}", short, lines)
-    _print("what they cost", *costs(board))
+    print_table(f"{contest.data}: {_budget(contest)}; ranked by {board['score']}", short, lines)
+    print_table("what they cost", *costs(board))
     for sentence in (*notes(board), *(f"failed: {failure}" for failure in failures(board))):
         print(f"note: {sentence}")
     print(f"leaderboard: {folder / PAGE_NAME}")

@@ -1,7 +1,7 @@
 """The verb evaluate: a report card of a trained system or of clips, and a table of several cards."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from kinema.cli.arguments import cluster_options, parse
+from kinema.cli.terminal import Progress, print_table
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError, EvaluationError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from kinema.evaluation.content import ContentRuler
     from kinema.evaluation.paired import PerceptualMeasure
 
-FILE_WIDTH = 160  # columns of a table that goes into a file
 PAIRED = ("futures", "perceptual", "lpips_weights")  # options that --paired alone has
 UNPAIRED = (
     *("features", "weights", "weights_sha256", "stride", "replicates", "content", "classifier"),
@@ -141,7 +141,7 @@ def _judge(options: Evaluate, data: Path) -> int:
     network = open_features(options.features, device, weights=options.weights, weights_sha256=options.weights_sha256)
     ruler, folder_of_measures = _ruler(options, device), store_folder(real)
     question = Question(options.count, options.seed, split, options.replicates, options.stride)
-    with _Progress() as progress:
+    with Progress() as progress:
         card = judge(
             source,
             data,
@@ -155,7 +155,7 @@ def _judge(options: Evaluate, data: Path) -> int:
         )
     report = write_reports(folder, card, provenance())
     title = f"{source.name} against {data}: {report['protocol']['judged clips']} clips each"
-    _print(title, ("", "judged", "95% interval", "real clips"), rows(report))
+    print_table(title, ("", "judged", "95% interval", "real clips"), rows(report))
     for warning in report["warnings"]:
         print(f"note: {warning}")
     print(f"report card: {folder / HTML_NAME}")
@@ -192,7 +192,7 @@ def _judge_pairs(options: Evaluate, data: Path) -> int:
     perceptual: list[PerceptualMeasure] = [] if options.perceptual == "none" else [PackagedPerceptual(device)]
     if options.lpips_weights:
         perceptual.append(LPIPS(options.lpips_weights, device))
-    with _Progress() as progress:
+    with Progress() as progress:
         question = PairedQuestion(options.count, options.seed, options.futures)
         kept = folder / "unfinished.npz" if is_system(options.run) else None
         card = judge_pairs(pairing, question, perceptual, unfinished=kept, said=progress.show)
@@ -200,7 +200,7 @@ def _judge_pairs(options: Evaluate, data: Path) -> int:
     if kept:
         kept.unlink()
     title = f"{pairing.name} beside {data}: {report['protocol']['pairs']} {pairing.kind}"
-    _print(title, ("", "judged", "95% interval", *stills(report)), rows(report))
+    print_table(title, ("", "judged", "95% interval", *stills(report)), rows(report))
     for warning in report["warnings"]:
         print(f"note: {warning}")
     print(f"report card: {folder / HTML_NAME}")
@@ -235,7 +235,7 @@ def _compare(options: Evaluate) -> int:
     if "kind" in first["protocol"]:
         from kinema.evaluation.paired_page import compared
 
-        _print("one protocol", *compared(reports))
+        print_table("one protocol", *compared(reports))
         return 0
     columns = ["", *(f"{name}" for name in first["scores"]), "motion, of real", "diversity, of real"]
     lines = []
@@ -245,47 +245,5 @@ def _compare(options: Evaluate) -> int:
         shares = (f"{motion['motion against real']:.0%}", f"{motion['diversity against real']:.0%}")
         lines.append((name, *scores, *shares))
     floors = [number(score["floor"]["mean"]) for score in first["scores"].values()]
-    _print("one protocol", columns, [*lines, ("floor: real clips", *floors, "100%", "100%")])
+    print_table("one protocol", columns, [*lines, ("floor: real clips", *floors, "100%", "100%")])
     return 0
-
-
-def _print(title: str, columns: "Sequence[str]", lines: "Sequence[Sequence[str]]") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(Text(column), overflow="fold", no_wrap=number == 0)
-    for line in lines:
-        table.add_row(*(Text(cell) for cell in line))
-    console = Console()
-    (console if console.is_terminal else Console(width=FILE_WIDTH)).print(table)
-
-
-class _Progress:
-    """Bars on a terminal, nothing elsewhere."""
-
-    show: Callable[[str, int, int], None]
-
-    def __enter__(self) -> "_Progress":
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._bars.start()
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = self._bars.add_task(what, total=total)
-            self._bars.update(tasks[what], completed=done)
-
-        self.show = show
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()

@@ -6,19 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 from kinema.cli.arguments import parse
+from kinema.cli.terminal import print_table
 from kinema.evaluation.probe_settings import ProbeSettings
 
 if TYPE_CHECKING:
     from kinema.evaluation.probe import Cell, Outcome, Probe
-
-FILE_WIDTH = 160  # columns of a table that goes into a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +83,9 @@ def _print(report: dict[str, Any], folder: Path) -> None:
     from kinema.evaluation.probe import WAYS
     from kinema.evaluation.probe_report import HTML_NAME, table_rows
 
-    data, console = report["data"], Console()
+    data = report["data"]
     for unit in ("clip", "video"):
-        table = Table(title=Text(f"accuracy per {unit}"), title_justify="left", box=box.SIMPLE, pad_edge=False)
-        for column in ("labels", "clips", *WAYS, "fine-tuned / random"):
-            table.add_column(Text(column))
-        for line in table_rows(report, unit):
-            table.add_row(*(Text(cell) for cell in line))
-        (console if console.is_terminal else Console(width=FILE_WIDTH)).print(table)
+        print_table(f"accuracy per {unit}", ("labels", "clips", *WAYS, "fine-tuned / random"), table_rows(report, unit))
     print(f"chance {data['chance']:.1%}, always the most frequent class {data['most frequent class']:.1%}; 95% intervals")
     print(f"held out: {'; '.join(dict.fromkeys(data['held out']))}")
     for finding in report["findings"]:

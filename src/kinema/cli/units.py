@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from kinema.cli.arguments import parse
+from kinema.cli.terminal import Progress, print_table
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError, EvaluationError
 
@@ -110,19 +111,17 @@ def _untrained(system: "System[Any]", seed: int) -> "System[Any]":
 
 
 def _list(owner: str, layers: "list[Layer]", default: "Layer") -> int:
-    from kinema.cli.evaluate import _print
 
     lines = []
     for layer in layers:
         sizes = ["x".join(str(side) for side in sides) for sides in (layer.map_shape, layer.field.extent, layer.field.stride)]
         lines.append((layer.name, str(layer.channels), *sizes, "default" if layer is default else ""))
-    _print(f"layers of {owner}", ("layer", "units", "map", "receptive field", "stride", ""), lines)
+    print_table(f"layers of {owner}", ("layer", "units", "map", "receptive field", "stride", ""), lines)
     print("sizes are frames x height x width, or height x width for layers that look at the first frame")
     return 0
 
 
 def _show(options: Units, data: Path, layer: "Layer", metadata: Any) -> int:
-    from kinema.cli.evaluate import _Progress
     from kinema.data.dataset import Dataset
     from kinema.evaluation.unit_sheet import HTML_NAME, Footage, examine, write_sheet
     from kinema.evaluation.units import Question, refuse_unknown_units, settle, usual_occlusions
@@ -141,7 +140,7 @@ def _show(options: Units, data: Path, layer: "Layer", metadata: Any) -> int:
     occlusions = usual_occlusions(layer, dataset.shape) if options.occlusions is None else options.occlusions
     choices = {name: getattr(options, name) for name in ("top", "share", "occluder", "seed")}
     question = Question(units=units, shown=options.top_units, occlusions=occlusions, **choices)
-    with _Progress() as progress:
+    with Progress() as progress:
         if options.random:
             settle(layer, footage.read, range(footage.count), progress.show)
         report, views, clips = examine(layer, footage, question, progress.show)
@@ -184,7 +183,6 @@ def _free_folder(options: Units) -> Path:
 
 def _summarise(report: dict[str, Any], layer: "Layer", data: Path) -> None:
     """Print a line per unit and what the whole layer is like."""
-    from kinema.cli.evaluate import _print
     from kinema.evaluation.report import number
 
     lines = []
@@ -203,7 +201,7 @@ def _summarise(report: dict[str, Any], layer: "Layer", data: Path) -> None:
         )
     allowed = "x".join(str(side) for side in layer.field.extent)
     columns = ("unit", "selectivity", f"receptive field, of {allowed}", "movement, times the clip's", "label of the top clips")
-    _print(f"{layer.name} of {report['network']['name']} on {data}: {report['data']['clips']} clips", columns, lines)
+    print_table(f"{layer.name} of {report['network']['name']} on {data}: {report['data']['clips']} clips", columns, lines)
     summary = report["summary"]
     if "label share" in summary and summary["label share"] is not None:
         chance = summary["label share by chance"]

@@ -1,16 +1,13 @@
 """What came out of a comparison: a ranking that says where it is not settled, costs, and a page with moving samples."""
 
-import base64
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from torch import nn
 
 import kinema
@@ -28,6 +25,7 @@ from kinema.evaluation.compare import (
     Part,
     write_json,
 )
+from kinema.evaluation.page import embedded, template
 from kinema.evaluation.report import HTML_NAME, JSON_NAME, number, read_report, refuse_unequal
 from kinema.training.checkpoint import provenance
 from kinema.training.report import nice_ticks
@@ -339,7 +337,7 @@ def write_board(folder: Path, contest: Contest) -> dict[str, Any]:
         MediaError: when a file cannot be written.
     """
     board = read_board(folder, contest)
-    page = _template().render(
+    page = template(TEMPLATE).render(
         board=board,
         name=Path(contest.data).name,
         quality=quality(board),
@@ -415,14 +413,4 @@ def _samples(folder: Path, contest: Contest) -> tuple[list[dict[str, str]], list
 
 def _embedded(rows: Sequence[tuple[str, Path]]) -> list[dict[str, str]]:
     """Return the rows whose file exists, as data URIs, so that the page is one file."""
-    return [
-        {"name": name, "clips": f"data:image/webp;base64,{base64.b64encode(file.read_bytes()).decode()}"}
-        for name, file in rows
-        if file.exists()
-    ]
-
-
-@cache
-def _template() -> Template:
-    loader = PackageLoader("kinema.evaluation", ".")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True).get_template(TEMPLATE)
+    return [{"name": name, "clips": embedded(file)} for name, file in rows if file.exists()]

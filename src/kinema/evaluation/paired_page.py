@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kinema.data.encode import beside
+from kinema.evaluation.page import moving, template
 from kinema.evaluation.paired import MEAN, REPEATED, PairedCard
-from kinema.evaluation.report import FORMAT_VERSION, HTML_NAME, JSON_NAME, moving, number, template
+from kinema.evaluation.report import FORMAT_VERSION, HTML_NAME, JSON_NAME, number
 
 TEMPLATE = "paired.html.jinja"
 WIDTH, HEIGHT, LEFT, BOTTOM = 480.0, 220.0, 52.0, 30.0  # of a plot, and of the room for its numbers

@@ -9,17 +9,16 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 import kinema
 from kinema.core.seeds import numpy_generator
 from kinema.data.encode import beside
+from kinema.evaluation.page import template
 from kinema.evaluation.probe import FRACTIONS, WAYS, Cell, Outcome, Probe
 
 JSON_NAME, HTML_NAME, TEMPLATE = "report.json", "report.html", "probe.html.jinja"
@@ -193,7 +192,7 @@ def write_reports(folder: Path, report: Mapping[str, Any]) -> None:
     Raises:
         MediaError: when a file cannot be written.
     """
-    page = _template().render(report=report, ways=WAYS, words=words, panels=panels(report), **_layout())
+    page = template(TEMPLATE).render(report=report, ways=WAYS, words=words, panels=panels(report), **_layout())
     with beside(folder / HTML_NAME) as temporary:
         temporary.write_text(page, encoding="utf-8")
     with beside(folder / JSON_NAME) as temporary:
@@ -286,9 +285,3 @@ def _replicates(seeds: Sequence[Counts], unit: str) -> Float[np.ndarray, "R"]:
             each.append(seed.video[drawn].mean(axis=1))
     which = numpy_generator(len(seeds), 2).integers(len(seeds), size=(REPLICATES, len(seeds)))
     return np.stack(each, axis=1)[np.arange(REPLICATES)[:, None], which].mean(axis=1)
-
-
-@cache
-def _template() -> Template:
-    loader = PackageLoader("kinema.evaluation", ".")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True).get_template(TEMPLATE)

@@ -1,22 +1,15 @@
 """Report cards on disk and in the terminal: ``report.json``, ``report.html``, and a table of several that may be compared."""
 
-import base64
 import json
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
 from kinema.core.errors import EvaluationError
-from kinema.data.encode import beside, write_video
-from kinema.evaluation.clips import Clip
+from kinema.data.encode import beside
 from kinema.evaluation.judge import Card
-from kinema.training.sheets import grid
+from kinema.evaluation.page import moving, template
 
 JSON_NAME, HTML_NAME, TEMPLATE = "report.json", "report.html", "report.html.jinja"
 FORMAT_VERSION = 1
@@ -188,18 +181,3 @@ def number(value: float) -> str:
 def _short(value: Any) -> str:
     text = str(value)
     return f"{text[:12]}..." if len(text) == 64 and set(text) <= set("0123456789abcdef") else text
-
-
-def moving(clips: Sequence[Clip], columns: int, fps: float) -> str:
-    """Return a moving grid of clips as a data URI, so that the page is one file."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "clips.webp"
-        write_video(file, grid([np.asarray(clip) for clip in clips], columns), fps)
-        return f"data:image/webp;base64,{base64.b64encode(file.read_bytes()).decode()}"
-
-
-@cache
-def template(name: str) -> Template:
-    """Return a template of this package; names in it are strict and text is escaped."""
-    loader = PackageLoader("kinema.evaluation", ".")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True).get_template(name)

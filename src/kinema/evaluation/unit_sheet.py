@@ -1,25 +1,22 @@
 """The sheet of a layer's units on disk: ``units.json`` and ``units.html``, one file with moving clips."""
 
-import base64
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 import kinema
 from kinema.core.errors import EvaluationError
 from kinema.data.dataset import Dataset
-from kinema.data.encode import beside, write_video
+from kinema.data.encode import beside
 from kinema.evaluation.clips import Clip
 from kinema.evaluation.layers import Layer
 from kinema.evaluation.measures import drawn
+from kinema.evaluation.page import moving, template
 from kinema.evaluation.units import (
     Activity,
     Question,
@@ -34,7 +31,6 @@ from kinema.evaluation.units import (
     selectivity,
     top_clips,
 )
-from kinema.training.sheets import grid
 
 JSON_NAME, HTML_NAME, TEMPLATE = "units.json", "units.html", "units.html.jinja"
 FORMAT_VERSION = 1
@@ -143,9 +139,9 @@ def write_sheet(folder: Path, report: Mapping[str, Any], views: Sequence[UnitVie
     rows = []
     for view in views:
         cells = [dimmed(clips[clip], lit) for clip, lit in zip(view.clips, view.regions, strict=True)]
-        heat = [] if view.field is None else [_embedded([still]) for still in heat_maps(view.field.change)]
-        rows.append((_embedded(cells, report["data"]["fps"]), heat))
-    page = _template().render(report=report, units=list(zip(report["units"], rows, strict=True)))
+        heat = [] if view.field is None else [moving([still], 1) for still in heat_maps(view.field.change)]
+        rows.append((moving(cells, len(cells), report["data"]["fps"]), heat))
+    page = template(TEMPLATE).render(report=report, units=list(zip(report["units"], rows, strict=True)))
     with beside(folder / HTML_NAME) as temporary:
         temporary.write_text(page, encoding="utf-8")
     with beside(folder / JSON_NAME) as temporary:
@@ -238,17 +234,3 @@ def _unit(view: UnitView, activity: Activity, footage: Footage, clips: Mapping[i
 
 def _numbers(marked: Bool[np.ndarray, "C"]) -> list[int]:
     return np.flatnonzero(marked).tolist()
-
-
-def _embedded(clips: Sequence[Clip], fps: float = 1.0) -> str:
-    """Return clips in a row as a data URI, moving where they have more than one frame, so that the page is one file."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "clips.webp"
-        write_video(file, grid([np.asarray(clip) for clip in clips], len(clips)), fps)
-        return f"data:image/webp;base64,{base64.b64encode(file.read_bytes()).decode()}"
-
-
-@cache
-def _template() -> Template:
-    loader = PackageLoader("kinema.evaluation", ".")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True).get_template(TEMPLATE)
