@@ -329,7 +329,7 @@ def _fitting(contestant: "Contestant", options: Compare, contest: "Contest", tra
     try:
         wanted = read_plan(contest.command(Part(complete, 0, 1), Path("run"), resume=False)[1:])
         made = wanted.system(wanted.config)
-        refuse_unable(made, "generate")
+        refuse_unable(made, ["generate"])
         refuse_misfit(training, made)
         source = Source(contestant.name, made.clip_shape, None, PIXELS, None, lambda seeds: [])
         refuse_unlike(source, training)
