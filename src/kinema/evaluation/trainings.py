@@ -69,12 +69,13 @@ def in_own_process(words: Sequence[str], log: Path, meanwhile: Callable[[], None
         process = subprocess.Popen(
             [sys.executable, "-m", "kinema", *words], stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
         )
-    memory = None
+    memory, pause = None, LOOK_SECONDS / 64
     try:
         while process.poll() is None:
             memory = peak_memory(process.pid) or memory
             meanwhile()
-            time.sleep(LOOK_SECONDS)
+            time.sleep(pause)
+            pause = min(2 * pause, LOOK_SECONDS)  # often at first: what ends soon is seen too
         return process.returncode, memory
     except BaseException:
         process.terminate()  # it saves and ends; a Ctrl-C that it got as well does no harm
