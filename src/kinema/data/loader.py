@@ -23,7 +23,7 @@ from kinema.core.errors import DataError, accepted
 from kinema.core.seeds import numpy_generator
 from kinema.core.types import Batch
 from kinema.data.dataset import Dataset
-from kinema.pose.skeleton import SKELETONS, Skeleton
+from kinema.pose.skeleton import Skeleton, find_skeleton
 
 BATCHES_AHEAD = 2
 
@@ -255,12 +255,12 @@ def _known(names: Collection[str]) -> Collection[str]:
 def _skeleton_of(dataset: Dataset) -> Skeleton:
     """Return the skeleton by which poses are mirrored."""
     name, joints = dataset.info.skeleton, dataset.alike(0, "pose").shape[1]
-    if name is None or name not in SKELETONS:
-        found = f"the unknown skeleton {name!r} ({accepted(name, SKELETONS)})" if name else "no skeleton"
-        raise DataError(f"{dataset.path} has {found}, so that its poses cannot be mirrored; train without --flip")
-    if joints != len(SKELETONS[name]):
-        raise DataError(f"{dataset.path} has poses of {joints} joints, and the skeleton {name} has {len(SKELETONS[name])}")
-    return SKELETONS[name]
+    if name is None:
+        raise DataError(f"{dataset.path} has no skeleton, so that its poses cannot be mirrored; train without --flip")
+    skeleton = find_skeleton(name)
+    if joints != len(skeleton):
+        raise DataError(f"{dataset.path} has poses of {joints} joints, and the skeleton {name} has {len(skeleton)}")
+    return skeleton
 
 
 def _ahead(work: Callable[[_Task], _Result], tasks: Iterator[_Task]) -> Iterator[_Result]:

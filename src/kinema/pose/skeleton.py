@@ -1,9 +1,14 @@
 """Skeletons: joints with names, in the order in which a pose array stores them.
 
-Names, not index tables: the permutation of a mirrored pose follows from them, and a new layout costs one list.
-A pose is an array (..., J, 3) of x, y and confidence in pixels; pixel centres are integers, missing is confidence 0.
+Names, not index tables: the permutation of a mirrored pose and the conversion from one layout to another follow from them, and
+a new layout costs one list. A pose is an array (..., J, 3) of x, y and confidence in pixels; pixel centres are integers,
+missing is confidence 0.
+
+References:
+    Orders of OpenPose (poseParameters.cpp), COCO keypoints, MediaPipe's pose landmarks, and the Everybody Dance Now release.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,4 +75,203 @@ COCO_18 = Skeleton(
 )
 """OpenPose's COCO order, also that of ControlNet's drawings and of The Pose Knows."""
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (COCO_18,)}
+COCO_17 = Skeleton(
+    "coco-17",
+    (
+        *("Nose", "LEye", "REye", "LEar", "REar", "LShoulder", "RShoulder", "LElbow", "RElbow", "LWrist", "RWrist"),
+        *("LHip", "RHip", "LKnee", "RKnee", "LAnkle", "RAnkle"),
+    ),
+    (
+        *((0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12), (11, 12)),
+        *((11, 13), (13, 15), (12, 14), (14, 16)),
+    ),
+)
+"""The order of the COCO keypoint challenge, also of RTMPose and most other detectors."""
+
+BODY_25 = Skeleton(
+    "body-25",
+    (
+        *("Nose", "Neck", "RShoulder", "RElbow", "RWrist", "LShoulder", "LElbow", "LWrist", "MidHip"),
+        *("RHip", "RKnee", "RAnkle", "LHip", "LKnee", "LAnkle", "REye", "LEye", "REar", "LEar"),
+        *("LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"),
+    ),
+    (
+        *((1, 8), (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (10, 11), (8, 12), (12, 13), (13, 14)),
+        *((1, 0), (0, 15), (15, 17), (0, 16), (16, 18), (14, 19), (19, 20), (14, 21), (11, 22), (22, 23), (11, 24)),
+    ),
+)
+"""OpenPose's default order since 2018."""
+
+EDN_23 = Skeleton(
+    "edn-23",
+    (
+        *("Neck", "RShoulder", "RElbow", "RWrist", "LShoulder", "LElbow", "LWrist", "MidHip"),
+        *("RHip", "RKnee", "RAnkle", "RBigToe", "RSmallToe", "LHip", "LKnee", "LAnkle", "LBigToe", "LSmallToe"),
+        *("Nose", "REye", "REar", "LEye", "LEar"),
+    ),
+    (
+        *((0, 1), (1, 2), (2, 3), (0, 4), (4, 5), (5, 6), (0, 7), (7, 8), (8, 9), (9, 10), (10, 11), (10, 12)),
+        *((7, 13), (13, 14), (14, 15), (15, 16), (15, 17), (0, 18), (18, 19), (19, 20), (18, 21), (21, 22)),
+    ),
+)
+"""Everybody Dance Now's own order: BODY_25 without heels, rearranged; it is not OpenPose's BODY_23."""
+
+BLAZEPOSE_33 = Skeleton(
+    "blazepose-33",
+    (
+        *("Nose", "LEyeInner", "LEye", "LEyeOuter", "REyeInner", "REye", "REyeOuter", "LEar", "REar", "LMouth", "RMouth"),
+        *("LShoulder", "RShoulder", "LElbow", "RElbow", "LWrist", "RWrist", "LPinky", "RPinky", "LIndex", "RIndex"),
+        *("LThumb", "RThumb", "LHip", "RHip", "LKnee", "RKnee", "LAnkle", "RAnkle", "LHeel", "RHeel"),
+        *("LFootIndex", "RFootIndex"),
+    ),
+    (
+        *((0, 1), (1, 2), (2, 3), (3, 7), (0, 4), (4, 5), (5, 6), (6, 8), (9, 10), (11, 12), (11, 13), (13, 15)),
+        *((15, 17), (15, 19), (15, 21), (17, 19), (12, 14), (14, 16), (16, 18), (16, 20), (16, 22), (18, 20), (11, 23)),
+        *(
+            (12, 24),
+            (23, 24),
+            (23, 25),
+            (25, 27),
+            (27, 29),
+            (27, 31),
+            (29, 31),
+            (24, 26),
+            (26, 28),
+            (28, 30),
+            (28, 32),
+            (30, 32),
+        ),
+    ),
+)
+"""MediaPipe's order; its MouthL and MouthR are called LMouth and RMouth here, so that sides can be read off."""
+
+PENN_13 = Skeleton(
+    "penn-13",
+    (
+        *("Head", "LShoulder", "RShoulder", "LElbow", "RElbow", "LWrist", "RWrist"),
+        *("LHip", "RHip", "LKnee", "RKnee", "LAnkle", "RAnkle"),
+    ),
+    (
+        *((0, 1), (0, 2), (1, 2), (1, 3), (3, 5), (2, 4), (4, 6), (1, 7), (2, 8), (7, 8)),
+        *((7, 9), (9, 11), (8, 10), (10, 12)),
+    ),
+)
+"""The joints of Penn Action."""
+
+FACE_70 = Skeleton("face-70", tuple(f"Face{number}" for number in range(70)), ())
+"""OpenPose's face: 68 landmarks and the two pupils."""
+
+HAND_21 = Skeleton(
+    "hand-21",
+    ("Wrist", *(f"{finger}{part}" for finger in ("Thumb", "Index", "Middle", "Ring", "Pinky") for part in range(1, 5))),
+    tuple((0 if part == 0 else 4 * finger + part, 4 * finger + part + 1) for finger in range(5) for part in range(4)),
+)
+"""OpenPose's hand: the wrist, then four points along every finger."""
+
+SKELETONS: Mapping[str, Skeleton] = {
+    skeleton.name: skeleton for skeleton in (COCO_17, COCO_18, BODY_25, EDN_23, BLAZEPOSE_33, PENN_13)
+}
+"""Name, as stored in a dataset -> body layout. `find_skeleton` also knows anonymous-K."""
+
+
+def anonymous(points: int) -> Skeleton:
+    """Return K points without names or limbs, such as learned keypoints; a mirrored pose keeps their order."""
+    return Skeleton(f"anonymous-{points}", tuple(f"Point{number}" for number in range(points)), ())
+
+
+def find_skeleton(name: str) -> Skeleton:
+    """Return a skeleton by the name that a dataset stores.
+
+    Raises:
+        DataError: for an unknown name, with the nearest one.
+    """
+    kind, _, points = name.rpartition("-")
+    if kind == "anonymous" and points.isdigit() and int(points) > 0:
+        return anonymous(int(points))
+    if name not in SKELETONS:
+        raise DataError(f"there is no skeleton {name!r}; {accepted(name, [*SKELETONS, 'anonymous-K'])}")
+    return SKELETONS[name]
+
+
+# --- Conversion by name -------------------------------------------------------------------------------------------------------
+
+MEANS: Mapping[str, tuple[str, str]] = {"Neck": ("LShoulder", "RShoulder"), "MidHip": ("LHip", "RHip")}
+"""Joint -> the two whose middle it is, where a layout lacks it."""
+
+STAND_INS: Mapping[str, str] = {"LBigToe": "LFootIndex", "RBigToe": "RFootIndex"}
+"""Joint -> one of another name in nearly the same place."""
+
+ROUGH: Mapping[str, str] = {"Head": "Nose", "Nose": "Head"}
+"""Joint -> one that is merely near; used only when asked for."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How poses of one skeleton become poses of another.
+
+    Attributes:
+        source: layout that goes in.
+        target: layout that comes out.
+        parents: per joint of the target, the joints of the source whose mean it is: one, two, or none where it stays missing.
+    """
+
+    source: Skeleton
+    target: Skeleton
+    parents: tuple[tuple[int, ...], ...]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the target's joints that the source cannot give."""
+        return tuple(joint for joint, parents in zip(self.target.joints, self.parents, strict=True) if not parents)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Names of the source's joints that are in no joint of the target."""
+        used = {parent for parents in self.parents for parent in parents}
+        return tuple(joint for number, joint in enumerate(self.source.joints) if number not in used)
+
+    def __call__(self, pose: Float[np.ndarray, "*frames J 3"]) -> Float[np.ndarray, "*frames K 3"]:
+        """Convert poses; a mean has the lower confidence of both parents, and is missing where one of them is.
+
+        Args:
+            pose: in the source's layout.
+        """
+        pairs = np.array([parents * (3 - len(parents)) if parents else (0, 0) for parents in self.parents])[:, :2]
+        first, second = pose[..., pairs[:, 0], :], pose[..., pairs[:, 1], :]
+        converted = np.empty_like(first)
+        converted[..., :2] = (first[..., :2] + second[..., :2]) / 2
+        converted[..., 2] = np.minimum(first[..., 2], second[..., 2])
+        converted[..., [not parents for parents in self.parents], 2] = 0
+        return converted
+
+
+def converter(source: Skeleton, target: Skeleton, *, rough: bool = False) -> Conversion:
+    """Find how to turn poses of one skeleton into another: by the same name, else by an alias, else missing.
+
+    Args:
+        source: layout of the poses.
+        target: layout that is wanted.
+        rough: also take joints that are merely near, such as the nose for the head.
+
+    Raises:
+        DataError: when the two have no joint in common.
+    """
+    if source == target:
+        return Conversion(source, target, tuple((joint,) for joint in range(len(source))))
+    parents = tuple(_parents(joint, source, rough) for joint in target.joints)
+    if not any(parents):
+        raise DataError(f"no joint of skeleton {target.name} can be had from {source.name}; detect the poses again")
+    return Conversion(source, target, parents)
+
+
+def _parents(joint: str, source: Skeleton, rough: bool) -> tuple[int, ...]:
+    candidates: Sequence[tuple[str, ...]] = (
+        (joint,),
+        MEANS.get(joint, ()),
+        (STAND_INS.get(joint, ""),),
+        (ROUGH.get(joint, ""),) if rough else (),
+    )
+    for names in candidates:
+        if names and all(name in source.joints for name in names):
+            return tuple(source.joints.index(name) for name in names)
+    return ()

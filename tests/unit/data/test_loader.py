@@ -272,7 +272,7 @@ def test_a_pose_of_other_joints_is_named(tmp_path: Path) -> None:
     ("skeleton", "sentence"),
     [
         (None, "has no skeleton, so that its poses cannot be mirrored; train without --flip"),
-        ("coco-81", "has the unknown skeleton 'coco-81' .did you mean 'coco-18'"),
+        ("coco-81", "no skeleton 'coco-81'; did you mean 'coco-18'"),
     ],
 )
 def test_poses_are_mirrored_by_a_known_skeleton_alone(tmp_path: Path, skeleton: str | None, sentence: str) -> None:

@@ -2,7 +2,93 @@ import numpy as np
 import pytest
 
 from kinema.core.errors import DataError
-from kinema.pose.skeleton import COCO_18, SKELETONS
+from kinema.pose.skeleton import (
+    BLAZEPOSE_33,
+    BODY_25,
+    COCO_17,
+    COCO_18,
+    EDN_23,
+    HAND_21,
+    PENN_13,
+    SKELETONS,
+    Skeleton,
+    anonymous,
+    converter,
+    find_skeleton,
+)
+
+# Published tables (skeletons.md, section 2): a tuple is a mean, nothing is missing.
+TABLES = [
+    (COCO_18, COCO_17, [0, (5, 6), 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3]),
+    (COCO_18, BLAZEPOSE_33, [0, (11, 12), 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7]),
+    (COCO_18, BODY_25, [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]),
+    (COCO_17, BODY_25, [0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11]),
+    (COCO_17, COCO_18, [0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10]),
+    (COCO_17, BLAZEPOSE_33, [0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]),
+    (
+        BODY_25,
+        COCO_17,
+        [0, (5, 6), 6, 8, 10, 5, 7, 9, (11, 12), 12, 14, 16, 11, 13, 15, 2, 1, 4, 3, (), (), (), (), (), ()],
+    ),
+    (
+        BODY_25,
+        BLAZEPOSE_33,
+        [0, (11, 12), 12, 14, 16, 11, 13, 15, (23, 24), 24, 26, 28, 23, 25, 27, 5, 2, 8, 7, 31, (), 29, 32, (), 30],
+    ),
+    (EDN_23, BODY_25, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 22, 23, 12, 13, 14, 19, 20, 0, 15, 17, 16, 18]),
+]
+FLIPS = {
+    COCO_17: [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15],
+    BODY_25: [0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17, 22, 23, 24, 19, 20, 21],
+    BLAZEPOSE_33: [0, 4, 5, 6, 1, 2, 3, *(k + 1 if k % 2 else k - 1 for k in range(7, 33))],
+    EDN_23: [0, 4, 5, 6, 1, 2, 3, 7, 13, 14, 15, 16, 17, 8, 9, 10, 11, 12, 18, 21, 22, 19, 20],
+    HAND_21: list(range(21)),
+    anonymous(5): [0, 1, 2, 3, 4],
+}
+
+
+@pytest.mark.parametrize(("target", "source", "table"), TABLES, ids=lambda value: getattr(value, "name", ""))
+def test_conversions_are_the_published_tables(target: Skeleton, source: Skeleton, table: list[object]) -> None:
+    found = [parents[0] if len(parents) == 1 else parents for parents in converter(source, target).parents]
+    assert [sorted(p) if isinstance(p, tuple) else p for p in found] == [
+        sorted(p) if isinstance(p, tuple) else p for p in table
+    ]
+
+
+@pytest.mark.parametrize("skeleton", FLIPS, ids=lambda skeleton: skeleton.name)
+def test_flips_are_the_published_permutations(skeleton: Skeleton) -> None:
+    assert list(skeleton.flip) == FLIPS[skeleton]
+
+
+def test_a_mean_takes_the_lower_confidence_and_misses_with_a_parent() -> None:
+    pose = np.zeros((2, 17, 3), np.float32)
+    pose[:, 5], pose[:, 6] = (10, 20, 0.9), (30, 40, 0.4)
+    pose[1, 6] = (np.nan, np.nan, 0)
+    neck = converter(COCO_17, COCO_18)(pose)[:, COCO_18.index("Neck")]
+    np.testing.assert_allclose(neck[0], (20, 30, 0.4))
+    assert neck[1, 2] == 0
+
+
+def test_a_conversion_says_what_it_drops_and_what_stays_missing() -> None:
+    conversion = converter(BLAZEPOSE_33, BODY_25)
+    assert conversion.missing == ("LSmallToe", "RSmallToe")
+    assert {"LPinky", "RThumb", "LMouth"} < set(conversion.dropped)
+    assert converter(COCO_18, COCO_18).dropped == ()
+
+
+def test_a_head_stands_for_a_nose_only_when_asked_for() -> None:
+    assert converter(PENN_13, COCO_17).parents[0] == ()
+    assert converter(PENN_13, COCO_17, rough=True).parents[0] == (0,)
+
+
+def test_skeletons_without_a_common_joint_are_refused() -> None:
+    with pytest.raises(DataError, match="no joint of skeleton coco-18 can be had from anonymous-4"):
+        converter(find_skeleton("anonymous-4"), COCO_18)
+
+
+def test_an_unknown_skeleton_is_named_with_the_nearest() -> None:
+    with pytest.raises(DataError, match="no skeleton 'coco18'; did you mean 'coco-18'"):
+        find_skeleton("coco18")
 
 
 def test_coco_18_is_openposes_order() -> None:
