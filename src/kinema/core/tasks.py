@@ -79,22 +79,22 @@ class Recognises(Protocol):
 
 @runtime_checkable
 class Transfers(Protocol):
-    """Shows the person that it was trained on in the poses that it is given.
-
-    Attributes:
-        frame_shape: height and width of its frames in pixels.
-        skeleton: name of the layout of its poses.
-        style: how poses are drawn for it (`kinema.pose.draw`).
-    """
+    """Shows the person that it was trained on in the poses that it is given."""
 
     @property
-    def frame_shape(self) -> tuple[int, int]: ...
+    def frame_shape(self) -> tuple[int, int]:
+        """Height and width of its frames in pixels."""
+        ...
 
     @property
-    def skeleton(self) -> str: ...
+    def skeleton(self) -> str:
+        """Name of the layout of its poses."""
+        ...
 
     @property
-    def style(self) -> Any: ...
+    def style(self) -> Any:
+        """How poses are drawn for it: settings of `kinema.pose.draw`."""
+        ...
 
     def transfer(self, pose: Float[Tensor, "B T J 3"], *, previous: Image | None = None) -> Video:
         """Return one frame per pose; each follows from the one before it.
