@@ -1,8 +1,8 @@
 """The verb evaluate: a report card of a trained system or of clips, and a table of several cards."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from kinema.evaluation.content import ContentRuler
     from kinema.evaluation.paired import PerceptualMeasure
+    from kinema.evaluation.transfers import Reenacted
 
-PAIRED = ("futures", "perceptual", "lpips_weights")  # options that --paired alone has
+PAIRED = ("futures", "perceptual", "lpips_weights", "detector")  # options that --paired alone has
 UNPAIRED = (
     *("features", "weights", "weights_sha256", "stride", "replicates", "content", "classifier"),
     *("workers", "executor", "cluster"),
@@ -63,13 +64,16 @@ class Evaluate(Config):
     none. auto: features where --features is the packaged network."""
     paired: bool = False
     """Measure clips against the truth that belongs to each: held-out clips that the run predicts from their first frames, or
-    else reconstructs; or clips of one name (or place, in an .npy) of RUN|CLIPS and DATA, which may then be clips too."""
+    else reconstructs, or re-enacts from their poses; or clips of one name (or place, in an .npy) of RUN|CLIPS and DATA, which may then be clips too."""
     futures: int = 8
     """With --paired: futures of each clip, of which the best of 1, 2, 4, ... is reported, where a system imagines several."""
     perceptual: Literal["efficientnet-lite0", "none"] = "efficientnet-lite0"
     """With --paired: network of the perceptual distance."""
     lpips_weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """With --paired: weights of LPIPS with AlexNet, the saved state dict of lpips.LPIPS(net="alex")."""
+    detector: Annotated[str | None, tyro.conf.arg(metavar="mediapipe|FILE.onnx", help_behavior_hint="")] = None
+    """With --paired, for a run that transfers motion: find the poses again in what it made, for pose distance and missed
+    detections."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder for report.json and report.html. Default: evaluation in the run directory, or NAME-evaluation here."""
     compare: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="REPORT...", help_behavior_hint="")] = ()
@@ -171,6 +175,7 @@ def _ruler(options: Evaluate, device: "torch.device") -> "ContentRuler | None":
 
 def _judge_pairs(options: Evaluate, data: Path) -> int:
     from kinema.cli.trained import is_system, open_pairing, open_source
+    from kinema.evaluation import transfers
     from kinema.evaluation.paired import PairedQuestion, chosen_pairs, judge_pairs, measures_for, pair_sources
     from kinema.evaluation.paired_page import rows, stills, write_paired_reports
     from kinema.evaluation.perceptual import LPIPS, PackagedPerceptual
@@ -186,6 +191,8 @@ def _judge_pairs(options: Evaluate, data: Path) -> int:
         raise ConfigError("--split chooses clips for a run; two sets of clips are paired whole (of a dataset, its test split)")
     else:
         pairing = pair_sources(open_source(options.run), open_source(str(data)))
+    if options.detector and pairing.kind != "transfers":
+        raise ConfigError(f"--detector finds poses in what a run re-enacts; {options.run} makes {pairing.kind}")
     folder = _free_folder(options, pairing.name, "paired")
     chosen_pairs(pairing, options.count)
     measures_for(pairing.shape, ())
@@ -194,8 +201,14 @@ def _judge_pairs(options: Evaluate, data: Path) -> int:
         perceptual.append(LPIPS(options.lpips_weights, device))
     with Progress() as progress:
         question = PairedQuestion(options.count, options.seed, options.futures)
-        kept = folder / "unfinished.npz" if is_system(options.run) else None
-        card = judge_pairs(pairing, question, perceptual, unfinished=kept, said=progress.show)
+        if pairing.kind == "transfers":
+            pairing = replace(pairing, protocol={**pairing.protocol, **transfers.protocol(options.detector)})
+            reenacted = _reenacted(options, data, perceptual)
+            card, kept = judge_pairs(pairing, question, perceptual, said=progress.show, also=reenacted.add), None
+            card.report["transfer"] = reenacted.report()
+        else:
+            kept = folder / "unfinished.npz" if is_system(options.run) else None
+            card = judge_pairs(pairing, question, perceptual, unfinished=kept, said=progress.show)
     report = write_paired_reports(folder, card, provenance())
     if kept:
         kept.unlink()
@@ -205,6 +218,22 @@ def _judge_pairs(options: Evaluate, data: Path) -> int:
         print(f"note: {warning}")
     print(f"report card: {folder / HTML_NAME}")
     return 0
+
+
+def _reenacted(options: Evaluate, data: Path, perceptual: "Sequence[PerceptualMeasure]") -> "Reenacted":
+    """Return what looks at body, face and poses of re-enacted clips; pasted frames come from the clips that were learnt from."""
+    from kinema.cli.driving import joints_found
+    from kinema.cli.trained import stored_pose
+    from kinema.data.dataset import Dataset
+    from kinema.evaluation.nearest import NearestFrames
+    from kinema.evaluation.transfers import Reenacted
+    from kinema.pose.skeleton import find_skeleton
+
+    judged = Dataset(data, None if options.split == "all" else options.split or "test")
+    skeleton = find_skeleton(judged.info.skeleton or "")
+    nearest = NearestFrames(Dataset(data, "train"))
+    find = joints_found(options.detector, skeleton, judged.info.fps) if options.detector else None
+    return Reenacted(lambda index: stored_pose(judged, index), skeleton, nearest.paste, perceptual, find)
 
 
 def _free_folder(options: Evaluate, name: str, kind: str = "evaluation") -> Path:
@@ -236,6 +265,11 @@ def _compare(options: Evaluate) -> int:
         from kinema.evaluation.paired_page import compared
 
         print_table("one protocol", *compared(reports))
+        if all("transfer" in report for report in reports.values()):
+            from kinema.evaluation import transfers
+
+            columns, lines = transfers.compared(reports)
+            print_table("differences, clip by clip: mean, 95 % bootstrap interval, Wilcoxon's p", columns, lines)
         return 0
     columns = ["", *(f"{name}" for name in first["scores"]), "motion, of real", "diversity, of real"]
     lines = []

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from kinema.core.errors import CheckpointError, EvaluationError
@@ -84,6 +84,14 @@ class Trained:
         """Return the clips as the system remembers them."""
         return to_pixels(self.system.reconstruct(self._video(clips)))
 
+    @torch.inference_mode()
+    def transfer(
+        self, pose: Float32[np.ndarray, "B T J 3"], previous: UInt8[np.ndarray, "B H W 3"] | None = None
+    ) -> UInt8[np.ndarray, "B T H W 3"]:
+        """Return the person that the system knows in the poses, going on from the frames before them."""
+        before = None if previous is None else self._video(previous[:, None])[:, :, 0]
+        return to_pixels(self.system.transfer(torch.from_numpy(pose).to(self.device), previous=before))
+
     def _video(self, clips: Clips) -> Video:
         return torch.from_numpy(clips).to(self.device).permute(0, 4, 1, 2, 3).div(127.5).sub_(1)
 
@@ -150,7 +158,7 @@ def _system_source(name: str, device: str, beginnings: Path | None) -> Source:
 
 
 def open_pairing(name: str, data: Path, split: str | None, device: str = "auto") -> Pairing:
-    """Return what a system makes of clips of a dataset beside these clips: their future, or their reconstruction.
+    """Return what a system makes of clips of a dataset beside these clips: their future, their reconstruction, or its person.
 
     Args:
         name: run directory, checkpoint file or ``zoo:NAME``.
@@ -159,12 +167,14 @@ def open_pairing(name: str, data: Path, split: str | None, device: str = "auto")
         device: where the system works.
 
     Raises:
-        CheckpointError: for a damaged checkpoint, or a system that neither predicts nor reconstructs.
+        CheckpointError: for a damaged checkpoint, or a system that neither predicts nor reconstructs nor transfers motion.
         DataError: for a damaged dataset, or one without the split.
-        EvaluationError: for clips of another shape or rate than the system's.
+        EvaluationError: for clips of another shape or rate than the system's, or of other poses than it wants.
     """
-    trained, real = Trained(name, ("predict", "reconstruct"), device), Dataset(data, split)
+    trained, real = Trained(name, ("predict", "reconstruct", "transfer"), device), Dataset(data, split)
     fps = trained.metadata.dataset.get("fps")
+    if trained.ability == "transfer":
+        return _reenacting(name, trained, real, split)
     refuse_unlike(Source(name, trained.metadata.clip, float(fps) if fps else None, PIXELS, None, lambda seeds: []), real)
     predicts = trained.ability == "predict"
 
@@ -191,6 +201,52 @@ def open_pairing(name: str, data: Path, split: str | None, device: str = "auto")
         protocol={"real data": real.fingerprint, "split": split or "all"},
         about=_about(name, trained),
     )
+
+
+def _reenacting(name: str, trained: Trained, real: Dataset, split: str | None) -> Pairing:
+    """Return clips of a person that a system makes out of the clips' own poses, beside these clips."""
+    refuse_other_person(name, trained, real)
+
+    def make(indices: Sequence[int], draw: int) -> list[UInt8[np.ndarray, "T H W 3"]]:
+        return list(trained.transfer(np.stack([stored_pose(real, index) for index in indices])))
+
+    return Pairing(
+        kind="transfers",
+        name=name,
+        truth_name=real.path.resolve().name,
+        count=len(real),
+        shape=real.shape,
+        fps=real.info.fps,
+        past=0,
+        truth=lambda indices: [real.video(index) for index in indices],
+        make=make,
+        key=lambda index: real.record(index).key,
+        protocol={"real data": real.fingerprint, "split": split or "all"},
+        about=_about(name, trained),
+    )
+
+
+def refuse_other_person(name: str, trained: Trained, real: Dataset) -> None:
+    """Refuse clips that a system that transfers motion cannot be asked to re-enact.
+
+    Raises:
+        EvaluationError: for clips without poses, of another layout of joints, or of another size.
+    """
+    wanted = trained.system.skeleton
+    if "pose" not in real.arrays:
+        raise EvaluationError(f"the clips of {real.path} carry no poses; prepare them with --pose to judge {name}")
+    if real.info.skeleton != wanted:
+        raise EvaluationError(f"{real.path} holds poses of skeleton {real.info.skeleton}; {name} was trained on {wanted}")
+    height, width = trained.system.frame_shape
+    if (real.shape.height, real.shape.width) != (height, width):
+        raise EvaluationError(
+            f"the clips of {real.path} are {real.shape.width}x{real.shape.height}; {name} makes frames of {width}x{height}"
+        )
+
+
+def stored_pose(data: Dataset, index: int) -> Float32[np.ndarray, "T J 3"]:
+    """Return the poses of a clip."""
+    return np.asarray(data.array(index, "pose"), np.float32)
 
 
 def _about(name: str, trained: Trained) -> dict[str, Any]:

@@ -52,7 +52,7 @@ CEILING = 100.0  # decibels that equal frames count as: their ratio is infinite,
 SHOWN = 6
 REPEATED, MEAN = "repeated frame", "mean frame"  # the two still pictures
 
-Kind = Literal["predictions", "reconstructions", "pairs"]
+Kind = Literal["predictions", "reconstructions", "transfers", "pairs"]
 Said = Callable[[str, int, int], None]
 
 
@@ -176,6 +176,7 @@ def judge_pairs(
     perceptual: Sequence[PerceptualMeasure] = (),
     unfinished: Path | None = None,
     said: Said = lambda what, done, total: None,
+    also: Callable[[int, Clip, Clip], None] | None = None,
 ) -> PairedCard:
     """Measure clips against the truth.
 
@@ -186,6 +187,7 @@ def judge_pairs(
         unfinished: keeps the scores until all are there, so that the same question goes on where it was stopped; only for
             pairings whose `protocol` and `about` say all that decides about the clips.
         said: called with what is being done, and how much of it.
+        also: called with the index of every pair, its true clip and its first made one; with it nothing is kept unfinished.
 
     Raises:
         EvaluationError: for clips that are too few, too small or of unequal shapes.
@@ -196,6 +198,7 @@ def judge_pairs(
     found = _Found(measures)
     what = [pairing.kind, pairing.name, dict(pairing.protocol), dict(pairing.about), asdict(question), count]
     what += [measure.name for measure in measures] + [one.sha256 for one in perceptual]
+    unfinished = None if also else unfinished
     if unfinished:
         found.load(unfinished, what)
     done, futures = len(found), found.versions - 2 if len(found) else _draws(pairing, question)
@@ -210,8 +213,10 @@ def judge_pairs(
         if start == 0 and futures > 1 and _all_equal(made[0], _made(pairing, portion, question.seed + 1)):
             futures = 1  # another seed gives the same clip
         made += [_made(pairing, portion, question.seed + draw) for draw in range(1, futures)]
-        for truth, *versions in zip(truths, *made, strict=True):
+        for index, truth, *versions in zip(portion, truths, *made, strict=True):
             found.add(truth, versions, pairing.past)
+            if also:
+                also(index, truth, versions[0])
             said(pairing.kind, len(found), count)
         if unfinished:
             found.save(unfinished, what)

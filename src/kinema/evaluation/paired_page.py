@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kinema.data.encode import beside
+from kinema.evaluation import transfers
 from kinema.evaluation.page import moving, template
 from kinema.evaluation.paired import MEAN, REPEATED, PairedCard
 from kinema.evaluation.report import FORMAT_VERSION, HTML_NAME, JSON_NAME, number
@@ -17,6 +18,7 @@ USUAL_FPS = 25.0  # where nothing says it
 WORDS = {
     "predictions": "Predictions of held-out clips from their first {past}",
     "reconstructions": "Reconstructions of clips",
+    "transfers": "Held-out clips of a person, re-enacted from their poses",
     "pairs": "Clips that belong together",
 }
 
@@ -76,7 +78,7 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
     true = f"true clips {number(motion['motion of real clips'])}"
     lines.append(("motion, levels per frame", number(motion["motion"]), "", true, ""))
     lines.append(("still clips", f"{motion['still clips']:.0%}", "", "", ""))
-    return lines
+    return [*lines, *(transfers.rows(report["transfer"]) if "transfer" in report else [])]
 
 
 def best_rows(report: Mapping[str, Any]) -> list[list[str]]:

@@ -1,0 +1,57 @@
+"""Pasting the training frame with the nearest pose: what a motion transfer that has learnt anything must beat."""
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64, UInt8
+
+from kinema.core.errors import EvaluationError
+from kinema.data.dataset import Dataset
+
+SHARED = 0.5  # of the joints of the wanted pose that a frame must have to be compared
+AT_ONCE = 64  # poses compared with all frames at a time
+
+
+class NearestFrames:
+    """The frames of a dataset, found by their poses.
+
+    The distance of two poses is the mean over the joints that both have, in pixels.
+
+    Args:
+        data: clips with poses.
+
+    Raises:
+        EvaluationError: when the clips carry no poses.
+    """
+
+    def __init__(self, data: Dataset) -> None:
+        if "pose" not in data.arrays:
+            raise EvaluationError(f"the clips of {data.path} carry no poses; prepare them with --pose")
+        self._data = data
+        clips = [np.asarray(data.array(index, "pose"), np.float32) for index in range(len(data))]
+        self._clip = np.repeat(np.arange(len(clips)), [len(clip) for clip in clips])
+        self._frame = np.concatenate([np.arange(len(clip)) for clip in clips])
+        self._poses: Float32[np.ndarray, "N J 3"] = np.concatenate(clips)
+
+    def __len__(self) -> int:
+        return len(self._poses)
+
+    def find(self, poses: Float[np.ndarray, "T J 3"]) -> Int64[np.ndarray, "T"]:
+        """Return the number of the nearest frame for every pose; for a pose without joints, the first frame."""
+        found = [self._distances(poses[start : start + AT_ONCE]).argmin(axis=1) for start in range(0, len(poses), AT_ONCE)]
+        return np.concatenate(found)
+
+    def paste(self, poses: Float[np.ndarray, "T J 3"]) -> UInt8[np.ndarray, "T H W 3"]:
+        """Return the nearest frame for every pose."""
+        numbers = self.find(poses)
+        return np.stack([self._data.video(int(self._clip[n]), int(self._frame[n]), 1)[0] for n in numbers])
+
+    def _distances(self, poses: Float[np.ndarray, "T J 3"]) -> Float[np.ndarray, "T N"]:
+        sums = np.zeros((len(poses), len(self._poses)), np.float32)
+        both = np.zeros_like(sums)
+        for joint in range(poses.shape[1]):  # joint by joint: all at once would not fit into memory
+            wanted, have = poses[:, None, joint], self._poses[None, :, joint]
+            shared = (wanted[..., 2] > 0) & (have[..., 2] > 0)
+            apart = np.hypot(wanted[..., 0] - have[..., 0], wanted[..., 1] - have[..., 1])
+            sums += np.where(shared, apart, 0)
+            both += shared
+        enough = both >= np.maximum(1, SHARED * (poses[:, :, 2] > 0).sum(axis=1))[:, None]
+        return np.where(enough, sums / np.maximum(both, 1), np.inf)

@@ -1,0 +1,265 @@
+"""People re-enacted from their own poses: how near, on the whole frame, on the body and on the face.
+
+Held-out frames of the target have a truth: the system is given their poses and should return them. Beside it stands the
+training frame with the nearest pose, pasted. With a detector, the pose that is found in the result is compared with the one
+that was asked for, and the same of the true frames, because a detector errs on these too.
+
+References:
+    Chan, Ginosar, Zhou and Efros, "Everybody Dance Now", ICCV 2019 (arXiv 1808.07371), evaluation: SSIM and perceptual distance
+    on crops; pose distance over joints found in both; missed detections per image. Wilcoxon, "Individual comparisons by ranking
+    methods", 1945. Intervals of differences: percentile bootstrap over clips.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64
+from torch.nn import functional as F
+
+from kinema.evaluation.clips import Clip
+from kinema.evaluation.paired import CEILING, Measure, PerceptualMeasure, interval
+from kinema.evaluation.pixels import Planes, planes, psnr, ssim
+from kinema.evaluation.regions import FACE_SHARE, MARGIN, REGIONS, Box
+from kinema.evaluation.report import number
+from kinema.pose.skeleton import Skeleton
+
+PASTED = "nearest training frame"
+FRAME = "frame"
+SEEN = 128  # pixels of a side to which crops are scaled for a perceptual distance
+RESAMPLES = 9999
+
+OF_PIXELS = (
+    Measure("psnr", "dB", True, lambda *pair: psnr(*pair).clamp_max(CEILING)),
+    Measure("ssim", "", True, ssim),
+)
+
+Find = Callable[[Clip], Float32[np.ndarray, "T J 3"]]
+"""Clip -> the pose of the one person in every frame, in the layout of the poses that were asked for."""
+
+
+def protocol(detector: str | None) -> dict[str, str]:
+    """Return what must be equal before two numbers of crops may stand in one table."""
+    return {
+        "regions": f"body: box of the joints and {MARGIN:g} of its side; face: {FACE_SHARE:g} of the frame's height",
+        "baseline": PASTED,
+        "detector": detector or "none",
+    }
+
+
+class Reenacted:
+    """Numbers about re-enacted clips, as they come.
+
+    Args:
+        poses: index of a clip -> the poses that were asked for.
+        skeleton: their layout.
+        pasted: poses -> the training frames with the nearest poses.
+        perceptual: measures beside PSNR and SSIM.
+        find: a pose detector; None for no pose distance.
+    """
+
+    def __init__(
+        self,
+        poses: Callable[[int], Float32[np.ndarray, "T J 3"]],
+        skeleton: Skeleton,
+        pasted: Callable[[Float32[np.ndarray, "T J 3"]], Clip],
+        perceptual: Sequence[PerceptualMeasure] = (),
+        find: Find | None = None,
+    ) -> None:
+        self._poses, self._skeleton, self._pasted, self._find = poses, skeleton, pasted, find
+        self._perceptual = perceptual
+        self._values: dict[str, list[tuple[float, float]]] = {}
+        self._missed: list[tuple[float, float, float]] = []
+        self._apart: list[tuple[float, float, float]] = []
+
+    def add(self, index: int, truth: Clip, made: Clip) -> None:
+        """Measure one clip.
+
+        Args:
+            index: of the clip.
+            truth: its true frames.
+            made: what the system made of their poses.
+        """
+        asked = self._poses(index)
+        versions = (truth, made, self._pasted(asked))
+        height, width = truth.shape[1:3]
+        self._measure(FRAME, versions, [(0, 0, width, height)] * len(truth))
+        for name, region in REGIONS.items():
+            self._measure(name, versions, [region(points, self._skeleton, width, height) for points in asked])
+        if self._find:
+            errors = [pose_errors(asked, self._find(version)) for version in (made, truth, versions[2])]
+            apart, missed = zip(*errors, strict=True)
+            self._apart.append(apart)
+            self._missed.append(missed)
+
+    def report(self) -> dict[str, Any]:
+        """Return JSON values: scores by region, the detector's findings, and every clip's own numbers for comparisons."""
+        measures = {m.name: m for m in (*OF_PIXELS, *(Measure(p.name, "", False, p.between) for p in self._perceptual))}
+        regions: dict[str, dict[str, Any]] = {}
+        for (region, name), values in ((key.split(" ", 1), values) for key, values in self._values.items()):
+            regions.setdefault(region, {})[name] = _score(measures[name], np.array(values))
+        clips = {key: _plain([made for made, _ in values]) for key, values in self._values.items()}
+        found: dict[str, Any] = {"regions": regions}
+        if self._find:
+            found["poses"] = {
+                "pose distance": _three(self._apart),
+                "missed detections": _three(self._missed),
+            }
+            clips["pose distance"] = _plain([made for made, _, _ in self._apart])
+            clips["missed detections"] = _plain([made for made, _, _ in self._missed])
+        return {**found, "clips": clips}
+
+    def _measure(self, region: str, versions: Sequence[Clip], boxes: Sequence[Box | None]) -> None:
+        """Keep the mean over the frames of a clip that have the region; NaN where none has."""
+        seen = [frame for frame, box in enumerate(boxes) if box is not None]
+        crops = [[_crop(planes(clip[frame : frame + 1]), boxes[frame]) for frame in seen] for clip in versions]
+        for name, values in self._near(crops) if seen else ((name, (np.nan, np.nan)) for name in self._names):
+            self._values.setdefault(f"{region} {name}", []).append(values)
+
+    @property
+    def _names(self) -> list[str]:
+        return [measure.name for measure in (*OF_PIXELS, *self._perceptual)]
+
+    def _near(self, crops: Sequence[Sequence[Planes]]) -> Iterator[tuple[str, tuple[float, float]]]:
+        """Yield the name of every measure, and how near the made and the pasted crops are to the true ones."""
+        true, *others = crops
+        for measure in OF_PIXELS:
+            scores = [[float(measure.between(*pair)) for pair in zip(true, other, strict=True)] for other in others]
+            yield measure.name, (float(np.mean(scores[0])), float(np.mean(scores[1])))
+        for network in self._perceptual:
+            wanted, *made = (network.describe(_seen(clip)) for clip in crops)
+            scores = [float(network.between(wanted, one).mean()) for one in made]
+            yield network.name, (scores[0], scores[1])
+
+
+def pose_errors(asked: Float[np.ndarray, "T J 3"], found: Float[np.ndarray, "T J 3"]) -> tuple[float, float]:
+    """Return the mean distance in pixels over the joints that both have, and the asked ones per frame that were not found.
+
+    The distance is NaN where no joint is in both.
+    """
+    wanted, have = asked[..., 2] > 0, found[..., 2] > 0
+    both = wanted & have
+    apart = np.linalg.norm(asked[both][:, :2] - found[both][:, :2], axis=-1)
+    return float(apart.mean()) if len(apart) else float("nan"), float((wanted & ~have).sum(axis=1).mean())
+
+
+def rows(found: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """Return the lines of a report card: what, its value, its 95 % interval, and what pasting reaches."""
+    lines = []
+    for region, scores in found["regions"].items():
+        for name, score in scores.items():
+            if region == FRAME:
+                lines.append(
+                    (f"{name}, gain over pasting", f"{score['gain']['value']:+.3g}", _range(score["gain"]), _pasted(score), "")
+                )
+                continue
+            if score["value"] is None:
+                lines.append((f"{region}: {name}", "never in view", "", "", ""))
+                continue
+            unit = f", {score['unit']}" if score["unit"] else ""
+            lines.append((f"{region}: {name}{unit}", number(score["value"]), _range(score), _pasted(score), ""))
+    for name, score in found.get("poses", {}).items():
+        true = f"true frames {_known(score['of true frames'])}"
+        lines.append((name, _known(score["value"]), _range(score), true, f"pasted {_known(score[PASTED])}"))
+    return lines
+
+
+def compared(reports: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the columns and lines of a table of differences, clip by clip, from the first report.
+
+    A cell holds the mean difference, its 95 % bootstrap interval over clips, and Wilcoxon's p. Clips of one film resemble each
+    other, so that the interval is a little too narrow.
+    """
+    (first, reference), *others = reports.items()
+    keys = list(reference["transfer"]["clips"])
+    lines: list[tuple[str, ...]] = []
+    for key in keys:
+        cells = []
+        for _, other in others:
+            found = difference(reference["transfer"]["clips"][key], other["transfer"]["clips"][key])
+            cells.append("none" if found is None else f"{found[0]:+.3g} ({found[1]:+.3g} to {found[2]:+.3g}), p {found[3]:.2g}")
+        lines.append((key, *cells))
+    return [f"against {first}", *(name for name, _ in others)], lines
+
+
+def difference(one: Sequence[float | None], other: Sequence[float | None]) -> tuple[float, float, float, float] | None:
+    """Return the mean of other - one over the clips that both have, its 95 % interval, and p of Wilcoxon's signed-rank test.
+
+    None where fewer than two clips have both.
+    """
+    from scipy.stats import bootstrap  # imports much
+
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+    if len(pairs) < 2:
+        return None
+    apart = np.array([b - a for a, b in pairs])
+    mean = float(apart.mean())
+    if np.ptp(apart) == 0:  # neither has a distribution to speak of
+        return mean, mean, mean, 1.0 if mean == 0 else _wilcoxon(apart)
+    bounds = bootstrap((apart,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0))
+    low, high = bounds.confidence_interval
+    return mean, float(low), float(high), _wilcoxon(apart)
+
+
+def _wilcoxon(apart: Float64[np.ndarray, "N"]) -> float:
+    from scipy.stats import wilcoxon
+
+    result: Any = wilcoxon(apart)
+    return float(result.pvalue)
+
+
+def _crop(frame: Planes, box: Box | None) -> Float64[torch.Tensor, "_ C h w"]:
+    left, top, right, bottom = box or (0, 0, frame.shape[3], frame.shape[2])
+    return frame[:, :, top:bottom, left:right]
+
+
+def _seen(crops: Sequence[Planes]) -> Float64[torch.Tensor, "N C h w"]:
+    """Scale crops to one size, as a network sees them."""
+    scaled = [F.interpolate(crop, size=(SEEN, SEEN), mode="bilinear", antialias=True, align_corners=False) for crop in crops]
+    return torch.cat(scaled).clamp(0, 255)
+
+
+def _score(measure: Measure, values: Float64[np.ndarray, "N 2"]) -> dict[str, Any]:
+    """Return what a card says of one measure of one region; clips that never show it do not count."""
+    there = values[np.isfinite(values).all(axis=1)]
+    about = {"unit": measure.unit, "better": "higher" if measure.higher_is_better else "lower", "clips": len(there)}
+    if len(there) < 2:
+        return {**about, "value": None}
+    sign = 1 if measure.higher_is_better else -1
+    gain = interval(sign * (there[:, 0] - there[:, 1]))
+    return {
+        **about,
+        **dict(zip(("value", "low", "high"), interval(there[:, 0]), strict=True)),
+        PASTED: float(there[:, 1].mean()),
+        "gain": dict(zip(("value", "low", "high"), gain, strict=True)),
+    }
+
+
+def _three(values: Sequence[tuple[float, float, float]]) -> dict[str, Any]:
+    """Return the mean of the made clips with its interval, of the true ones and of the pasted ones."""
+    table = np.array(values)
+    known = table[np.isfinite(table).all(axis=1)]
+    if len(known) < 2:
+        return {"value": None, "of true frames": None, PASTED: None}
+    return {
+        **dict(zip(("value", "low", "high"), interval(known[:, 0]), strict=True)),
+        "of true frames": float(known[:, 1].mean()),
+        PASTED: float(known[:, 2].mean()),
+    }
+
+
+def _plain(values: Sequence[float]) -> list[float | None]:
+    return [value if np.isfinite(value) else None for value in values]
+
+
+def _known(value: float | None) -> str:
+    return "none" if value is None else number(value)
+
+
+def _pasted(score: Mapping[str, Any]) -> str:
+    return f"pasted {number(score[PASTED])}"
+
+
+def _range(score: Mapping[str, Any]) -> str:
+    return f"{number(score['low'])} to {number(score['high'])}" if "low" in score else ""
