@@ -69,7 +69,7 @@ def main(arguments: Arguments) -> None:
         raise ConfigError(f"there is no style {arguments.style!r}; {accepted(arguments.style, STYLES)}")
     style, size = STYLES[arguments.style], arguments.size
     settings = PerformersSettings(clips=8, size=64)
-    poses = np.concatenate([render_clip(index, settings).pose for index in range(settings.clips)]).astype(np.float32)
+    poses = np.concatenate([np.asarray(render_clip(index, settings).pose, np.float32) for index in range(settings.clips)])
     poses[..., :2] = (poses[..., :2] + 0.5) * (size / settings.size) - 0.5
     points = np.resize(poses, (arguments.frames, *poses.shape[1:]))
     ours = seconds(lambda: draw_points(points, COCO_18, size, size, style))

@@ -214,7 +214,7 @@ LEAST_HALF_WIDTH = 0.8
 """Half a limb's least width in pixels: thinner ones fade away."""
 LEAST_RADIUS = 1.1
 """Of a joint, in pixels."""
-LEAST_DOT = 0.7
+LEAST_DOT = 1.0
 """Radius of a dot of a face or a hand, in pixels."""
 
 

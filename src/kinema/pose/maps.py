@@ -5,12 +5,11 @@ confidence) in pixels, pixel centres are integers. A point of confidence 0 is mi
 no gradient, even where they are no numbers. Every gradient is finite, also that of a limb without length.
 
 References:
-    Learning to generate videos from keypoints (Kim et al., 2019), Section 3: Gaussian maps with a peak of 1; coordinates as
-    the expectation over a softmax of the mean over rows or columns.
+    Unsupervised Keypoint Learning for Guiding Class-Conditional Video Prediction (Kim et al., 2019), its release:
+    coordinates as the expectation over a softmax of the mean over rows or columns, maps with a peak of 1.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -21,9 +20,7 @@ from kinema.core.errors import ConfigError
 _TINY = 1e-6
 
 
-def gaussian_maps(
-    points: Float[Tensor, "*batch K D"], width: int, height: int, sigma: float
-) -> Float[Tensor, "*batch K H W"]:
+def gaussian_maps(points: Float[Tensor, "*batch K D"], width: int, height: int, sigma: float) -> Float[Tensor, "*batch K H W"]:
     r"""Draw every point as a bump with a peak of its confidence.
 
     .. math:: G(u) = c \exp(-\|u - p\|^2 / 2 \sigma^2)
@@ -127,9 +124,7 @@ def stick_maps(
     return picture
 
 
-def soft_argmax(
-    scores: Float[Tensor, "*batch K H W"], mode: Literal["marginal", "joint"] = "marginal"
-) -> Float[Tensor, "*batch K 2"]:
+def soft_argmax(scores: Float[Tensor, "*batch K H W"], mode: str = "marginal") -> Float[Tensor, "*batch K 2"]:
     """Return the x and y, in pixels, that score maps point at.
 
     Args:
