@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from kinema.core.errors import ConfigError
 from kinema.pose.detect import Box, Picture, visible
@@ -31,7 +31,7 @@ class BlazePose:
     """The ``mediapipe`` detector; see `kinema.pose.detect.open_detector` for the arguments.
 
     Raises:
-        ConfigError: no MediaPipe, or no model of that complexity, which MediaPipe would fetch from the network unasked.
+        ConfigError: no MediaPipe, or no model of that complexity.
     """
 
     name = "mediapipe"
@@ -40,40 +40,34 @@ class BlazePose:
     def __init__(self, still: bool, complexity: int, view: Box | None, least_confidence: float) -> None:
         self._package = _package()
         self.version = self._package.__version__
-        _require_model(Path(self._package.__file__).parent, complexity)
+        require_model(Path(self._package.__file__).parent, complexity)
         self._options = {"static_image_mode": still, "model_complexity": complexity}
         self._view, self._least = view, least_confidence
-        self._quiet = True
+        self._found_anybody = False
 
     def detect(self, frames: Iterable[Picture]) -> Iterator[Float32[np.ndarray, "P 33 3"]]:
         """Yield one person or none per frame; see `kinema.pose.detect.PoseDetector`."""
-        with self._network() as network:
-            first = True
+        network = None
+        try:
             for frame in frames:
                 left, top, part = _part(frame, self._view)
-                # What it writes on starting and on the first person of all cannot be switched off otherwise.
-                with _silence(first or self._quiet):
+                # What it writes on starting, and on the first person of all, cannot be switched off otherwise.
+                with _silence(network is None or not self._found_anybody):
+                    network = network or import_module("mediapipe.python.solutions.pose").Pose(**self._options)
                     found = network.process(part).pose_landmarks
-                first = False
                 if found is None:
                     yield np.empty((0, len(BLAZEPOSE_33), 3), np.float32)
                     continue
-                self._quiet = False
+                self._found_anybody = True
                 marks = np.array([(mark.x, mark.y, mark.visibility) for mark in found.landmark], np.float64)
                 height, width = part.shape[:2]
                 marks[:, :2] = marks[:, :2] * (width, height) - 0.5
                 points = visible(marks, width, height, self._least)
                 points[:, :2] += (left, top)
                 yield points[None]
-
-    @contextmanager
-    def _network(self) -> Iterator[Any]:
-        with _silence(True):
-            network = import_module("mediapipe.python.solutions.pose").Pose(**self._options)
-        try:
-            yield network
         finally:
-            network.close()
+            if network is not None:
+                network.close()
 
 
 def _package() -> Any:
@@ -82,7 +76,16 @@ def _package() -> Any:
     return import_module("mediapipe")
 
 
-def _require_model(package: Path, complexity: int) -> None:
+def require_model(package: Path, complexity: int) -> None:
+    """Refuse a complexity whose model is not there, which MediaPipe would otherwise fetch from the network unasked.
+
+    Args:
+        package: folder of MediaPipe.
+        complexity: of the network, 0 to 2.
+
+    Raises:
+        ConfigError: saying where to get it.
+    """
     if complexity not in range(len(MODELS)):
         raise ConfigError(f"complexity is {complexity}; MediaPipe has 0, 1 and 2")
     model = package / "modules" / "pose_landmark" / MODELS[complexity]
@@ -93,13 +96,13 @@ def _require_model(package: Path, complexity: int) -> None:
         )
 
 
-def _part(frame: Picture, view: Box | None) -> tuple[int, int, Picture]:
+def _part(frame: Picture, view: Box | None) -> tuple[int, int, UInt8[np.ndarray, "h w 3"]]:
     """Cut the view out of a frame; also return the corner at which it begins."""
     if view is None:
         return 0, 0, np.ascontiguousarray(frame)
     height, width = frame.shape[:2]
     left, top = (min(max(0, round(corner)), side - 1) for corner, side in zip(view[:2], (width, height), strict=True))
-    right, bottom = (max(corner + 1, round(start + side)) for corner, start, side in zip((left, top), view, view[2:], strict=False))
+    right, bottom = max(left + 1, round(view[0] + view[2])), max(top + 1, round(view[1] + view[3]))
     return left, top, np.ascontiguousarray(frame[top:bottom, left:right])
 
 

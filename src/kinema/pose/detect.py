@@ -2,7 +2,7 @@
 
 | name | detector | gives |
 |---|---|---|
-| ``mediapipe`` | MediaPipe Pose (`kinema.pose.blazepose`), package and model of the ``[pose]`` extra | blazepose-33, one person |
+| ``mediapipe`` | MediaPipe Pose (`kinema.pose.blazepose`), with the ``[pose]`` extra | blazepose-33, one person |
 | ``FILE.onnx`` | a top-down network such as RTMPose (`kinema.pose.topdown`) | coco-17, one person |
 
 What comes out is in pixels of the frames that went in, pixel centres at integers. A joint is missing, (NaN, NaN, 0), where its

@@ -1,4 +1,4 @@
-"""Top-down networks in ONNX files, such as RTMPose's: the part of the frame in which the person is, scaled to the network's input.
+"""Top-down networks in ONNX files, such as RTMPose's, which see the part of the frame in which the person is.
 
 The file's one input is RGB, 1 x 3 x H x W with a fixed H and W, each channel less `MEAN` and divided by `DEVIATION`; larger
 batches are not used. Its outputs are either
@@ -119,6 +119,8 @@ def decode_heatmaps(maps: Float32[np.ndarray, "J h w"], size: tuple[int, int]) -
     number = np.arange(joints)
     across = maps[number, rows, np.minimum(columns + 1, width - 1)] - maps[number, rows, np.maximum(columns - 1, 0)]
     down = maps[number, np.minimum(rows + 1, height - 1), columns] - maps[number, np.maximum(rows - 1, 0), columns]
+    across[(columns == 0) | (columns == width - 1)] = 0  # a peak at the rim has one neighbour, which tells nothing
+    down[(rows == 0) | (rows == height - 1)] = 0
     places = np.stack([columns + 0.25 * np.sign(across), rows + 0.25 * np.sign(down)], axis=1)
     return np.column_stack([places * (size[0] / width, size[1] / height), maps[number, rows, columns].clip(0, 1)])
 
