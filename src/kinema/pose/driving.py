@@ -1,0 +1,114 @@
+"""From the poses of a source to the poses that a target is to be shown in: one person, in the target's frame, in every frame.
+
+Everybody Dance Now's order: convert to the target's layout, bridge short gaps, normalise, smooth. In frames without anybody the
+last pose is held, before the first person the first one.
+
+References:
+    Chan, Ginosar, Zhou and Efros, "Everybody Dance Now", ICCV 2019 (arXiv 1808.07371), global pose normalisation; median of 7
+    frames after it (release).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool
+
+from kinema.core.errors import DataError
+from kinema.pose.filters import SMOOTHERS, fill_gaps
+from kinema.pose.sequence import Parts, Poses
+from kinema.pose.skeleton import Skeleton, converter
+
+GAP_SECONDS = 0.2
+"""A gap of a joint up to this long is bridged by a straight line; what is longer stays missing."""
+
+Fit = Literal["cover", "contain"]
+Map = Callable[[Poses], Poses]
+
+
+@dataclass(frozen=True)
+class Driving:
+    """What a target is to be shown in.
+
+    Attributes:
+        poses: of one person, in pixels of the target's frames; nobody is missing in any frame.
+        absent: frames in which the source shows nobody; a held pose stands there.
+    """
+
+    poses: Poses
+    absent: tuple[int, ...]
+
+
+def drive(poses: Poses, skeleton: Skeleton, normalise: Map, *, smooth: str = "median", window: int = 7) -> Driving:
+    """Turn the poses of one person into those of a target.
+
+    Args:
+        poses: of one person, as they were found.
+        skeleton: layout of the target's poses.
+        normalise: takes the poses into the target's frame.
+        smooth: name of a filter of `kinema.pose.filters.SMOOTHERS`, or none.
+        window: frames of the filter.
+
+    Raises:
+        DataError: when there is nobody in any frame, or the layout lacks joints that the target was trained with.
+    """
+    if not poses.present.any():
+        raise DataError(f"no person is in any of the {len(poses)} frames")
+    found = _converted(poses, skeleton)
+    absent = ~found.present.any(axis=(1, 2))
+    found = normalise(fill_gaps(found, bridged(poses.fps)))
+    if smooth != "none":
+        found = SMOOTHERS[smooth](found, window)
+    return Driving(hold(found), tuple(np.nonzero(absent)[0].tolist()))
+
+
+def bridged(fps: float) -> int:
+    """Return the longest gap in frames that is bridged by a straight line."""
+    return max(1, round(GAP_SECONDS * fps))
+
+
+def hold(poses: Poses) -> Poses:
+    """Repeat the last pose in frames without anybody, and the first one before it.
+
+    Raises:
+        DataError: when there is nobody in any frame.
+    """
+    present: Bool[np.ndarray, "T"] = poses.present.any(axis=(1, 2))
+    if not present.any():
+        raise DataError(f"no person is left in any of the {len(poses)} frames after smoothing; take a smaller window")
+    shown = np.maximum.accumulate(np.where(present, np.arange(len(poses)), -1))
+    shown[shown < 0] = int(present.argmax())
+    parts = {name: part[shown] for name in Parts if (part := getattr(poses, name)) is not None}
+    return replace(poses, **parts)
+
+
+def into_frame(poses: Poses, width: int, height: int, fit: Fit) -> Poses:
+    """Scale poses with their frame into another one, its middle onto the middle.
+
+    Args:
+        poses: in pixels of their own frame.
+        width: of the new frame, in pixels.
+        height: of the new frame, in pixels.
+        fit: cover the new frame and lose what is beyond it, as `kinema prepare` does; or contain all.
+    """
+    choose = max if fit == "cover" else min
+    scale = choose(width / poses.width, height / poses.height)
+    wide, tall = max(1, round(poses.width * scale)), max(1, round(poses.height * scale))
+    return poses.resized(wide, tall).cropped((wide - width) // 2, (tall - height) // 2, width, height)
+
+
+def _converted(poses: Poses, skeleton: Skeleton) -> Poses:
+    """Return the poses in the target's layout.
+
+    Raises:
+        DataError: when joints would be missing that the target was trained with.
+    """
+    if poses.skeleton == skeleton:
+        return poses
+    if lacking := converter(poses.skeleton, skeleton).missing:
+        raise DataError(
+            f"poses of skeleton {poses.skeleton.name} have no {', '.join(lacking)}, with which the target was trained "
+            f"({skeleton.name}); find them with the detector of the target's dataset"
+        )
+    return poses.converted(skeleton)
