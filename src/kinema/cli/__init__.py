@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("kinema.cli.sample:predict", "continue a still image"),
     "reconstruct": ("kinema.cli.sample:reconstruct", "encode clips and decode them again"),
     "interpolate": ("kinema.cli.sample:interpolate", "walk from one seed to another"),
+    "transfer": ("kinema.cli.transfer", "let somebody do what somebody else does in a video"),
     "evaluate": ("kinema.cli.evaluate", "judge a system or clips against real ones"),
     "probe": ("kinema.cli.probe", "are a run's features good for recognition with few labels?"),
     "compare": ("kinema.cli.compare", "train several systems with one budget, judge them and rank them"),

@@ -12,6 +12,8 @@ import tyro
 from kinema.cli.arguments import parse
 from kinema.core.errors import DataError
 
+GENERATED_TAG = "kinema"  # repeated from kinema.cli.output, which needs torch; a test compares them
+
 
 @dataclass(frozen=True)
 class List:
@@ -162,6 +164,7 @@ def _describe_footage(place: Path) -> dict[str, Any]:
     from kinema.data.media import probe
 
     found = probe(place)
+    made = _generated(found.metadata)
     return {
         "footage": str(place),
         "size": f"{found.width}x{found.height}",
@@ -170,8 +173,18 @@ def _describe_footage(place: Path) -> dict[str, Any]:
         "seconds": found.duration,
         "rotation": found.rotation,
         "codec": found.codec,
-        "tags": dict(found.metadata),
+        "tags": {name: text for name, text in found.metadata.items() if not (made and name == GENERATED_TAG)},
+        **({"generated": made} if made else {}),
     }
+
+
+def _generated(tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a file says about how it was made; nothing where it says nothing that can be read."""
+    try:
+        found = json.loads(tags.get(GENERATED_TAG, "null"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _words(value: object) -> str:

@@ -64,7 +64,8 @@ class Evaluate(Config):
     none. auto: features where --features is the packaged network."""
     paired: bool = False
     """Measure clips against the truth that belongs to each: held-out clips that the run predicts from their first frames, or
-    else reconstructs, or re-enacts from their poses; or clips of one name (or place, in an .npy) of RUN|CLIPS and DATA, which may then be clips too."""
+    else reconstructs, or re-enacts from their poses; or clips of one name (or place, in an .npy) of RUN|CLIPS and DATA, which
+    may then be clips too."""
     futures: int = 8
     """With --paired: futures of each clip, of which the best of 1, 2, 4, ... is reported, where a system imagines several."""
     perceptual: Literal["efficientnet-lite0", "none"] = "efficientnet-lite0"
@@ -221,7 +222,7 @@ def _judge_pairs(options: Evaluate, data: Path) -> int:
 
 
 def _reenacted(options: Evaluate, data: Path, perceptual: "Sequence[PerceptualMeasure]") -> "Reenacted":
-    """Return what looks at body, face and poses of re-enacted clips; pasted frames come from the clips that were learnt from."""
+    """Return what looks at body, face and poses of re-enacted clips; pasted frames come from the training clips."""
     from kinema.cli.driving import joints_found
     from kinema.cli.trained import stored_pose
     from kinema.data.dataset import Dataset
@@ -232,7 +233,7 @@ def _reenacted(options: Evaluate, data: Path, perceptual: "Sequence[PerceptualMe
     judged = Dataset(data, None if options.split == "all" else options.split or "test")
     skeleton = find_skeleton(judged.info.skeleton or "")
     nearest = NearestFrames(Dataset(data, "train"))
-    find = joints_found(options.detector, skeleton, judged.info.fps) if options.detector else None
+    find = joints_found(options.detector, skeleton) if options.detector else None
     return Reenacted(lambda index: stored_pose(judged, index), skeleton, nearest.paste, perceptual, find)
 
 

@@ -1,8 +1,10 @@
 """A trained system behind the sampling verbs: pixels in, pixels out. Imported when a verb starts to work: it needs torch."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from kinema.data.dataset import Dataset
 from kinema.evaluation.clips import PIXELS, Source, open_clips
 from kinema.evaluation.judge import refuse_unlike
 from kinema.evaluation.paired import Pairing
+from kinema.pose.normalise import BodyStatistics
 from kinema.systems import SYSTEMS
 from kinema.training.checkpoint import CHECKPOINT_NAME, ZOO_PREFIX, load_checkpoint, resolve
 from kinema.training.distributed import choose_device
@@ -44,7 +47,8 @@ class Trained:
 
     def __init__(self, run: str, wanted: str | Sequence[str], device: str = "auto") -> None:
         self.device = choose_device(device)
-        checkpoint = load_checkpoint(resolve(run))
+        self._file = resolve(run)
+        checkpoint = load_checkpoint(self._file)
         self.system: Any = checkpoint.system.to(self.device)
         self.metadata = checkpoint.metadata
         self.name = run.removeprefix(ZOO_PREFIX) if run.startswith(ZOO_PREFIX) else Path(run).resolve().stem
@@ -84,16 +88,47 @@ class Trained:
         """Return the clips as the system remembers them."""
         return to_pixels(self.system.reconstruct(self._video(clips)))
 
-    @torch.inference_mode()
-    def transfer(
-        self, pose: Float32[np.ndarray, "B T J 3"], previous: UInt8[np.ndarray, "B H W 3"] | None = None
-    ) -> UInt8[np.ndarray, "B T H W 3"]:
-        """Return the person that the system knows in the poses, going on from the frames before them."""
-        before = None if previous is None else self._video(previous[:, None])[:, :, 0]
-        return to_pixels(self.system.transfer(torch.from_numpy(pose).to(self.device), previous=before))
+    def perform(self, pose: Float32[np.ndarray, "T J 3"], chunk: int, restart: int = 0) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """Yield the person that the system knows, a frame per pose; memory does not grow with their number.
+
+        Args:
+            pose: joints in pixels of the system's frames; confidence 0 is missing.
+            chunk: frames that are made at a time; changes nothing but memory and speed.
+            restart: forget the frame before every so many frames; 0 is never.
+        """
+        previous: Tensor | None = None
+        edges = range(0, len(pose), chunk) if not restart else _edges(len(pose), chunk, restart)
+        for start, stop in pairwise([*edges, len(pose)]):
+            if restart and start % restart == 0:
+                previous = None
+            with torch.inference_mode():
+                joints = torch.from_numpy(np.ascontiguousarray(pose[None, start:stop])).to(self.device)
+                video = self.system.transfer(joints, previous=previous)
+                previous = video[:, :, -1]
+                pixels = to_pixels(video)[0]
+            yield from pixels
+
+    def transfer(self, pose: Float32[np.ndarray, "B T J 3"]) -> Clips:
+        """Return clips of the person that the system knows in the poses."""
+        with torch.inference_mode():
+            return to_pixels(self.system.transfer(torch.from_numpy(pose).to(self.device)))
+
+    def target_statistics(self) -> BodyStatistics:
+        """Return where the person stands that the system was trained on, and how tall they are."""
+        return self.system.target_statistics()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the checkpoint file."""
+        return hashlib.sha256(self._file.read_bytes()).hexdigest()
 
     def _video(self, clips: Clips) -> Video:
         return torch.from_numpy(clips).to(self.device).permute(0, 4, 1, 2, 3).div(127.5).sub_(1)
+
+
+def _edges(length: int, chunk: int, restart: int) -> list[int]:
+    """Return where chunks begin so that none reaches across a new start."""
+    return [edge for begin in range(0, length, restart) for edge in range(begin, min(begin + restart, length), chunk)]
 
 
 def refuse_unable(system: System[Any], wanted: Sequence[str]) -> str:
@@ -105,7 +140,8 @@ def refuse_unable(system: System[Any], wanted: Sequence[str]) -> str:
     if found := [ability for ability in wanted if ability in abilities(system)]:
         return found[0]
     able = [name for name, other in SYSTEMS.items() if set(wanted) & set(abilities(other))]
-    verbs = " or ".join("show streams" if ability == "streams" else ability for ability in wanted)
+    words = {"streams": "show streams", "transfer": "transfer motion"}
+    verbs = " or ".join(words.get(ability, ability) for ability in wanted)
     raise CheckpointError(f"{system.name} cannot {verbs}; systems that can: {', '.join(able) or 'none'}")
 
 
@@ -139,7 +175,7 @@ def open_source(name: str, device: str = "auto", beginnings: Path | None = None)
 
 def _system_source(name: str, device: str, beginnings: Path | None) -> Source:
     trained = Trained(name, "generate" if beginnings is None else ("generate", "predict"), device)
-    about, fps = _about(name, trained), trained.metadata.dataset.get("fps")
+    about, fps = _about(trained), trained.metadata.dataset.get("fps")
     rate, shape = float(fps) if fps else None, trained.metadata.clip
     if beginnings is None or trained.ability == "generate":
         source = Source(name, shape, rate, PIXELS, None, lambda seeds: list(trained.generate(seeds)), about)
@@ -199,7 +235,7 @@ def open_pairing(name: str, data: Path, split: str | None, device: str = "auto")
         make=make,
         key=lambda index: real.record(index).key,
         protocol={"real data": real.fingerprint, "split": split or "all"},
-        about=_about(name, trained),
+        about=_about(trained),
     )
 
 
@@ -222,7 +258,7 @@ def _reenacting(name: str, trained: Trained, real: Dataset, split: str | None) -
         make=make,
         key=lambda index: real.record(index).key,
         protocol={"real data": real.fingerprint, "split": split or "all"},
-        about=_about(name, trained),
+        about=_about(trained),
     )
 
 
@@ -249,12 +285,12 @@ def stored_pose(data: Dataset, index: int) -> Float32[np.ndarray, "T J 3"]:
     return np.asarray(data.array(index, "pose"), np.float32)
 
 
-def _about(name: str, trained: Trained) -> dict[str, Any]:
+def _about(trained: Trained) -> dict[str, Any]:
     return {
         "system": trained.metadata.system,
         "stage": trained.metadata.stage,
         "steps": trained.metadata.steps,
-        "checkpoint sha256": hashlib.sha256(resolve(name).read_bytes()).hexdigest(),
+        "checkpoint sha256": trained.sha256,
     }
 
 

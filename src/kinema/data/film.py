@@ -37,12 +37,15 @@ class Film:
     """A film that is being written; made by `film`.
 
     Attributes:
+        width: of the pictures, in pixels.
+        height: of the pictures, in pixels.
+        fps: nominal frames per second.
         frames: pictures so far.
-        sound: what became of the sound, in words.
     """
 
     def __init__(self, container: OutputContainer, stream: VideoStream, fps: Fraction, sound: "_Sound | None") -> None:
         self._container, self._stream, self._sound = container, stream, sound
+        self.width, self.height, self.fps = stream.width, stream.height, fps
         self._interval = 1 / fps
         self._tick = Fraction(1, fps.numerator * -(-TICKS // fps.numerator))
         self._last = -1

@@ -10,7 +10,6 @@ References:
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool
@@ -23,7 +22,6 @@ from kinema.pose.skeleton import Skeleton, converter
 GAP_SECONDS = 0.2
 """A gap of a joint up to this long is bridged by a straight line; what is longer stays missing."""
 
-Fit = Literal["cover", "contain"]
 Map = Callable[[Poses], Poses]
 
 
@@ -38,6 +36,11 @@ class Driving:
 
     poses: Poses
     absent: tuple[int, ...]
+
+    def window(self, first: int, stop: int) -> "Driving":
+        """Return the frames from `first` up to `stop`."""
+        absent = tuple(frame - first for frame in self.absent if first <= frame < stop)
+        return Driving(self.poses.window(first, stop), absent)
 
 
 def drive(poses: Poses, skeleton: Skeleton, normalise: Map, *, smooth: str = "median", window: int = 7) -> Driving:
@@ -83,17 +86,15 @@ def hold(poses: Poses) -> Poses:
     return replace(poses, **parts)
 
 
-def into_frame(poses: Poses, width: int, height: int, fit: Fit) -> Poses:
-    """Scale poses with their frame into another one, its middle onto the middle.
+def as_prepared(poses: Poses, width: int, height: int) -> Poses:
+    """Scale poses with their frame until it covers another one and cut off what is beyond, as `kinema prepare` does.
 
     Args:
         poses: in pixels of their own frame.
         width: of the new frame, in pixels.
         height: of the new frame, in pixels.
-        fit: cover the new frame and lose what is beyond it, as `kinema prepare` does; or contain all.
     """
-    choose = max if fit == "cover" else min
-    scale = choose(width / poses.width, height / poses.height)
+    scale = max(width / poses.width, height / poses.height)
     wide, tall = max(1, round(poses.width * scale)), max(1, round(poses.height * scale))
     return poses.resized(wide, tall).cropped((wide - width) // 2, (tall - height) // 2, width, height)
 

@@ -96,7 +96,10 @@ def judged(shift: int, clips: int = 6, face_in: int = 6) -> dict:
         return np.stack([STANDING] * 2) if index < face_in else np.zeros((2, 18, 3), np.float32)
 
     found = Reenacted(
-        poses, COCO_18, lambda asked: truth + np.uint8(20), find=lambda clip: np.stack([STANDING + np.array([1, 0, 0], np.float32)] * 2)
+        poses,
+        COCO_18,
+        lambda asked: truth + np.uint8(20),
+        find=lambda clip: np.stack([STANDING + np.array([1, 0, 0], np.float32)] * 2),
     )
     for index in range(clips):
         found.add(index, truth, truth + np.uint8(shift + index % 2))

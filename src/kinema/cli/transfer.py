@@ -1,0 +1,342 @@
+"""The verb transfer: somebody's motion performed by the person that a system was trained on."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import tyro
+from jaxtyping import UInt8
+
+from kinema.cli.arguments import parse
+from kinema.cli.terminal import Progress
+from kinema.core.config import Config
+from kinema.core.errors import ConfigError, DataError, MediaError, accepted
+
+if TYPE_CHECKING:
+    from kinema.cli.mosaic import Mosaic
+    from kinema.cli.trained import Trained
+    from kinema.data.film import Film
+    from kinema.data.media import MediaInfo
+    from kinema.pose.driving import Driving
+    from kinema.pose.normalise import Normaliser
+    from kinema.pose.sequence import Poses
+
+CellT = TypeVar("CellT")
+
+Picture = UInt8[np.ndarray, "_ _ 3"]
+View = Literal["result", "side-by-side", "grid"]
+
+CHUNK = 16  # frames that are made at a time: memory does not grow with length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer(Config):
+    """Show the person that a run was trained on doing what somebody else does in a video."""
+
+    source: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Video, or image, of who sets the motion; its rate and sound are kept. Without one --poses drive alone."""
+    target: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN...")]
+    """Run directories or checkpoint files of people; several perform together, frame by frame, in one picture."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE.mp4", help_behavior_hint="")]
+    """Film to make: .mp4 or .webm."""
+    poses: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npz|FOLDER", help_behavior_hint="")] = None
+    """Poses of the source, from kinema pose detect or OpenPose, instead of looking for them."""
+    detector: Annotated[str, tyro.conf.arg(metavar="mediapipe|FILE.onnx")] = "mediapipe"
+    """What looks for people in the source."""
+    person: Annotated[str, tyro.conf.arg(metavar="largest|N|X,Y")] = "largest"
+    """Who of several people sets the motion: the largest, a number, or who is nearest to a pixel of the first frame with
+    anybody."""
+    normalise: Literal["depth", "affine", "relative", "none"] = "depth"
+    """How the source's place and size become the target's. depth: feet on the target's floor and the size that belongs there
+    (Everybody Dance Now). affine: heights of joints as the target's on average. relative: the target's place, moved as the
+    source moves. none: as in the source's frame."""
+    smooth: Literal["median", "savgol", "one-euro", "ema", "none"] = "median"
+    """Filter over time, after normalisation."""
+    window: int = 7
+    """Frames of the filters median and savgol; odd."""
+    as_is: bool = False
+    """Take the poses unnormalised and unsmoothed, the source's frame cut as kinema prepare cuts it: for footage of the target
+    that was not trained on."""
+    view: View = "result"
+    """result: the target alone. side-by-side: source, skeleton and result, a row per target. grid: source, its skeleton and
+    all results."""
+    first_frame: int = 0
+    """First frame of the source that is performed, counted from 0."""
+    frames: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """How many frames are performed. Default: to the end."""
+    restart: int = 0
+    """Forget the frame before every so many frames, so that errors cannot grow; 0: never."""
+    skeleton: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """Layout of joints that the target must have been trained with; refused where it was another."""
+    style: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """Style of drawing that the target must have been trained with; refused where it was another."""
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda or cuda:N."""
+    overwrite: bool = False
+    """Replace a file that exists."""
+
+    def check(self) -> None:
+        """Refuse what cannot be done."""
+        self.require(len(self.target) > 0, "target", "at least one run")
+        self.require(self.first_frame >= 0, "first_frame", "0 or more")
+        self.require(self.frames is None or self.frames >= 1, "frames", "at least 1")
+        self.require(self.restart >= 0, "restart", "0 or more")
+        self.require(self.window >= 1 and self.window % 2 == 1, "window", "odd and 1 or more")
+        self.require(self.person != "all", "person", "one person: largest, a number or X,Y")
+        if self.source is None and self.poses is None:
+            raise ConfigError("transfer wants --source, a video of somebody who moves, or --poses")
+        if self.as_is and self.normalise not in ("depth", "none"):
+            raise ConfigError(f"--as-is takes poses unnormalised; leave out --as-is or --normalise {self.normalise}")
+
+
+def run(arguments: list[str]) -> int:
+    """Run ``kinema transfer``."""
+    from kinema.cli.trained import Trained
+
+    options = parse(Transfer, arguments, "transfer")
+    _refuse_output(options)
+    info = _probed(options)
+    targets = [Trained(name, "transfer", options.device) for name in options.target]
+    for name, target in zip(options.target, targets, strict=True):
+        _refuse_other_drawing(options, name, target)
+    poses, performed = _source_poses(options, info)
+    maps: dict[str, Any] = {}
+    driven = [_driven(options, poses, performed, target, maps) for target in targets]
+    poses = poses.window(performed.start, performed.stop)
+    _say_absent(driven[0], poses)
+    began = time.monotonic()
+    with _film(options, info, poses, targets, maps) as (film, mosaic), Progress() as progress:
+        for pictures in _performed(options, info, poses, targets, driven):
+            film.add(mosaic.lay(pictures))
+            progress.show("performing", film.frames, len(poses))
+    seconds = time.monotonic() - began
+    rate = f"{film.frames / seconds:.1f} frames per second"
+    print(f"{options.out}: {film.frames} frames of {film.width}x{film.height} at {float(film.fps):g} fps, {film.sound}; {rate}")
+    return 0
+
+
+# --- Before anything is made --------------------------------------------------------------------------------------------------
+
+
+def _refuse_output(options: Transfer) -> None:
+    from kinema.data.film import FILM_SUFFIXES
+
+    if options.out.suffix.lower() not in FILM_SUFFIXES:
+        raise MediaError(f"{options.out} ends in {options.out.suffix!r}; accepted: {', '.join(FILM_SUFFIXES)}")
+    if options.out.exists() and not options.overwrite:
+        raise MediaError(f"{options.out} exists; give another --out, or --overwrite to replace it")
+
+
+def _probed(options: Transfer) -> "MediaInfo | None":
+    from kinema.data.media import probe
+
+    return probe(options.source) if options.source else None
+
+
+def _refuse_other_drawing(options: Transfer, name: str, target: "Trained") -> None:
+    """Refuse a target that reads other drawings than the user believes.
+
+    Raises:
+        ConfigError: naming the target's own.
+    """
+    from kinema.pose.draw import STYLES, refuse_other_style
+    from kinema.pose.skeleton import find_skeleton
+
+    if options.skeleton and find_skeleton(options.skeleton).name != target.system.skeleton:
+        raise ConfigError(
+            f"{name} was trained on poses of skeleton {target.system.skeleton}, not {options.skeleton}; leave out --skeleton, "
+            "and poses are converted"
+        )
+    if options.style:
+        if options.style not in STYLES:
+            raise ConfigError(f"there is no style {options.style!r}; {accepted(options.style, STYLES)}")
+        refuse_other_style(target.system.style, STYLES[options.style])
+
+
+# --- Poses --------------------------------------------------------------------------------------------------------------------
+
+
+def _source_poses(options: Transfer, info: "MediaInfo | None") -> tuple["Poses", range]:
+    """Return the poses of the one person who sets the motion, and which of their frames are performed.
+
+    Poses from a file are there as a whole, so that normalisation measures all of them; a detector looks at no other frames
+    than those that are performed.
+
+    Raises:
+        DataError: when there is nobody, or no such frame.
+    """
+    from kinema.cli.driving import detected, read_driving
+    from kinema.cli.pose_convert import taken
+    from kinema.pose.detect import open_detector
+
+    first, count = options.first_frame, options.frames
+    if options.poses:
+        poses = read_driving(options.poses, info)
+        if first >= len(poses):
+            raise DataError(f"{options.poses} has no frame {first}; its last is {len(poses) - 1}")
+        performed = range(first, len(poses) if count is None else min(len(poses), first + count))
+    else:
+        assert info is not None  # checked with the options
+        with Progress() as progress:
+            poses = detected(info, open_detector(options.detector), first, count, progress.show)
+        performed = range(len(poses))
+    if not poses.present.any():
+        raise DataError(
+            f"no person is in any of the {len(poses)} frames of {options.poses or options.source}; give footage of one whole "
+            "person, or another --detector"
+        )
+    return taken(poses, options.person), performed
+
+
+def _normaliser(options: Transfer, poses: "Poses", target: "Trained") -> "Normaliser":
+    """Fit what takes the source's poses into the target's frame, and say what is to be known of it."""
+    from kinema.pose.normalise import fit
+
+    normaliser = fit(poses, target.target_statistics(), options.normalise)
+    for note in normaliser.notes:
+        print(f"{target.name}: {note}" if len(options.target) > 1 else note)
+    return normaliser
+
+
+def _driven(options: Transfer, poses: "Poses", performed: range, target: "Trained", maps: dict[str, Any]) -> "Driving":
+    """Return the poses in which a target is shown; keep how they came into its frame."""
+    from kinema.pose.driving import as_prepared, drive
+    from kinema.pose.skeleton import find_skeleton
+
+    height, width = target.system.frame_shape
+
+    def normalise(found: "Poses") -> "Poses":
+        if options.as_is:
+            return as_prepared(found, width, height)
+        normaliser = _normaliser(options, found, target)
+        maps[target.name] = normaliser.to_mapping()
+        return normaliser(found)
+
+    smooth = "none" if options.as_is else options.smooth
+    whole = drive(poses, find_skeleton(target.system.skeleton), normalise, smooth=smooth, window=options.window)
+    return whole.window(performed.start, performed.stop)
+
+
+def _say_absent(driven: "Driving", poses: "Poses") -> None:
+    from kinema.cli.pose_convert import count
+    from kinema.pose.driving import bridged
+
+    if driven.absent:
+        print(
+            f"of {len(poses)} frames nobody is in {count(driven.absent)}: gaps of up to {bridged(poses.fps)} frames are "
+            "bridged by a straight line, in longer ones the last pose is held, before the first person the first one"
+        )
+
+
+# --- Frames -------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _film(
+    options: Transfer, info: "MediaInfo | None", poses: "Poses", targets: Sequence["Trained"], maps: Mapping[str, Any]
+) -> Iterator[tuple["Film", "Mosaic"]]:
+    """Open the film that is made, and what lays its pictures out."""
+    from kinema.cli.mosaic import Mosaic
+    from kinema.data.film import film
+
+    rate = info.fps if info and info.fps else Fraction(poses.fps).limit_denominator(1001)
+    alone = options.view == "result" and len(targets) == 1
+    mosaic = Mosaic(_cells(options, info, poses, targets), tall=_tall(targets), enlarge=not alone)
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"the folder {options.out.parent} cannot be made: {error.strerror}") from None
+    start = float(options.first_frame / rate)
+    tags = _tags(options, targets, maps)
+    sound = info.path if info and info.fps else None
+    with film(options.out, mosaic.width, mosaic.height, rate, metadata=tags, sound=sound, start=start) as made:
+        yield made, mosaic
+
+
+def _tall(targets: Sequence["Trained"]) -> int:
+    return max(target.system.frame_shape[0] for target in targets)
+
+
+def _cells(
+    options: Transfer, info: "MediaInfo | None", poses: "Poses", targets: Sequence["Trained"]
+) -> list[list[tuple[int, int]]]:
+    """Return the sizes of the pictures that `_performed` yields."""
+    results = [(width, height) for height, width in (target.system.frame_shape for target in targets)]
+    source = [(info.width, info.height)] if info else []
+    if options.view == "result":
+        return _rows(results)
+    if options.view == "grid":
+        return _rows([*source, (poses.width, poses.height), *results])
+    return [[*source, size, size] for size in results]
+
+
+def _tags(options: Transfer, targets: Sequence["Trained"], maps: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the file says about itself, for people and for programs."""
+    from kinema.cli.output import generated_tags
+
+    driver = (options.source or options.poses or Path()).name
+    systems = sorted({target.metadata.system for target in targets})
+    about = f"{', '.join(systems)} of {', '.join(target.name for target in targets)}, moved by {driver}"
+    runs = [
+        {
+            "name": target.name,
+            "system": target.metadata.system,
+            "checkpoint sha256": target.sha256,
+            "normaliser": maps.get(target.name, "as prepared"),
+        }
+        for target in targets
+    ]
+    return generated_tags(about, source=driver, runs=runs)
+
+
+def _performed(
+    options: Transfer, info: "MediaInfo | None", poses: "Poses", targets: Sequence["Trained"], driven: Sequence["Driving"]
+) -> Iterator[list[list[Picture]]]:
+    """Yield the pictures of every frame as rows."""
+    results = [target.perform(one.poses.filled(), CHUNK, options.restart) for target, one in zip(targets, driven, strict=True)]
+    if options.view == "result":
+        for made in zip(*results, strict=True):
+            yield _rows(list(made))
+        return
+    sources = _shown(options, info, len(poses), _tall(targets))
+    if options.view == "grid":
+        small = poses.resized(max(1, round(poses.width * _tall(targets) / poses.height)), _tall(targets))
+        for source, *made in zip(sources, _skeletons(small, targets[0]), *results, strict=False):
+            yield _rows([*source, *made])
+        return
+    drawn = [_skeletons(one.poses, target) for one, target in zip(driven, targets, strict=True)]
+    for source, *rest in zip(sources, *drawn, *results, strict=False):
+        pairs = zip(rest[: len(targets)], rest[len(targets) :], strict=True)
+        yield [[*source, *pair] for pair in pairs]
+
+
+def _rows(pictures: list[CellT]) -> list[list[CellT]]:
+    """Lay pictures out in rows of nearly a square."""
+    columns = int(np.ceil(np.sqrt(len(pictures))))
+    return [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+
+
+def _shown(options: Transfer, info: "MediaInfo | None", count: int, tall: int) -> Iterator[list[Picture]]:
+    """Yield the frames of the source, or nothing; the last one is held where its poses go on for a frame or two."""
+    from kinema.cli.driving import source_frames
+
+    last: list[Picture] = []
+    if info is not None:
+        for picture in source_frames(info, options.first_frame, count, tall):
+            last = [picture]
+            yield last
+    yield from repeat(last)
+
+
+def _skeletons(poses: "Poses", target: "Trained") -> Iterator[Picture]:
+    """Yield drawings of poses, in the target's style."""
+    from kinema.pose.draw import draw
+
+    parts = (poses.window(start, min(start + CHUNK, len(poses))) for start in range(0, len(poses), CHUNK))
+    return chain.from_iterable(draw(part, target.system.style) for part in parts)
