@@ -77,7 +77,7 @@ def _drop(track: Track, factor: float, longest: int, window: int, floor: float) 
     steps = np.linalg.norm(np.diff(track[..., :2], axis=0, prepend=track[:1, :, :2] * np.nan), axis=-1)
     usual = _sliding_median(steps, window)
     overall = _median(np.moveaxis(steps, 0, -1))
-    limit = factor * np.where(np.isnan(usual), np.where(np.isnan(overall), np.inf, overall), usual) + floor
+    limit = factor * np.where(np.isnan(usual), overall, usual) + floor  # NaN, which nothing exceeds, where no step is known
     points = track.shape[1]
     place, seen = np.full((points, 2), np.nan), np.zeros(points, int)
     doubt, doubted = place.copy(), seen.copy()

@@ -124,6 +124,11 @@ def test_a_spike_becomes_missing_and_nothing_else_does() -> None:
     assert np.argwhere(poses.present & ~after.present).tolist() == [[20, 0, 4], [21, 0, 4], [40, 0, 4]]
 
 
+@pytest.mark.parametrize("frames", [1, 2])
+def test_where_no_step_is_known_nothing_is_an_outlier(frames: int) -> None:
+    assert filters.drop_outliers(wave(frames)).present.all()
+
+
 def test_a_move_that_lasts_stays() -> None:
     poses = wave(60)
     poses.points[20:, 0, 4, 0] += 150
