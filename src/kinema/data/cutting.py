@@ -158,7 +158,7 @@ class Window:
 def cut_footage(job: Job) -> Iterator[Clip | Refusal]:
     """Cut the clips of one task; see `kinema.data.plan.Maker`."""
     settings = from_mapping(PrepareSettings, job.settings)
-    scenes, poser = scene_filter(settings), pose_finder(settings)
+    scenes, poser = scene_filter(settings), kept_pose_finder(settings)
     for number, item in enumerate(job.items, job.first):
         yield from Cutter(Source(**item), number, settings, scenes, poser).cut()
 
@@ -170,12 +170,15 @@ def scene_filter(settings: PrepareSettings) -> SceneFilter | None:
     return open_scene_filter(settings.scene_model, settings.scene, settings.scene_threshold, settings.scene_names)
 
 
-@lru_cache(maxsize=1)  # a worker opens the detector once, not once per task
 def pose_finder(settings: PrepareSettings) -> PoseFinder | None:
     """Open the pose detector that the settings ask for, if they do."""
     if settings.pose is None:
         return None
     return PoseFinder(open_detector(settings.pose, version=settings.pose_version), find_skeleton(settings.pose_skeleton))
+
+
+kept_pose_finder = lru_cache(maxsize=1)(pose_finder)
+"""For workers, which open the detector once and not once per task."""
 
 
 def unreadable(source: Source, damage: MediaError, frames: int = 0) -> Refusal:

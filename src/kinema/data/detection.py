@@ -134,7 +134,7 @@ def settled(settings: DetectSettings) -> DetectSettings:
     Raises:
         ConfigError: no such detector or skeleton.
     """
-    detector = _detector(settings)
+    detector = _opened(settings)
     converter(detector.skeleton, find_skeleton(settings.skeleton))
     return replace(settings, detector_version=detector.version)
 
@@ -229,7 +229,7 @@ def detect_part(part: Part) -> None:
     """
     cv2.setNumThreads(1)  # one process per core
     part.file.parent.mkdir(parents=True, exist_ok=True)
-    detector, skeleton = _detector(part.settings), find_skeleton(part.settings.skeleton)
+    detector, skeleton = _kept(part.settings), find_skeleton(part.settings.skeleton)
     times: list[float] = []
     people: list[Float32[np.ndarray, "_ _ 3"]] = []
     looks: list[tuple[float, bool]] = []
@@ -285,7 +285,7 @@ def somebody_else(settings: DetectSettings, image: UInt8[np.ndarray, "H W 3"], f
         border = 0.2 * (high - low).max()
         (left, top), (right, bottom) = ((corner).round().astype(int).clip(0) for corner in (low - border, high + border))
         painted[top:bottom, left:right] = image.mean(axis=(0, 1)).round()
-    detector = _detector(replace(settings, still=True))
+    detector = _kept(replace(settings, still=True))
     return any(has_trunk(person, detector.skeleton) for person in next(iter(detector.detect([painted]))))
 
 
@@ -436,8 +436,7 @@ def _length(file: Path) -> int:
         return len(arrays["times"])
 
 
-@lru_cache(maxsize=2)  # a worker opens it once, not once per part: one for the film and one for single frames
-def _detector(settings: DetectSettings) -> PoseDetector:
+def _opened(settings: DetectSettings) -> PoseDetector:
     return open_detector(
         settings.detector,
         version=settings.detector_version,
@@ -446,3 +445,7 @@ def _detector(settings: DetectSettings) -> PoseDetector:
         view=settings.view,
         least_confidence=settings.confidence,
     )
+
+
+_kept = lru_cache(maxsize=2)(_opened)
+"""For workers, which open a detector once and not once per part: one for the film and one for single frames."""

@@ -8,7 +8,7 @@ from jaxtyping import Float32, Float64, UInt8
 
 from kinema.data.media import Resize
 from kinema.pose.detect import PoseDetector, collect, has_trunk, paired, visible
-from kinema.pose.skeleton import Skeleton
+from kinema.pose.skeleton import Skeleton, converter
 
 Pose = Float32[np.ndarray, "J 3"]
 Size = tuple[int, int]
@@ -22,10 +22,16 @@ class PoseFinder:
     Attributes:
         detector: finds people; the first of several is taken.
         skeleton: joints that are wanted.
+
+    Raises:
+        DataError: the detector gives none of the joints that are wanted.
     """
 
     detector: PoseDetector
     skeleton: Skeleton
+
+    def __post_init__(self) -> None:
+        converter(self.detector.skeleton, self.skeleton)
 
     def __call__(self, images: Iterator[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator[tuple[UInt8[np.ndarray, "_ _ 3"], Pose]]:
         """Yield the images of a shot, each with the joints in it."""
@@ -53,7 +59,7 @@ class PoseFinder:
 
 
 def placed(have: Size, shape: Size, resize: Resize) -> tuple[Size, tuple[int, int]]:
-    """Say how pixels of the footage become pixels of a clip: the size they are scaled to, and which of these is the clip's first.
+    """Say how pixels of the footage become those of a clip: the size they are scaled to, and which of them is its first.
 
     Args:
         have: size of the footage.
