@@ -1,16 +1,16 @@
 """Does a motion arrive? Motion transfer against exact ground truth, on drawn people.
 
-``python benchmarks/transfer_performers.py WORK --minutes 15`` makes clips of a target T (one person, one stage) in ``WORK/target``,
-trains ``dance`` on them, lets T do what a source S does in other clips, and prints one JSON line. ``--run RUN`` takes a run that
-was trained on ``WORK/target`` before.
+``python benchmarks/transfer_performers.py WORK --minutes 15`` makes clips of a target T (one person, one stage) in
+``WORK/target``, trains ``dance`` on them, lets T do what a source S does in other clips, and prints one JSON line. With ``--run
+RUN`` it takes a run that was trained on ``WORK/target`` before.
 
 Two truths, because a global normaliser keeps the source's proportions:
 
 - retargeted: T itself filmed with S's joint angles, its feet where the normaliser puts them (the whole system);
 - reachable: T's looks on S's proportions at the normalised size (the generator alone).
 
-Joints in what was made are found by a small network that is trained here on T's clips; how far it errs on the truth's own frames
-is the floor, and pasting the training frame with the nearest pose is what must be beaten.
+Joints in what was made are found by a small network that is trained here on T's clips; how far it errs on the truth's own
+frames is the floor, and pasting the training frame with the nearest pose is what must be beaten.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -156,7 +157,7 @@ class Keypoints(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths, layers = (3, 16, 48, 64), []
-        for number, (narrow, wide) in enumerate(zip(widths, widths[1:], strict=False)):
+        for number, (narrow, wide) in enumerate(pairwise(widths)):
             layers += [nn.Conv2d(narrow, wide, 3, stride=1 if number == 0 else 2, padding=1), nn.GroupNorm(8, wide), nn.ReLU()]
         for dilation in (1, 2, 4, 1):
             layers += [nn.Conv2d(64, 64, 3, padding=dilation, dilation=dilation), nn.GroupNorm(8, 64), nn.ReLU()]

@@ -1,7 +1,7 @@
 """Frames per second of ``kinema transfer`` from poses, beside the networks alone.
 
-``python benchmarks/transfer_speed.py`` prints one JSON line. The target is an untrained ``dance`` of a preset at some size: speed
-does not depend on weights. Detection is not part of it; drawing, normalising, smoothing, encoding and writing are.
+``python benchmarks/transfer_speed.py`` prints one JSON line. The target is an untrained ``dance`` of a preset at some size, for
+speed does not depend on weights. Detection is not part of it; drawing, smoothing, encoding and writing are.
 """
 
 import argparse
@@ -10,7 +10,6 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -20,7 +19,6 @@ from kinema.cli.trained import Trained
 from kinema.data.motions import sample_motion
 from kinema.data.performers import Placement, render, sample_identity, sample_stage
 from kinema.pose.files import write_poses
-from kinema.pose.normalise import measure
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import COCO_18
 from kinema.systems.dance import Dance
@@ -45,7 +43,16 @@ def main() -> None:
         folder = Path(name)
         write_poses(folder / "poses.npz", poses)
         save_checkpoint(folder / "run.safetensors", Dance(config), stage="benchmark", dataset={"fps": FPS})
-        words = ["--poses", folder / "poses.npz", "--target", folder / "run.safetensors", "--out", folder / "out.mp4"]
+        words = [
+            "--poses",
+            folder / "poses.npz",
+            "--target",
+            folder / "run.safetensors",
+            "--out",
+            folder / "out.mp4",
+            "--normalise",
+            "none",
+        ]
         began = time.perf_counter()
         status = kinema(["transfer", *map(str, words), "--device", arguments.device])
         whole = time.perf_counter() - began

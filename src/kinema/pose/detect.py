@@ -10,7 +10,7 @@ confidence is below `LEAST_CONFIDENCE` or its place is outside the frame: networ
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from kinema.core.errors import ConfigError, accepted
-from kinema.pose.sequence import Points, Poses, mark_missing
+from kinema.pose.sequence import Points, mark_missing
 from kinema.pose.skeleton import Skeleton, converter
 
 LEAST_CONFIDENCE = 0.3
@@ -101,50 +101,41 @@ def open_detector(
 
 
 def paired(
-    detector: PoseDetector, frames: Iterable[_Frame], *, image: str | None = None
+    detector: PoseDetector, frames: Iterable[_Frame], picture: Callable[[_Frame], Picture]
 ) -> Iterator[tuple[_Frame, Float32[np.ndarray, "P J 3"]]]:
     """Yield every frame with the people in it; only frames that the detector has not answered yet are held.
 
     Args:
         detector: finds the people.
         frames: of one shot.
-        image: attribute of a frame that is its picture; None where it is the frame itself.
+        picture: frame -> its pixels.
     """
     waiting: deque[_Frame] = deque()
 
     def pictures() -> Iterator[Picture]:
         for frame in frames:
             waiting.append(frame)
-            yield frame if image is None else getattr(frame, image)
+            yield picture(frame)
 
     for people in detector.detect(pictures()):
         yield waiting.popleft(), people
 
 
 def collect(
-    people: Sequence[Float32[np.ndarray, "P J 3"]],
-    detector_skeleton: Skeleton,
-    skeleton: Skeleton,
-    *,
-    width: int,
-    height: int,
-    fps: float,
-) -> Poses:
-    """Put the people of every frame into one sequence of poses.
+    people: Sequence[Float32[np.ndarray, "_ J 3"]], detected: Skeleton, wanted: Skeleton
+) -> Float32[np.ndarray, "T P K 3"]:
+    """Put the people of every frame into one array; where there are fewer than in another frame the rest is missing.
 
     Args:
-        people: per frame, as a detector gives them; where there are fewer than in another frame the rest is missing.
-        detector_skeleton: of these.
-        skeleton: that is wanted.
-        width: of the frames, in pixels.
-        height: of the frames, in pixels.
-        fps: frames per second.
+        people: per frame, as a detector gives them.
+        detected: skeleton of these.
+        wanted: skeleton of the result.
     """
     most = max((len(found) for found in people), default=0)
-    points = np.full((len(people), max(1, most), len(detector_skeleton), 3), np.nan, np.float32)
+    points = np.zeros((len(people), max(1, most), len(detected), 3), np.float32)
     for frame, found in zip(points, people, strict=True):
         frame[: len(found)] = found
-    return Poses(mark_missing(converter(detector_skeleton, skeleton)(points)), skeleton, width, height, fps)
+    return mark_missing(converter(detected, wanted)(points))
 
 
 def visible(points: Float[np.ndarray, "*frames J 3"], width: float, height: float, least_confidence: float = 0.0) -> Points:
