@@ -58,7 +58,7 @@ def train(run: Run) -> int:
         if isinstance(run.stages[stage], Fit):
             run.fit(stage)
             continue
-        trainer, loader = Trainer(run.system, stage, run.share(), run.device), run.loader()
+        trainer, loader = Trainer(run.system, stage, run.share(stage), run.device), run.loader()
         with run.playing(trainer, loader), runlog.StopSignals() as signals:
             if not trainer.finished:
                 play(run, trainer, loader, signals)

@@ -130,6 +130,10 @@ class System(nn.Module, Generic[ConfigT]):
         """Return the stages of training in order."""
         raise NotImplementedError
 
+    def shares(self) -> Mapping[str, float]:
+        """Return the weight of a stage's share in the budget of a run; stages that are not named count as 1."""
+        return {}
+
     def averaged(self) -> tuple[nn.Module, ...]:
         """Return the modules whose weights are averaged (EMA) for sampling: all of them, unless a subclass knows better."""
         return (self,)

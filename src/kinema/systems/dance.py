@@ -332,6 +332,10 @@ class Dance(System[DanceConfig]):
         """Shape of a chain."""
         return ClipShape(self.config.chain, self.config.height, self.config.width)
 
+    def shares(self) -> Mapping[str, float]:
+        """Divide a budget as the paper's 5, 30 and 5 epochs; without the local enhancer all of the first two is "global"."""
+        return {"global": 5.0, "local": 30.0, "face": 5.0} if self.enhancer else {"global": 35.0, "face": 5.0}
+
     def averaged(self) -> tuple[nn.Module, ...]:
         """Return what draws frames."""
         return tuple(part for part in (self.generator, self.enhancer, self.face_generator) if part is not None)
