@@ -65,9 +65,15 @@ class Player:
 
 @dataclass(frozen=True)
 class Fit:
-    """A closed-form stage, such as EM for a mixture; `run` reads every batch once and returns numbers worth logging."""
+    """A closed-form stage, such as EM for a mixture.
+
+    Attributes:
+        run: reads every batch once and returns numbers worth logging.
+        whole: the batches are whole clips of the dataset, however long, instead of the system's windows.
+    """
 
     run: Callable[[Iterable[Batch]], Mapping[str, float]]
+    whole: bool = False
 
 
 Stage = tuple[Player, ...] | Fit

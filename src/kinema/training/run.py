@@ -363,8 +363,9 @@ class Run:
 
     def fit(self, stage: str) -> None:
         """Run a closed-form stage."""
-        frames, needs = self.system.clip_shape.frames, self.system.needs
-        loader = Loader(self.dataset, self.training.batch_size, frames=frames, fields=needs)
+        known = self.stages[stage]
+        frames = None if isinstance(known, Fit) and known.whole else self.system.clip_shape.frames
+        loader = Loader(self.dataset, self.training.batch_size, frames=frames, fields=self.system.needs)
         if self.display:
             self.display.say(f"{stage}: fitting to {len(self.dataset):,} clips")
         numbers = run_fit(self.system, stage, (clips.to_batch() for clips in loader.epoch()), self.training, self.device)
