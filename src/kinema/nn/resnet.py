@@ -167,6 +167,26 @@ class LocalEnhancer(nn.Module):
         return self.last(self.after(self.before(image) + coarse))
 
 
+class Overlay(nn.Module):
+    """Composes a generated frame over a still background; starts from grey.
+
+    Args:
+        height: of a frame in pixels.
+        width: of a frame in pixels.
+    """
+
+    channels = 4
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.background = nn.Parameter(torch.zeros(1, 3, height, width))
+
+    def forward(self, numbers: Float[Tensor, "B 4 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """Return m * generated + (1 - m) * background."""
+        mask, generated = torch.sigmoid(numbers[:, 3:]), torch.tanh(numbers[:, :3])
+        return mask * generated + (1 - mask) * self.background
+
+
 def initialise_pix2pix(module: nn.Module) -> None:
     """Set convolution weights to N(0, 0.02), batch-norm scales to N(1, 0.02) and batch-norm biases to 0; use with `apply`."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):

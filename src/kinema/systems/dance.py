@@ -22,7 +22,8 @@ Departures from the release, whose slips are not repeated:
   network in place of VGG19, whose weights are not ours to give.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -36,17 +37,22 @@ from torch.nn.functional import interpolate
 
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError
-from kinema.core.system import Objective, Paper, Player, Preset, Stage, System, adam
+from kinema.core.system import Fit, Objective, OptimizerFactory, Paper, Player, Preset, Stage, System, adam
 from kinema.core.types import Batch, ClipShape, Image, Scalar, Video
 from kinema.nn.discriminators import MultiScaleDiscriminator, PatchDiscriminator, halved
 from kinema.nn.losses import feature_matching, least_squares
 from kinema.nn.perceptual import PerceptualLoss, PerceptualNetwork, perceptual_loss
+from kinema.nn.record import Record
 from kinema.nn.regions import Corners, boxes_around, crop, paste, places
-from kinema.nn.resnet import LocalEnhancer, ResidualGenerator, initialise_pix2pix
+from kinema.nn.resnet import LocalEnhancer, Overlay, ResidualGenerator, initialise_pix2pix
+from kinema.nn.stillness import still_picture
 from kinema.pose.draw import STYLES, DrawStyle, draw_points
+from kinema.pose.normalise import BodyStatistics, measure
+from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import Skeleton, find_skeleton
 
 Pose = Float[Tensor, "B T J 3"]
+STATISTICS_BYTES = 32768  # half of them are used by the longest
 Frames = list[Image]  # one after the other
 FACE = (("Nose",), ("REar", "LEar"), ("REar",), ("LEar",))  # where the face is: between the first of these that are visible
 
@@ -179,38 +185,12 @@ class DanceConfig(Config):
         return self.face_size or max(1, round(self.height / 4) >> self.face_downs) << self.face_downs
 
 
-# --- Networks -----------------------------------------------------------------------------------------------------------------
-
-
-class Overlay(nn.Module):
-    """Composes a generated frame over a still background; starts from grey.
-
-    Args:
-        height: of a frame in pixels.
-        width: of a frame in pixels.
-    """
-
-    channels = 4
-
-    def __init__(self, height: int, width: int) -> None:
-        super().__init__()
-        self.background = nn.Parameter(torch.zeros(1, 3, height, width))
-
-    def forward(self, numbers: Float[Tensor, "B 4 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """Return m * generated + (1 - m) * background."""
-        mask, generated = torch.sigmoid(numbers[:, 3:]), torch.tanh(numbers[:, :3])
-        return mask * generated + (1 - mask) * self.background
+# --- What is made -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Face:
-    """Faces of a chain, one row per frame and item in which one is visible.
-
-    Attributes:
-        label: drawn pose inside the box.
-        real: photograph inside the box.
-        fake: what was made of it, corrected.
-    """
+    """Drawn poses, photographs and corrected frames inside the boxes of all visible faces of a chain."""
 
     label: Image
     real: Image
@@ -219,14 +199,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Scene:
-    """A chain of frames.
-
-    Attributes:
-        labels: drawn poses.
-        real: photographs.
-        fake: what was made.
-        face: its faces; None where none is visible or the stage knows none.
-    """
+    """Drawn poses, photographs and made frames of a chain, and its faces where the stage sees any."""
 
     labels: Frames
     real: Frames
@@ -240,6 +213,7 @@ class Scene:
 
 
 Paint = Callable[[int, Image, Image], Image]  # number of the frame, drawn pose, previous frame -> frame
+Modules = tuple[nn.Module, ...]
 Perform = Callable[[Batch], Scene]
 
 # --- System -------------------------------------------------------------------------------------------------------------------
@@ -319,6 +293,7 @@ class Dance(System[DanceConfig]):
             self.face_discriminator = PatchDiscriminator(6, c.discriminator_width, "batch")
         for name in ("enhanced", "corrected"):  # which stages sampling can rely on
             self.register_buffer(name, torch.zeros((), dtype=torch.bool))
+        self.known = Record(STATISTICS_BYTES)  # of the target's body
         self.register_buffer("face_steps", torch.zeros((), dtype=torch.long))
         self.apply(initialise_pix2pix)
         self.shown: tuple[Batch, Scene] | None = None  # what the generator made in its turn
@@ -332,9 +307,13 @@ class Dance(System[DanceConfig]):
         """Shape of a chain."""
         return ClipShape(self.config.chain, self.config.height, self.config.width)
 
+    def shares(self) -> Mapping[str, float]:
+        """Divide a budget as the paper's 5, 30 and 5 epochs; without the local enhancer all of the first two is "global"."""
+        return {"global": 5.0, "local": 30.0, "face": 5.0} if self.enhancer else {"global": 35.0, "face": 5.0}
+
     def averaged(self) -> tuple[nn.Module, ...]:
         """Return what draws frames."""
-        return tuple(part for part in (self.generator, self.enhancer, self.face_generator) if part is not None)
+        return tuple(part for part in (self.generator, self.enhancer, self.face_generator) if part)
 
     def sampling_pass(self, batch: Batch) -> None:
         """Make the frames of a batch."""
@@ -344,14 +323,16 @@ class Dance(System[DanceConfig]):
     # Stages
 
     def stages(self) -> Mapping[str, Stage]:
-        """Return "global", then "local" and "face" where they are configured; the generator stands still in the last."""
-        rate = adam(self.config.learning_rate, self.config.beta1, self.config.beta2)
-        first = 1 if self.enhancer else 0
+        """Return "statistics", "global", then "local" and "face" where they are configured; only the last leaves G as it is."""
+        rate, first = self._adam(), 1 if self.enhancer else 0
         coarse = tuple(self.discriminator.scales[first:])
-        stages: dict[str, Stage] = {"global": self._players((self.generator,), coarse, self.perform_global, first, 0.5, rate)}
+        stages: dict[str, Stage] = {
+            "statistics": Fit(self.fit_statistics, whole=True),
+            "global": self._players((self.generator,), coarse, self.perform_global, first, 0.5),
+        }
         if self.enhancer is not None:
             moves = (self.generator.trunk, self.enhancer)
-            stages["local"] = self._players(moves, (self.discriminator,), self.perform_local, 0, 1.0, rate)
+            stages["local"] = self._players(moves, (self.discriminator,), self.perform_local, 0, 1.0)
         if self.face_generator is not None and self.face_discriminator is not None:
             players = [
                 Player("face_generator", (self.face_generator,), self.face_objective, rate),
@@ -362,18 +343,45 @@ class Dance(System[DanceConfig]):
             stages["face"] = tuple(players)
         return stages
 
-    def _players(
-        self,
-        makers: tuple[nn.Module, ...],
-        judges: tuple[nn.Module, ...],
-        perform: Perform,
-        first: int,
-        share: float,
-        rate: Callable[..., Any],
-    ) -> tuple[Player, ...]:
+    def _players(self, makers: Modules, judges: Modules, perform: Perform, first: int, share: float) -> tuple[Player, ...]:
         make = partial(self.generator_objective, perform=perform, first=first, share=share)
         judge = partial(self.discriminator_objective, perform=perform, first=first)
-        return Player("generator", makers, make, rate), Player("discriminator", judges, judge, rate)
+        return Player("generator", makers, make, self._adam()), Player("discriminator", judges, judge, self._adam())
+
+    def _adam(self) -> OptimizerFactory:
+        return adam(self.config.learning_rate, self.config.beta1, self.config.beta2)
+
+    def fit_statistics(self, batches: Iterable[Batch]) -> Mapping[str, float]:
+        """Measure the target's poses for the normaliser, and find what stands still; returns the number of frames."""
+        poses: list[Tensor] = []
+
+        def watched() -> Iterator[Video]:
+            for batch in batches:
+                poses.append(rearrange(_pose(batch), "b t j c -> (b t) 1 j c").float().cpu())
+                yield batch.video
+
+        if self.config.background:
+            still = still_picture(watched())[None]
+            overlays = [part for part in self.modules() if isinstance(part, Overlay)]
+            for overlay in overlays:
+                size = overlay.background.shape[2:]
+                overlay.background.copy_(still if size == still.shape[2:] else halved(still))
+        else:
+            deque(watched(), maxlen=0)
+        points = torch.cat(poses).numpy()
+        found = measure(Poses(points, self.joints, self.config.width, self.config.height, fps=1.0))
+        self.known.write(found.to_mapping())
+        return {"frames": float(found.frames), "standing": float(found.floor.standing if found.floor else 0)}
+
+    def target_statistics(self) -> BodyStatistics:
+        """Return the statistics of the person that it was trained on, for a normaliser.
+
+        Raises:
+            ConfigError: before stage "statistics".
+        """
+        if (known := self.known.read()) is None:
+            raise ConfigError("this dance has not yet seen its target: train it first")
+        return BodyStatistics.from_mapping(known)
 
     # Frames
 
