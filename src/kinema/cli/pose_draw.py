@@ -208,9 +208,11 @@ def _write_at_once(out: Path, images: Sequence[Image], fps: float, tags: dict[st
 
 
 class _Folder:
-    """One .png per frame, numbered from 0."""
+    """One .png per frame, numbered from 0; takes away the pictures of an earlier drawing."""
 
     def __init__(self, folder: Path, tags: dict[str, str]) -> None:
+        for old in folder.glob("[0-9]" * 6 + ".png"):
+            old.unlink()
         self._folder, self._tags, self._count = folder, tags, 0
 
     def add(self, image: Image) -> None:
