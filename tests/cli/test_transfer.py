@@ -1,7 +1,6 @@
 """kinema transfer, as a person types it: a drawn dancer moves an untrained tiny dance system."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,13 +11,13 @@ import torch
 
 from kinema.cli import main
 from kinema.cli.trained import Trained
+from kinema.core.types import Batch
 from kinema.data.encode import write_video
 from kinema.data.film import film
 from kinema.data.media import probe, read_video
 from kinema.data.motions import sample_motion
 from kinema.data.performers import Film, Placement, render, sample_identity, sample_stage
 from kinema.pose.files import write_poses
-from kinema.pose.normalise import measure
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import COCO_17, COCO_18, PENN_13
 from kinema.systems.dance import Dance
@@ -57,17 +56,17 @@ def save_run(folder: Path, seed: int) -> Path:
     with torch.no_grad():
         for weight in system.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
+    person = poses(walking_in(12).pose).resized(32, 32).filled()
+    with torch.no_grad():
+        system.fit_statistics([Batch(torch.zeros(1, 3, 12, 32, 32), pose=torch.from_numpy(person[None]))])
     save_checkpoint(folder / "checkpoint.safetensors", system, stage="test", dataset={"fps": FPS}, provenance=provenance())
     return folder
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two targets, a dancer's video with sound, and that dancer's poses."""
     folder = tmp_path_factory.mktemp("place")
-    statistics = measure(poses(walking_in().pose).resized(32, 32))
-    patch = pytest.MonkeyPatch()
-    patch.setattr(Dance, "target_statistics", lambda system: statistics, raising=False)
     for number, name in enumerate(("anna", "bert")):
         save_run(folder / name, number)
     dancer = walking_in()
@@ -76,8 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for image in dancer.video:
             made.add(image)
     write_poses(folder / "dancer.npz", poses(dancer.pose))
-    yield folder
-    patch.undo()
+    return folder
 
 
 def run(*words: object) -> int:

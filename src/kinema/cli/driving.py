@@ -9,9 +9,9 @@ from jaxtyping import Float32, UInt8
 
 from kinema.core.errors import ConfigError, DataError
 from kinema.data.media import MediaInfo, contain, read_frames, resample
-from kinema.pose.detect import PoseDetector, open_detector
+from kinema.pose.detect import PoseDetector, collect, open_detector
 from kinema.pose.files import read_poses
-from kinema.pose.sequence import UNORDERED, Poses, mark_missing
+from kinema.pose.sequence import UNORDERED, Poses
 from kinema.pose.skeleton import Skeleton, converter
 
 STILL_FPS = 25.0  # of a still image, whose one pose needs some rate
@@ -52,16 +52,9 @@ def detected(info: MediaInfo, detector: PoseDetector, first: int, count: int | N
         said("looking for people", len(people), max(total, len(people)))
     if not people:
         raise DataError(f"{info.path} has no frame {first}; it has about {info.frames or 1}")
-    return gathered(people, detector.skeleton, info.width, info.height, source_fps(info))
-
-
-def gathered(people: list[Float32[np.ndarray, "P J 3"]], skeleton: Skeleton, width: int, height: int, fps: float) -> Poses:
-    """Put the people of every frame into one sequence of poses, in any order."""
-    points = np.zeros((len(people), max(1, *map(len, people)), len(skeleton), 3), np.float32)
-    for frame, found in zip(points, people, strict=True):
-        frame[: len(found)] = found
+    points = collect(people, detector.skeleton, detector.skeleton)
     extra = {UNORDERED: True} if points.shape[1] > 1 else None
-    return Poses(mark_missing(points), skeleton, width, height, fps, extra=extra)
+    return Poses(points, detector.skeleton, info.width, info.height, source_fps(info), extra=extra)
 
 
 def read_driving(path: Path, info: MediaInfo | None) -> Poses:
