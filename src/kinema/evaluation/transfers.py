@@ -35,6 +35,7 @@ OF_PIXELS = (
     Measure("ssim", "", True, ssim),
 )
 
+Crop = Float64[torch.Tensor, "_ _ _ _"]  # planes of unequal sizes
 Find = Callable[[Clip], Float32[np.ndarray, "T J 3"]]
 """Clip -> the pose of the one person in every frame, in the layout of the poses that were asked for."""
 
@@ -121,7 +122,7 @@ class Reenacted:
     def _names(self) -> list[str]:
         return [measure.name for measure in (*OF_PIXELS, *self._perceptual)]
 
-    def _near(self, crops: Sequence[Sequence[Planes]]) -> Iterator[tuple[str, tuple[float, float]]]:
+    def _near(self, crops: Sequence[Sequence[Crop]]) -> Iterator[tuple[str, tuple[float, float]]]:
         """Yield the name of every measure, and how near the made and the pasted crops are to the true ones."""
         true, *others = crops
         for measure in OF_PIXELS:
@@ -209,12 +210,12 @@ def _wilcoxon(apart: Float64[np.ndarray, "N"]) -> float:
     return float(result.pvalue)
 
 
-def _crop(frame: Planes, box: Box | None) -> Float64[torch.Tensor, "_ C h w"]:
+def _crop(frame: Planes, box: Box | None) -> Crop:
     left, top, right, bottom = box or (0, 0, frame.shape[3], frame.shape[2])
     return frame[:, :, top:bottom, left:right]
 
 
-def _seen(crops: Sequence[Planes]) -> Float64[torch.Tensor, "N C h w"]:
+def _seen(crops: Sequence[Crop]) -> Float64[torch.Tensor, "N C h w"]:
     """Scale crops to one size, as a network sees them."""
     scaled = [F.interpolate(crop, size=(SEEN, SEEN), mode="bilinear", antialias=True, align_corners=False) for crop in crops]
     return torch.cat(scaled).clamp(0, 255)
