@@ -286,7 +286,7 @@ def somebody_else(settings: DetectSettings, image: UInt8[np.ndarray, "H W 3"], f
         (left, top), (right, bottom) = ((corner).round().astype(int).clip(0) for corner in (low - border, high + border))
         painted[top:bottom, left:right] = image.mean(axis=(0, 1)).round()
     detector = _kept(replace(settings, still=True))
-    return any(has_trunk(person, detector.skeleton) for person in next(iter(detector.detect([painted]))))
+    return bool(has_trunk(next(iter(detector.detect([painted]))), detector.skeleton).any())
 
 
 def frames_done(parts: Sequence[Part]) -> int:

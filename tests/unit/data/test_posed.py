@@ -19,7 +19,8 @@ from kinema.data.media import read_video
 from kinema.data.performers import PerformersSettings, render_clip
 from kinema.data.prepare import prepare
 from kinema.pose.skeleton import COCO_18, anonymous
-from small_onnx import picture, write_network
+from moving_dots import points, write_film
+from small_onnx import write_network
 
 RADIUS = 7
 
@@ -209,18 +210,13 @@ def test_a_performer_has_the_joints_that_a_true_detector_gives(tmp_path: Path, m
 # --- With a network, as a person uses it --------------------------------------------------------------------------------------
 
 
-def dots(folder: Path, frames: int = 16) -> tuple[Path, Path, np.ndarray]:
-    """A film of seventeen moving dots, the network that finds them, and where they are."""
-    cells = np.random.default_rng(1).permutation(20)[:17]
-    start = np.stack([cells % 4 + 0.5, cells // 4 + 0.5], axis=1) * (28, 26) + (20, 8)
-    points = start[None] + np.arange(frames)[:, None, None] * (1.5, 0.5)
-    folder.mkdir(exist_ok=True)
-    write_video(folder / "dots.mp4", np.stack([picture(p, 180, 144, radius=12) for p in points]), 25)
-    return folder / "dots.mp4", write_network(folder.parent / "dots.onnx"), points
+def dots(folder: Path) -> tuple[Path, Path]:
+    """A film of dots and the network that finds them."""
+    return write_film(folder / "film" / "dots.mp4", 16), write_network(folder / "dots.onnx")
 
 
 def test_a_network_of_ones_own_and_the_same_dataset_again(tmp_path: Path) -> None:
-    footage, network, points = dots(tmp_path / "film")
+    footage, network = dots(tmp_path)
     settings = PrepareSettings(frames=8, size="72", stabilise="off", pose=str(network), pose_skeleton="coco-17")
     made = []
     for out in (tmp_path / "one", tmp_path / "two"):
@@ -231,7 +227,7 @@ def test_a_network_of_ones_own_and_the_same_dataset_again(tmp_path: Path) -> Non
     data = Dataset(tmp_path / "one")
     pose = data.array(1, "pose")
     assert pose is not None
-    wanted = (points[8:] + 0.5 - (18, 0)) / 2 - 0.5  # the middle 144 of 180 columns, halved
+    wanted = (points(16)[8:] + 0.5 - (18, 0)) / 2 - 0.5  # the middle 144 of 180 columns, halved
     inside = (wanted > -0.4).all(axis=-1) & (wanted < 71.4).all(axis=-1)
     assert (pose[inside][:, 2] > 0).mean() > 0.9
     distance = np.linalg.norm(pose[..., :2] - wanted, axis=-1)[(pose[..., 2] > 0) & inside]
@@ -239,7 +235,7 @@ def test_a_network_of_ones_own_and_the_same_dataset_again(tmp_path: Path) -> Non
 
 
 def test_another_model_under_the_same_name_does_not_go_on(tmp_path: Path) -> None:
-    footage, network, _ = dots(tmp_path / "film")
+    footage, network = dots(tmp_path)
     settings = PrepareSettings(frames=8, size="72", stabilise="off", pose=str(network))
     prepare([footage], tmp_path / "one", settings)
     version = Dataset(tmp_path / "one").info.settings["pose_version"]
