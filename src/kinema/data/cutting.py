@@ -19,15 +19,13 @@ from jaxtyping import Float32, UInt8
 from kinema.core.config import Config, from_mapping
 from kinema.core.errors import MediaError
 from kinema.data.dataset import Clip, ClipRecord
-from kinema.data.media import Frame, Resize, contain, cover, resample
+from kinema.data.media import Frame, Resize, contain, cover, displayed
 from kinema.data.plan import Job, Refusal, motion
-from kinema.data.posed import Pose, PoseFinder, moved, placed
+from kinema.data.posed import Pose, Poser, in_clip, moved, open_poser, placed, share_with_person
 from kinema.data.scene import VIEW, SceneFilter, open_scene_filter
 from kinema.data.shots import LOOK_SIZE, number_shots
 from kinema.data.sources import STILL_FPS, Source, open_source
 from kinema.data.stabilise import Segment, camera_moves, stabilise
-from kinema.pose.detect import open_detector
-from kinema.pose.skeleton import find_skeleton
 
 BLACK_LEVEL = 32  # brightest grey level of a black pixel, about that of FFmpeg's blackdetect
 
@@ -89,12 +87,13 @@ class PrepareSettings(Config):
     scene_frames: int = 4
     """Evenly spaced frames per clip that are recognised."""
     pose: str | None = None
-    """Find the person in every frame and store the joints beside the pixels: mediapipe, or the ONNX file of a top-down network
-    such as RTMPose. They are looked for in the frames as they are, before these are cropped and scaled."""
+    """Store the joints of one person beside the pixels. mediapipe, or the ONNX file of a top-down network such as RTMPose,
+    finds them in the frames as they are, before these are cropped and scaled. A folder or .npz that kinema pose detect made of
+    the same sources, or a folder with a folder of OpenPose's files per source, holds them already."""
     pose_skeleton: str = "coco-18"
     """Layout of the joints: coco-18, coco-17, body-25, edn-23, blazepose-33 or penn-13."""
     pose_version: str | None = None
-    """Refuse another version of MediaPipe than this, or an ONNX file with another SHA-256."""
+    """Refuse another version of MediaPipe than this, or an ONNX file with another SHA-256; filled in by itself."""
     min_pose: float = 0.5
     """Refuse clips in which a person (two of shoulders and hips) is found in a smaller share of the frames."""
     strict: bool = False
@@ -158,7 +157,7 @@ class Window:
 def cut_footage(job: Job) -> Iterator[Clip | Refusal]:
     """Cut the clips of one task; see `kinema.data.plan.Maker`."""
     settings = from_mapping(PrepareSettings, job.settings)
-    scenes, poser = scene_filter(settings), kept_pose_finder(settings)
+    scenes, poser = scene_filter(settings), kept_poser(settings)
     for number, item in enumerate(job.items, job.first):
         yield from Cutter(Source(**item), number, settings, scenes, poser).cut()
 
@@ -170,15 +169,13 @@ def scene_filter(settings: PrepareSettings) -> SceneFilter | None:
     return open_scene_filter(settings.scene_model, settings.scene, settings.scene_threshold, settings.scene_names)
 
 
-def pose_finder(settings: PrepareSettings) -> PoseFinder | None:
-    """Open the pose detector that the settings ask for, if they do."""
-    if settings.pose is None:
-        return None
-    return PoseFinder(open_detector(settings.pose, version=settings.pose_version), find_skeleton(settings.pose_skeleton))
+def poser_of(settings: PrepareSettings) -> Poser | None:
+    """Open what knows the joints, if the settings ask for any."""
+    return None if settings.pose is None else open_poser(settings.pose, settings.pose_skeleton, settings.pose_version)
 
 
-kept_pose_finder = lru_cache(maxsize=1)(pose_finder)
-"""For workers, which open the detector once and not once per task."""
+kept_poser = lru_cache(maxsize=1)(poser_of)
+"""For workers, which open a detector once and not once per task."""
 
 
 def unreadable(source: Source, damage: MediaError, frames: int = 0) -> Refusal:
@@ -195,7 +192,7 @@ class Cutter:
         number: of the source, for the keys of its clips.
         settings: how to cut.
         scenes: decides by what is to be seen.
-        poser: finds the joints of the person.
+        poser: knows the joints of the person.
     """
 
     def __init__(
@@ -204,7 +201,7 @@ class Cutter:
         number: int,
         settings: PrepareSettings,
         scenes: SceneFilter | None = None,
-        poser: PoseFinder | None = None,
+        poser: Poser | None = None,
     ) -> None:
         self.source, self.number, self.settings, self.scenes, self.poser = source, number, settings, scenes, poser
         self.rate = settings.fps or STILL_FPS
@@ -288,7 +285,7 @@ class Cutter:
         taken = used = skip = 0  # frames of the shot so far; up to the end of what is in a clip or refused; to pass over
         unsteady: Segment | None = None  # the first of the segments since the last clip that were too short to be one
         begun, cut_any = 0, False
-        for posed in self._posed(resample(chain([start], frames), settings.fps)):
+        for posed in self._posed(displayed(chain([start], frames), settings.fps)):
             taken += 1
             if skip:
                 skip -= 1
@@ -317,11 +314,11 @@ class Cutter:
             detail = {"frames": taken - used, "needed": settings.frames}
             yield Refusal(self.source.name, "rest" if cut_any else "short", offset + used, offset + taken - 1, detail)
 
-    def _posed(self, images: Iterator[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator["_Posed"]:
-        """Find the person in every image of a shot, where poses are wanted."""
+    def _posed(self, frames: Iterator[Frame]) -> Iterator["_Posed"]:
+        """Yield the images of a shot with the joints in each, where these are wanted."""
         if self.poser is None:
-            return ((image, None) for image in images)
-        return self.poser(images)
+            return ((frame.image, None) for frame in frames)
+        return ((frame.image, pose) for frame, pose in self.poser(self.source, frames))
 
     def _window(self, first: int, posed: Sequence["_Posed"]) -> Window:
         """Scale images to the size of the clips, and some to the size that the scene filter wants."""
@@ -330,7 +327,8 @@ class Cutter:
         window = Window(first, video, None)
         if self.poser is not None:
             size = images[0].shape[1], images[0].shape[0]
-            window.pose = self.poser.in_clip([pose for _, pose in posed], size, self.settings.shape, self._resize)
+            poses = [pose for _, pose in posed if pose is not None]
+            window.pose = in_clip(poses, size, self.settings.shape, self._resize)
         if self.scenes is not None:
             chosen = np.linspace(0, len(images) - 1, self.settings.scene_frames).round().astype(int)
             window.views = fitted([images[t] for t in chosen], VIEW, VIEW, cover(VIEW, VIEW))
@@ -361,7 +359,7 @@ class Cutter:
         if moved < settings.min_motion:
             return refuse("still", motion=moved, limit=settings.min_motion)
         if self.poser is not None and window.pose is not None:
-            window.extra["pose"] = share = self.poser.share(window.pose)
+            window.extra["pose"] = share = share_with_person(window.pose, self.poser.skeleton)
             if share < settings.min_pose:
                 return refuse("no person", share=share, limit=settings.min_pose)
         if self.scenes is not None and window.views is not None:

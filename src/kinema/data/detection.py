@@ -286,7 +286,7 @@ def somebody_else(settings: DetectSettings, image: UInt8[np.ndarray, "H W 3"], f
         (left, top), (right, bottom) = ((corner).round().astype(int).clip(0) for corner in (low - border, high + border))
         painted[top:bottom, left:right] = image.mean(axis=(0, 1)).round()
     detector = _kept(replace(settings, still=True))
-    return any(has_trunk(person, detector.skeleton) for person in next(iter(detector.detect([painted]))))
+    return bool(has_trunk(next(iter(detector.detect([painted]))), detector.skeleton).any())
 
 
 def frames_done(parts: Sequence[Part]) -> int:
@@ -314,7 +314,8 @@ def finish(film: Film, settings: DetectSettings, parts: Sequence[Part]) -> dict[
     people = max(part.points.shape[1] for part in read)
     points = np.concatenate([_widened(part.points, people) for part in read])
     times = np.concatenate([part.times for part in read])
-    points, interval = points[on_grid(times, read[0].interval)], read[0].interval
+    shown, interval = on_grid(times, read[0].interval), read[0].interval
+    points, times = points[shown], times[shown]
     width, height = next((part.size for part in read if part.size[0]), (1, 1))
     poses = Poses(points, find_skeleton(settings.skeleton), width, height, 1 / interval if interval else 1.0)
     if people > 1 and poses.present.any():
@@ -329,7 +330,7 @@ def finish(film: Film, settings: DetectSettings, parts: Sequence[Part]) -> dict[
         "digest": digest(film, settings),
     }
     if report["found"]:
-        write_poses(film.out, replace(poses, extra=about), overwrite=True)
+        write_poses(film.out, replace(poses, extra=about | {"times": times.round(6).tolist()}), overwrite=True)
     with beside(film.report) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n")
     _remove_parts(film)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from kinema.core.config import to_mapping
 from kinema.core.errors import DataError, MediaError
-from kinema.data.cutting import PrepareSettings, cut_footage, pose_finder, scene_filter, unreadable
+from kinema.data.cutting import PrepareSettings, cut_footage, poser_of, scene_filter, unreadable
 from kinema.data.dataset import DatasetInfo
 from kinema.data.executor import Kind, open_executor
 from kinema.data.labels import Naming, annotate, split_by_files, split_by_group, split_by_time
@@ -84,9 +84,9 @@ def plan_footage(roots: Sequence[Path], settings: PrepareSettings) -> Plan:
     """
     found = find_sources(roots, strips=settings.strip is not None)
     scene_filter(settings)  # now, for what is wrong with it
-    settings = _with_detector(settings)
     refused: list[Refusal] = []
-    named = annotate(found.sources, Naming(settings.labels, settings.captions, settings.group))
+    posed, settings = _posed(found.sources, settings, refused)
+    named = annotate(posed, Naming(settings.labels, settings.captions, settings.group))
     sources = _measured(_listed(_labelled(named, settings, refused), settings, refused), settings, refused)
     if sources:
         sources = [part for source in _split(sources, settings) for part in _parts(source, settings)]
@@ -110,10 +110,17 @@ def plan_footage(roots: Sequence[Path], settings: PrepareSettings) -> Plan:
     )
 
 
-def _with_detector(settings: PrepareSettings) -> PrepareSettings:
-    """Open the pose detector, for what is wrong with it, and note its version, for another would find other poses."""
-    poser = pose_finder(settings)
-    return settings if poser is None else replace(settings, pose_version=poser.detector.version)
+def _posed(
+    sources: Sequence[Source], settings: PrepareSettings, refused: list[Refusal]
+) -> tuple[Sequence[Source], PrepareSettings]:
+    """Take out the sources without poses, where poses are wanted, and note the version of these, for others would differ."""
+    poser = poser_of(settings)
+    if poser is None:
+        return sources, settings
+    known = [source for source in sources if poser.knows(source)]
+    error = f"{settings.pose} holds no poses of that name"
+    refused += [Refusal(source.name, "no poses", detail={"error": error}) for source in sources if source not in known]
+    return known, replace(settings, pose_version=poser.version(known))
 
 
 def work(

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 
 from kinema.core.errors import ConfigError, DataError
-from kinema.data import cutting
-from kinema.data.cutting import PrepareSettings, kept_pose_finder
+from kinema.data import posed
+from kinema.data.cutting import PrepareSettings, kept_poser
 from kinema.data.dataset import Dataset, DatasetInfo
 from kinema.data.encode import write_video
 from kinema.data.media import read_video
 from kinema.data.performers import PerformersSettings, render_clip
-from kinema.data.prepare import prepare
+from kinema.data.prepare import plan_footage, prepare
+from kinema.pose.files import write_poses
+from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import COCO_18, anonymous
-from small_onnx import picture, write_network
+from moving_dots import points, write_film
+from small_onnx import write_network
 
 RADIUS = 7
 
@@ -62,10 +65,10 @@ def ball_film(frames: int, width: int, height: int, *, shake: bool = False, miss
 
 @pytest.fixture
 def with_ball(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(cutting, "open_detector", lambda name, version=None: Ball())
-    kept_pose_finder.cache_clear()
+    monkeypatch.setattr(posed, "open_detector", lambda name, version=None: Ball())
+    kept_poser.cache_clear()
     yield
-    kept_pose_finder.cache_clear()
+    kept_poser.cache_clear()
 
 
 def cut(footage: Path, **settings: Any) -> tuple[Dataset, DatasetInfo]:
@@ -193,10 +196,10 @@ def test_a_performer_has_the_joints_that_a_true_detector_gives(tmp_path: Path, m
                 (t,) = np.flatnonzero((decoded == frame).all(axis=(1, 2, 3)))
                 yield truth[t][None]
 
-    monkeypatch.setattr(cutting, "open_detector", lambda name, version=None: Truth())
-    kept_pose_finder.cache_clear()
+    monkeypatch.setattr(posed, "open_detector", lambda name, version=None: Truth())
+    kept_poser.cache_clear()
     data, info = cut(tmp_path / "film.mp4", size="96x64", fit="letterbox", pose_skeleton="coco-18")
-    kept_pose_finder.cache_clear()
+    kept_poser.cache_clear()
     assert info.skeleton == "coco-18"
     wanted = (truth[:8, :, :2] + 0.5) / 4 - 0.5 + (16, 0)
     seen = truth[:8, :, 2] > 0
@@ -206,21 +209,67 @@ def test_a_performer_has_the_joints_that_a_true_detector_gives(tmp_path: Path, m
     assert ((pose[..., 2] > 0) == seen).all()
 
 
+# --- Poses that were found before
+
+
+def recorded(folder: Path, name: str, film: np.ndarray, fps: float, *, size: tuple[int, int] | None = None) -> None:
+    """Write where the ball is in every frame of a film, as ``kinema pose detect`` does."""
+    places = np.array([[[(*(green(frame) or (0, 0)), 0.8)]] for frame in film], np.float32)
+    poses = Poses(places, anonymous(1), film.shape[2], film.shape[1], fps)
+    write_poses(folder / f"{name}.npz", poses.resized(*size) if size else poses)
+
+
+@pytest.mark.parametrize("settings", [{}, {"fit": "letterbox"}, {"fps": 10}, {"fps": 40}, {"stabilise": "auto"}], ids=str)
+def test_poses_found_before_belong_to_their_frames(tmp_path: Path, settings: dict[str, Any]) -> None:
+    (tmp_path / "films").mkdir()
+    for seed, name in enumerate("ab"):
+        film = np.roll(ball_film(24, 192, 128), 5 * seed, axis=0)
+        write_video(tmp_path / "films" / f"{name}.mp4", film, 25)
+        recorded(tmp_path / "poses", name, film, 25, size=(96, 64) if seed else None)  # the second found in a smaller copy
+    data, _ = cut(tmp_path / "films", pose=str(tmp_path / "poses"), duplicates=-1.0, **settings)
+    assert {data.record(index).source for index in range(len(data))} == {"a.mp4", "b.mp4"}
+    assert distances(data).max() < 0.35
+
+
+def test_sources_without_poses_are_refused_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    for name in "ab":
+        write_video(tmp_path / "films" / f"{name}.mp4", ball_film(8, 96, 64), 25)
+    recorded(tmp_path / "poses", "a", ball_film(8, 96, 64), 25)
+    _, info = cut(tmp_path / "films", pose=str(tmp_path / "poses"))
+    assert (info.kept, info.refused) == (1, {"no poses": 1})
+    with pytest.raises(ConfigError, match=r"a\.npz holds the poses of one source; give a folder"):
+        cut(tmp_path / "films", pose=str(tmp_path / "poses" / "a.npz"))
+
+
+def test_other_poses_are_another_version(tmp_path: Path) -> None:
+    write_video(tmp_path / "film.mp4", ball_film(8, 96, 64), 25)
+    versions = []
+    for shift in (0, 1):
+        (tmp_path / "poses.npz").unlink(missing_ok=True)
+        recorded(tmp_path, "poses", np.roll(ball_film(8, 96, 64), shift, axis=2), 25)
+        settings = PrepareSettings(pose=str(tmp_path / "poses.npz"), pose_skeleton="anonymous-1")
+        versions.append(plan_footage([tmp_path / "film.mp4"], settings).settings["pose_version"])
+    assert versions[0] != versions[1]
+
+
+def test_poses_of_frames_of_another_shape_are_refused(tmp_path: Path) -> None:
+    write_video(tmp_path / "film.mp4", ball_film(8, 96, 64), 25)
+    recorded(tmp_path, "poses", ball_film(8, 64, 64), 25)
+    with pytest.raises(DataError, match="holds poses of 64x64 frames, and the footage is 96x64"):
+        cut(tmp_path / "film.mp4", pose=str(tmp_path / "poses.npz"))
+
+
 # --- With a network, as a person uses it --------------------------------------------------------------------------------------
 
 
-def dots(folder: Path, frames: int = 16) -> tuple[Path, Path, np.ndarray]:
-    """A film of seventeen moving dots, the network that finds them, and where they are."""
-    cells = np.random.default_rng(1).permutation(20)[:17]
-    start = np.stack([cells % 4 + 0.5, cells // 4 + 0.5], axis=1) * (28, 26) + (20, 8)
-    points = start[None] + np.arange(frames)[:, None, None] * (1.5, 0.5)
-    folder.mkdir(exist_ok=True)
-    write_video(folder / "dots.mp4", np.stack([picture(p, 180, 144, radius=12) for p in points]), 25)
-    return folder / "dots.mp4", write_network(folder.parent / "dots.onnx"), points
+def dots(folder: Path) -> tuple[Path, Path]:
+    """A film of dots and the network that finds them."""
+    return write_film(folder / "film" / "dots.mp4", 16), write_network(folder / "dots.onnx")
 
 
 def test_a_network_of_ones_own_and_the_same_dataset_again(tmp_path: Path) -> None:
-    footage, network, points = dots(tmp_path / "film")
+    footage, network = dots(tmp_path)
     settings = PrepareSettings(frames=8, size="72", stabilise="off", pose=str(network), pose_skeleton="coco-17")
     made = []
     for out in (tmp_path / "one", tmp_path / "two"):
@@ -231,7 +280,7 @@ def test_a_network_of_ones_own_and_the_same_dataset_again(tmp_path: Path) -> Non
     data = Dataset(tmp_path / "one")
     pose = data.array(1, "pose")
     assert pose is not None
-    wanted = (points[8:] + 0.5 - (18, 0)) / 2 - 0.5  # the middle 144 of 180 columns, halved
+    wanted = (points(16)[8:] + 0.5 - (18, 0)) / 2 - 0.5  # the middle 144 of 180 columns, halved
     inside = (wanted > -0.4).all(axis=-1) & (wanted < 71.4).all(axis=-1)
     assert (pose[inside][:, 2] > 0).mean() > 0.9
     distance = np.linalg.norm(pose[..., :2] - wanted, axis=-1)[(pose[..., 2] > 0) & inside]
@@ -239,7 +288,7 @@ def test_a_network_of_ones_own_and_the_same_dataset_again(tmp_path: Path) -> Non
 
 
 def test_another_model_under_the_same_name_does_not_go_on(tmp_path: Path) -> None:
-    footage, network, _ = dots(tmp_path / "film")
+    footage, network = dots(tmp_path)
     settings = PrepareSettings(frames=8, size="72", stabilise="off", pose=str(network))
     prepare([footage], tmp_path / "one", settings)
     version = Dataset(tmp_path / "one").info.settings["pose_version"]
