@@ -189,6 +189,16 @@ def test_savitzky_golay_is_scipys_on_whole_tracks_and_never_crosses_a_gap() -> N
     assert not after.present[13, 0, 4]
 
 
+def test_savitzky_golay_fits_short_runs_with_what_they_have() -> None:
+    poses = holes(wave(), [5, 10, 13, 15])
+    after = filters.savitzky_golay(poses, 7, 2).points[:, 0, 4, 0]
+    found = poses.points[:, 0, 4, 0]
+    np.testing.assert_allclose(after[:5], savgol_filter(found[:5], 5, 2), rtol=1e-5)
+    np.testing.assert_allclose(after[6:10], savgol_filter(found[6:10], 3, 2), rtol=1e-5)
+    np.testing.assert_array_equal(after[[11, 12, 14]], found[[11, 12, 14]])
+    np.testing.assert_allclose(after[16:], savgol_filter(found[16:], 7, 2), rtol=1e-5)
+
+
 def test_one_euro_by_hand() -> None:
     poses = constant()
     poses.points[0, 0, 4, 0], poses.points[1, 0, 4, 0] = 0, 10
