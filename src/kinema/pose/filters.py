@@ -211,13 +211,13 @@ def _fitted(width: int, order: int) -> Float64[np.ndarray, "W W"]:
     return powers @ np.linalg.pinv(powers)
 
 
-def one_euro(poses: Poses, min_cutoff: float = 1.0, beta: float = 0.007, speed_cutoff: float = 1.0) -> Poses:
+def one_euro(poses: Poses, min_cutoff: float = 1.0, beta: float = 30.0, speed_cutoff: float = 1.0) -> Poses:
     """Return a low-pass that opens with speed: smooth at rest, quick in motion; uses only the past.
 
     Args:
         poses: detected poses.
         min_cutoff: cut-off frequency at rest in Hz; lower is smoother.
-        beta: Hz more per pixel per second; higher lags less.
+        beta: Hz more for a frame height per second, so that it serves frames of every size; higher lags less.
         speed_cutoff: cut-off frequency of the speed in Hz.
 
     References:
@@ -239,7 +239,7 @@ def one_euro(poses: Poses, min_cutoff: float = 1.0, beta: float = 0.007, speed_c
             step = np.maximum(time - seen, 1) / poses.fps
             mixed = weight(speed_cutoff, step)
             faster = mixed * (now - place) / step + (1 - mixed) * speed
-            mixed = weight(min_cutoff + beta * np.abs(faster), step)
+            mixed = weight(min_cutoff + beta / poses.height * np.abs(faster), step)
             found = np.where(np.isnan(place), now, mixed * now + (1 - mixed) * place)
             smoothed[time, :, :2] = found
             speed = np.where(np.isnan(faster), speed, faster)
