@@ -48,7 +48,7 @@ def test_openpose_files_become_one_npz(tmp_path: Path, capsys: pytest.CaptureFix
     command = ["pose", "convert", str(source), "--out", str(out), "--from-size", "320x240", "--from-fps", "25"]
     assert main([*command, "--skeleton", "coco-18", "--fill", "3"]) == 0
     printed = capsys.readouterr().out
-    assert "no file for 1 frame (4)" in printed
+    assert "no file for 1 frame (4), as files are numbered" in printed
     assert "2 people: took" in printed
     assert "choose with --person NUMBER" in printed
     assert "no person in 2 frames (4, 7)" in printed

@@ -65,8 +65,8 @@ def run(arguments: list[str]) -> int:
     width, height = parse_size(options.from_size)
     poses = read_poses(options.poses, width=width, height=height, fps=options.from_fps)
     print(f"{options.poses}: {describe(poses)}")
-    if gone := missing_frames(poses):
-        print(f"no file for {frame_list(gone)}")
+    if options.poses.is_dir() and (gone := missing_frames(poses)):
+        print(f"no file for {frame_list(gone)}, as files are numbered")
     poses, notes = take(poses, options.person)
     for note in notes:
         print(note)

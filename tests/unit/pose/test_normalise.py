@@ -268,6 +268,24 @@ def test_a_still_dancer_falls_back_to_affine_and_it_is_said(jitter: float) -> No
         assert np.isfinite(normaliser(source).points[..., :2]).all()
 
 
+def test_hops_are_no_way_in_depth() -> None:
+    """Feet that leave the floor by 5 % of the height in most frames must not make the size flicker."""
+    hops = np.random.default_rng(0).uniform(0, 0.05 * TALL, (200, 1, 1, 1)) * FOCAL / 4 * np.array([0, -1])
+    source = standing(np.full(200, 4.0)).mapped(lambda points: points + hops)
+    assert fit(source, measure(wandering()), "depth").mode == "affine"
+
+
+def test_one_crouch_at_the_end_of_the_way_does_not_decide_the_size() -> None:
+    source, target = wandering(), wandering(4, 7, focal=1300)
+    usual = depth_rule(fit(source, measure(target), "depth"))
+    floor = measure(source).floor
+    assert floor is not None
+    crouched = replace(source, points=source.points.copy())
+    last = feet(source) <= sorted(foot for foot in feet(source) if foot >= floor.far - 0.01)[1]
+    crouched.points[last, 0, COCO_18.index("Nose"), 1] += 0.4 * tallness(source)[last]
+    assert depth_rule(fit(crouched, measure(target), "depth")).scale_far == pytest.approx(usual.scale_far, rel=0.05)
+
+
 def test_what_depth_cannot_do_is_noted() -> None:
     source = wandering()
     source.points[:80, 0, COCO_18.index("LAnkle")] = 0
