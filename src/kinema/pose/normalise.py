@@ -47,8 +47,11 @@ PERCENTILE = 99.0
 """In place of the release's maxima: a reflection on the floor in a few frames moved the nearest foot by 53 pixels."""
 ALPHA = 0.5
 BAND = 0.05
-STILL = 0.03
-"""Somebody whose feet stay within this share of their height does not move in depth."""
+FEWEST = 0.02
+"""Share of the frames from which a height is taken: of very few, all may show a crouch."""
+STILL = 0.06
+"""Somebody whose feet stay within this share of their height does not move in depth, but shuffles or hops; their size then
+changes by no more than about this share."""
 CLIP = (-0.2, 1.2)
 SAMPLES = 500
 _DECIMALS = 4  # of a pixel, as stored
@@ -556,14 +559,16 @@ def _floor_of(who: str, side: BodyStatistics) -> Floor:
 def _extremes(side: Floor, close: float, far: float) -> tuple[float, float] | None:
     """Return the standing heights at both ends; None where nobody stands near one of them.
 
-    A height is a high percentile over the frames whose foot is within 5 % of the way of that end; an empty band is widened. A
-    close height more than 10 % below that of the whole film is of somebody who only crouches there, and is replaced by it.
+    A height is a high percentile over the frames whose foot is within 5 % of the way of that end; a band with few frames is
+    widened. A close height more than 10 % below that of the whole film is of somebody who only crouches there: the latter is
+    taken.
     """
     foot, height = np.array(side.profile).T
     found: list[float] = []
     for end in (close, far):
-        bands = (np.abs(foot - end) <= BAND * widening * (close - far) for widening in (1, 2, 4, 8))
-        band: Bool[np.ndarray, "N"] | None = next((band for band in bands if band.any()), None)
+        bands = (np.abs(foot - end) <= BAND * widening * (close - far) for widening in (1, 2, 4, 8, 16))
+        enough = max(1, round(FEWEST * len(foot)))
+        band: Bool[np.ndarray, "N"] | None = next((band for band in bands if band.sum() >= enough), None)
         if band is None:
             return None
         found.append(float(np.percentile(height[band], PERCENTILE)))
