@@ -47,7 +47,7 @@ from kinema.pose.skeleton import COCO_18
 FRAMES, FPS, SIZE = 32, 16.0, 64
 STRIDE = 4  # of the keypoint network
 CHUNK = 16
-ANKLES, HIPS, NOSE = (COCO_18.index("RAnkle"), COCO_18.index("LAnkle")), (COCO_18.index("RHip"), COCO_18.index("LHip")), 0
+ANKLES, HIPS = ([COCO_18.index(f"{side}{joint}") for side in "RL"] for joint in ("Ankle", "Hip"))
 
 Points = Float[np.ndarray, "T 18 2"]
 Video = UInt8[np.ndarray, "T H W 3"]
@@ -103,9 +103,9 @@ def feet(points: Points) -> float:
     return float(np.median(points[:, ANKLES, 1].max(axis=1)))
 
 
-def tallness(points: Points) -> float:
-    """Return the usual distance of nose and ankles."""
-    return float(np.median(np.linalg.norm(points[:, NOSE] - points[:, ANKLES].mean(axis=1), axis=-1)))
+def extent(points: Points) -> float:
+    """Return how far joints are from their middle, root mean square."""
+    return float(np.sqrt(np.square(points - points.mean(axis=1, keepdims=True)).sum(axis=-1).mean()))
 
 
 def middle(points: Points) -> float:
@@ -142,7 +142,7 @@ def reachable(motion: Motion, cast: Cast, wanted: Points) -> Film:
     looks = replace(cast.target, body=body)
     for _ in range(5):
         where = stand(motion, looks, cast.target_stage, wanted)
-        height = looks.body.height * tallness(wanted) / tallness(seen(motion, looks, cast.target_stage, where))
+        height = looks.body.height * extent(wanted) / extent(seen(motion, looks, cast.target_stage, where))
         looks = replace(looks, body=replace(body, height=height))
     where = stand(motion, looks, cast.target_stage, wanted)
     return render(motion, looks, cast.target_stage, where, size=SIZE)
