@@ -18,41 +18,43 @@ class Mosaic:
 
     Args:
         cells: width and height of the pictures, row by row.
+        tall: height of a row in pixels.
         enlarge: a whole number of times, so that small pictures can be seen.
 
     Attributes:
+        tall: height of a row in pixels.
         width: of the frame in pixels, even.
         height: of the frame in pixels, even.
     """
 
     def __init__(self, cells: Sequence[Sequence[tuple[int, int]]], *, tall: int, enlarge: bool) -> None:
-        self._tall = tall * (max(1, round(SEEN / tall)) if enlarge else 1)
+        self.tall = tall * (max(1, round(SEEN / tall)) if enlarge else 1)
         self._columns = [
-            max(round(row[column][0] * self._tall / row[column][1]) for row in cells if column < len(row))
+            max(round(row[column][0] * self.tall / row[column][1]) for row in cells if column < len(row))
             for column in range(max(map(len, cells)))
         ]
         self.width = _even(sum(self._columns) + GAP * (len(self._columns) - 1))
-        self.height = _even(len(cells) * (self._tall + GAP) - GAP)
+        self.height = _even(len(cells) * (self.tall + GAP) - GAP)
 
     def lay(self, rows: Sequence[Sequence[Picture]]) -> UInt8[np.ndarray, "H W 3"]:
         """Return one frame."""
         canvas = np.full((self.height, self.width, 3), GREY, np.uint8)
         for number, row in enumerate(rows):
-            top, left = number * (self._tall + GAP), 0
+            top, left = number * (self.tall + GAP), 0
             for room, picture in zip(self._columns, row, strict=False):
                 scaled = self._scaled(picture)
                 inset = left + (room - scaled.shape[1]) // 2
-                canvas[top : top + self._tall, inset : inset + scaled.shape[1]] = scaled
+                canvas[top : top + self.tall, inset : inset + scaled.shape[1]] = scaled
                 left += room + GAP
         return canvas
 
     def _scaled(self, picture: Picture) -> Picture:
         height, width = picture.shape[:2]
-        size = round(width * self._tall / height), self._tall
+        size = round(width * self.tall / height), self.tall
         if size == (width, height):
             return picture
-        whole = self._tall % height == 0
-        method = cv2.INTER_NEAREST if whole else cv2.INTER_AREA if self._tall < height else cv2.INTER_CUBIC
+        whole = self.tall % height == 0
+        method = cv2.INTER_NEAREST if whole else cv2.INTER_AREA if self.tall < height else cv2.INTER_CUBIC
         return np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
 
 

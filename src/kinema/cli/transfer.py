@@ -112,7 +112,7 @@ def run(arguments: list[str]) -> int:
     _say_absent(driven[0], poses)
     began = time.monotonic()
     with _film(options, info, poses, targets, maps) as (film, mosaic), Progress() as progress:
-        for pictures in _performed(options, info, poses, targets, driven):
+        for pictures in _performed(options, info, poses, targets, driven, mosaic.tall):
             film.add(mosaic.lay(pictures))
             progress.show("performing", film.frames, len(poses))
     seconds = time.monotonic() - began
@@ -172,8 +172,8 @@ def _source_poses(options: Transfer, info: "MediaInfo | None") -> tuple["Poses",
         DataError: when there is nobody, or no such frame.
     """
     from kinema.cli.driving import detected, read_driving
-    from kinema.cli.pose_convert import taken
     from kinema.pose.detect import open_detector
+    from kinema.pose.people import take
 
     first, count = options.first_frame, options.frames
     if options.poses:
@@ -191,7 +191,10 @@ def _source_poses(options: Transfer, info: "MediaInfo | None") -> tuple["Poses",
             f"no person is in any of the {len(poses)} frames of {options.poses or options.source}; give footage of one whole "
             "person, or another --detector"
         )
-    return taken(poses, options.person), performed
+    person, notes = take(poses, options.person)
+    for note in notes:
+        print(note)
+    return person, performed
 
 
 def _normaliser(options: Transfer, poses: "Poses", target: "Trained") -> "Normaliser":
@@ -224,12 +227,12 @@ def _driven(options: Transfer, poses: "Poses", performed: range, target: "Traine
 
 
 def _say_absent(driven: "Driving", poses: "Poses") -> None:
-    from kinema.cli.pose_convert import count
     from kinema.pose.driving import bridged
+    from kinema.pose.people import frame_list
 
     if driven.absent:
         print(
-            f"of {len(poses)} frames nobody is in {count(driven.absent)}: gaps of up to {bridged(poses.fps)} frames are "
+            f"of {len(poses)} frames nobody is in {frame_list(driven.absent)}: gaps of up to {bridged(poses.fps)} frames are "
             "bridged by a straight line, in longer ones the last pose is held, before the first person the first one"
         )
 
@@ -296,17 +299,22 @@ def _tags(options: Transfer, targets: Sequence["Trained"], maps: Mapping[str, An
 
 
 def _performed(
-    options: Transfer, info: "MediaInfo | None", poses: "Poses", targets: Sequence["Trained"], driven: Sequence["Driving"]
+    options: Transfer,
+    info: "MediaInfo | None",
+    poses: "Poses",
+    targets: Sequence["Trained"],
+    driven: Sequence["Driving"],
+    tall: int,
 ) -> Iterator[list[list[Picture]]]:
-    """Yield the pictures of every frame as rows."""
+    """Yield the pictures of every frame as rows; those of the source are as tall as a row is."""
     results = [target.perform(one.poses.filled(), CHUNK, options.restart) for target, one in zip(targets, driven, strict=True)]
     if options.view == "result":
         for made in zip(*results, strict=True):
             yield _rows(list(made))
         return
-    sources = _shown(options, info, len(poses), _tall(targets))
+    sources = _shown(options, info, len(poses), tall)
     if options.view == "grid":
-        small = poses.resized(max(1, round(poses.width * _tall(targets) / poses.height)), _tall(targets))
+        small = poses.resized(max(1, round(poses.width * tall / poses.height)), tall)
         for source, *made in zip(sources, _skeletons(small, targets[0]), *results, strict=False):
             yield _rows([*source, *made])
         return
