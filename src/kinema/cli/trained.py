@@ -102,7 +102,7 @@ class Trained:
             if restart and start % restart == 0:
                 previous = None
             with torch.inference_mode():
-                joints = torch.from_numpy(np.ascontiguousarray(pose[None, start:stop])).to(self.device)
+                joints = torch.tensor(pose[None, start:stop], device=self.device)
                 video = self.system.transfer(joints, previous=previous)
                 previous = video[:, :, -1]
                 pixels = to_pixels(video)[0]
@@ -111,7 +111,7 @@ class Trained:
     def transfer(self, pose: Float32[np.ndarray, "B T J 3"]) -> Clips:
         """Return clips of the person that the system knows in the poses."""
         with torch.inference_mode():
-            return to_pixels(self.system.transfer(torch.from_numpy(pose).to(self.device)))
+            return to_pixels(self.system.transfer(torch.tensor(pose, device=self.device)))
 
     def target_statistics(self) -> BodyStatistics:
         """Return where the person stands that the system was trained on, and how tall they are."""

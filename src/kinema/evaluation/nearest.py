@@ -18,6 +18,9 @@ class NearestFrames:
     Args:
         data: clips with poses.
 
+    Attributes:
+        poses: of all frames, in order.
+
     Raises:
         EvaluationError: when the clips carry no poses.
     """
@@ -29,10 +32,10 @@ class NearestFrames:
         clips = [np.asarray(data.array(index, "pose"), np.float32) for index in range(len(data))]
         self._clip = np.repeat(np.arange(len(clips)), [len(clip) for clip in clips])
         self._frame = np.concatenate([np.arange(len(clip)) for clip in clips])
-        self._poses: Float32[np.ndarray, "N J 3"] = np.concatenate(clips)
+        self.poses: Float32[np.ndarray, "N J 3"] = np.concatenate(clips)
 
     def __len__(self) -> int:
-        return len(self._poses)
+        return len(self.poses)
 
     def find(self, poses: Float[np.ndarray, "T J 3"]) -> Int64[np.ndarray, "T"]:
         """Return the number of the nearest frame for every pose; for a pose without joints, the first frame."""
@@ -45,10 +48,10 @@ class NearestFrames:
         return np.stack([self._data.video(int(self._clip[n]), int(self._frame[n]), 1)[0] for n in numbers])
 
     def _distances(self, poses: Float[np.ndarray, "T J 3"]) -> Float[np.ndarray, "T N"]:
-        sums = np.zeros((len(poses), len(self._poses)), np.float32)
+        sums = np.zeros((len(poses), len(self.poses)), np.float32)
         both = np.zeros_like(sums)
         for joint in range(poses.shape[1]):  # joint by joint: all at once would not fit into memory
-            wanted, have = poses[:, None, joint], self._poses[None, :, joint]
+            wanted, have = poses[:, None, joint], self.poses[None, :, joint]
             shared = (wanted[..., 2] > 0) & (have[..., 2] > 0)
             apart = np.hypot(wanted[..., 0] - have[..., 0], wanted[..., 1] - have[..., 1])
             sums += np.where(shared, apart, 0)
