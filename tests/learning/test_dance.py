@@ -32,9 +32,9 @@ def film(rows: int, frames: int, generator: torch.Generator) -> Batch:
 
 
 def test_the_person_is_shown_where_the_pose_is_and_the_face_stage_improves_the_face_alone():
-    """Error of the mean frame .12; after 120 steps .05 when written, and the face a third better after 40 more.
+    """Error of the mean frame .13; after 80 steps .02 when written, and the face's goes from .16 to .08 in 25 more.
 
-    Seen to fail: with the drawn poses replaced by zeros, nothing tells where the person is and the error stays at the mean's.
+    Seen to fail: with the drawn poses replaced by zeros, nothing tells where the person is and the error stays at .15.
     """
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
@@ -58,11 +58,11 @@ def test_the_person_is_shown_where_the_pose_is_and_the_face_stage_improves_the_f
     def made() -> Video:
         return system.eval().transfer(held_out.pose)
 
-    play("global", 120)
+    play("global", 80)
     before = made()
     mean = torch.cat([film(8, 2, generator).video for _ in range(8)]).mean(dim=(0, 2), keepdim=True)
-    assert (before - truth).abs().mean() < 0.6 * (mean - truth).abs().mean()
-    play("face", 40)
+    assert (before - truth).abs().mean() < 0.5 * (mean - truth).abs().mean()
+    play("face", 25)
     system.corrected.fill_(False)
     assert torch.equal(made(), before), "the generator moved while the face was trained"
     system.corrected.fill_(True)
@@ -81,4 +81,4 @@ def test_the_person_is_shown_where_the_pose_is_and_the_face_stage_improves_the_f
         errors.append(((old - real).abs().mean(), (new - real).abs().mean()))
     assert not changed.any(), "the face stage changed something outside the box"
     old_error, new_error = (torch.stack(each).mean() for each in zip(*errors, strict=True))
-    assert new_error < 0.9 * old_error
+    assert new_error < 0.8 * old_error
