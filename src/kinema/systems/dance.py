@@ -219,13 +219,7 @@ Perform = Callable[[Batch], Scene]
 
 # --- System -------------------------------------------------------------------------------------------------------------------
 
-PAPER = Paper(
-    "Everybody Dance Now",
-    "Caroline Chan, Shiry Ginosar, Tinghui Zhou, Alexei A. Efros",
-    "ICCV",
-    2019,
-    "https://arxiv.org/abs/1808.07371",
-)
+PAPER = Paper("Everybody Dance Now", "Caroline Chan, Shiry Ginosar, Tinghui Zhou, Alexei A. Efros", "ICCV", 2019)
 PACKAGED: dict[str, Any] = {"perceptual_network": "efficientnet-lite0", "pixel_weight": 10.0, "background": True}
 SMALL: dict[str, Any] = {"enhancer": False, "discriminator_width": 16, "face_base": 16, "face_downs": 2, "face_blocks": 3}
 
@@ -318,8 +312,7 @@ class Dance(System[DanceConfig]):
 
     def sampling_pass(self, batch: Batch) -> None:
         """Make the frames of a batch."""
-        if batch.pose is not None:
-            self.transfer(batch.pose)
+        self.transfer(_pose(batch))
 
     # Stages
 
