@@ -1,7 +1,7 @@
 """Frames per second of ``kinema transfer`` from poses, beside the networks alone.
 
 ``python benchmarks/transfer_speed.py`` prints one JSON line. The target is an untrained ``dance`` of a preset at some size, for
-speed does not depend on weights. Detection is not part of it; drawing, smoothing, encoding and writing are.
+speed does not depend on weights. Detection is not part of it; drawing, normalising, smoothing, encoding and writing are.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import torch
 
 from kinema.cli import main as kinema
 from kinema.cli.trained import Trained
+from kinema.core.types import Batch
 from kinema.data.motions import sample_motion
 from kinema.data.performers import Placement, render, sample_identity, sample_stage
 from kinema.pose.files import write_poses
@@ -42,7 +43,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_poses(folder / "poses.npz", poses)
-        save_checkpoint(folder / "run.safetensors", Dance(config), stage="benchmark", dataset={"fps": FPS})
+        system = Dance(config)
+        with torch.no_grad():
+            seen = Batch(torch.zeros(1, 3, len(poses), *system.frame_shape), pose=torch.from_numpy(poses.filled()[None]))
+            system.fit_statistics([seen])
+        save_checkpoint(folder / "run.safetensors", system, stage="benchmark", dataset={"fps": FPS})
         words = [
             "--poses",
             folder / "poses.npz",

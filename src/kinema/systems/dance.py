@@ -22,6 +22,7 @@ Departures from the release, whose slips are not repeated:
   network in place of VGG19, whose weights are not ours to give.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -166,7 +167,7 @@ class DanceConfig(Config):
     @property
     def depth(self) -> int:
         """How often the generator halves the frame."""
-        return self.downs or min(4, max(2, (min(self.coarse) // 16).bit_length() - 1))
+        return self.downs or min(4, max(2, round(math.log2(min(self.coarse) / 16))))
 
     @property
     def depth_blocks(self) -> int:
@@ -218,13 +219,7 @@ Perform = Callable[[Batch], Scene]
 
 # --- System -------------------------------------------------------------------------------------------------------------------
 
-PAPER = Paper(
-    "Everybody Dance Now",
-    "Caroline Chan, Shiry Ginosar, Tinghui Zhou, Alexei A. Efros",
-    "ICCV",
-    2019,
-    "https://arxiv.org/abs/1808.07371",
-)
+PAPER = Paper("Everybody Dance Now", "Caroline Chan, Shiry Ginosar, Tinghui Zhou, Alexei A. Efros", "ICCV", 2019)
 PACKAGED: dict[str, Any] = {"perceptual_network": "efficientnet-lite0", "pixel_weight": 10.0, "background": True}
 SMALL: dict[str, Any] = {"enhancer": False, "discriminator_width": 16, "face_base": 16, "face_downs": 2, "face_blocks": 3}
 
@@ -317,8 +312,7 @@ class Dance(System[DanceConfig]):
 
     def sampling_pass(self, batch: Batch) -> None:
         """Make the frames of a batch."""
-        if batch.pose is not None:
-            self.transfer(batch.pose)
+        self.transfer(_pose(batch))
 
     # Stages
 
@@ -365,7 +359,7 @@ class Dance(System[DanceConfig]):
             overlays = [part for part in self.modules() if isinstance(part, Overlay)]
             for overlay in overlays:
                 size = overlay.background.shape[2:]
-                overlay.background.copy_(still if size == still.shape[2:] else halved(still))
+                overlay.background.data.copy_(still if size == still.shape[2:] else halved(still))
         else:
             deque(watched(), maxlen=0)
         points = torch.cat(poses).numpy()
