@@ -103,6 +103,7 @@ def plan(roots: Sequence[Path], out: Path) -> list[Film]:
         DataError: there is no footage, it cannot be read, or two would be written to one file.
     """
     from kinema.data.sources import find_sources, measure
+    from kinema.pose.files import NO_FOLDERS
 
     if not roots:
         raise DataError("no source was given; give videos, folders of frames or images")
@@ -111,7 +112,7 @@ def plan(roots: Sequence[Path], out: Path) -> list[Film]:
         if len(sources) > 1:
             raise DataError(f"--out {out} is one file, and there are {len(sources)} sources; give a folder")
         return [Film(sources[0], out)]
-    if out.suffix:
+    if out.suffix.lower() in NO_FOLDERS:
         raise DataError(f"--out {out} ends in {out.suffix!r}; give FILE.npz or a folder")
     films = [Film(source, out / f"{_stem(source)}.npz") for source in sources]
     taken: dict[Path, Source] = {}
@@ -209,10 +210,11 @@ def _shown(sources: Sequence["Source"], parts: Sequence["Part"]) -> Iterator[Cal
 def _overlays(films: Sequence[Film], place: Path | None) -> list[tuple[Film, Path]]:
     """Return where the films with drawings go; refuses what cannot be before anything is looked at."""
     from kinema.data.film import FILM_SUFFIXES
+    from kinema.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
     if place is None:
         return []
-    if place.suffix:
+    if place.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
         if place.suffix.lower() not in FILM_SUFFIXES:
             raise DataError(f"--overlay {place} ends in {place.suffix!r}; give a .mp4, a .webm or a folder")
         if len(films) > 1:
