@@ -54,7 +54,7 @@ class Detect:
     """Find people in videos, folders of frames and images."""
 
     sources: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO|FOLDER|IMAGE...")]
-    """Files, or folders that are searched. A folder that holds nothing but images is one film, unless --still."""
+    """Files, or folders that are searched. A folder that holds nothing but images is one film."""
     where: tyro.conf.OmitArgPrefixes[Where]
     settings: tyro.conf.OmitArgPrefixes[DetectSettings] = field(default_factory=DetectSettings)
 
@@ -83,10 +83,14 @@ def run(arguments: list[str]) -> int:
     overlays = _overlays(films, where.overlay)
     workers = min(where.workers, max(1, len(parts)))
     with open_executor("local", workers, folder=where.out.parent) as pool:
-        with _shown([film.source for film in todo], parts) as told:
-            for film, report in detection.detect_films(todo, settings, pool, in_flight=2 * workers):
-                told(film, report)
-                found += bool(report["found"])
+        try:
+            with _shown([film.source for film in todo], parts) as told:
+                for film, report in detection.detect_films(todo, settings, pool, in_flight=2 * workers):
+                    told(film, report)
+                    found += bool(report["found"])
+        except KeyboardInterrupt:
+            print(f"kinema: finished parts are kept beside {where.out}; the same command goes on from there", file=sys.stderr)
+            raise
         if not found:
             raise DataError(
                 f"nobody was found in {_names(films)}; people must be seen with their shoulders or hips and not too small, "
