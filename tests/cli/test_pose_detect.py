@@ -83,7 +83,9 @@ def test_what_is_there_is_not_done_again(capsys: pytest.CaptureFixture[str], mon
     assert "poses.npz were found in other footage" in capsys.readouterr().err
 
 
-def test_an_interrupted_run_goes_on_and_repeats_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_goes_on_and_repeats_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(detection, "PART_FRAMES", 20)
     monkeypatch.setattr(detection, "LEAD", 0.2)
     write_film(Path("film.mp4"), 60)
@@ -100,6 +102,7 @@ def test_an_interrupted_run_goes_on_and_repeats_nothing(monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(detection, "detect_part", stopped)
         detect("film.mp4", "--out", "poses.npz", status=130)
+    assert "finished parts are kept beside poses.npz; the same command goes on" in capsys.readouterr().err
     assert not Path("poses.npz").exists()
     assert done == ["000.npz", "001.npz"]
 

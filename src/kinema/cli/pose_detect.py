@@ -54,7 +54,7 @@ class Detect:
     """Find people in videos, folders of frames and images."""
 
     sources: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO|FOLDER|IMAGE...")]
-    """Files, or folders that are searched. A folder that holds nothing but images is one film, unless --still."""
+    """Files, or folders that are searched. A folder that holds nothing but images is one film."""
     where: tyro.conf.OmitArgPrefixes[Where]
     settings: tyro.conf.OmitArgPrefixes[DetectSettings] = field(default_factory=DetectSettings)
 
@@ -83,10 +83,14 @@ def run(arguments: list[str]) -> int:
     overlays = _overlays(films, where.overlay)
     workers = min(where.workers, max(1, len(parts)))
     with open_executor("local", workers, folder=where.out.parent) as pool:
-        with _shown([film.source for film in todo], parts) as told:
-            for film, report in detection.detect_films(todo, settings, pool, in_flight=2 * workers):
-                told(film, report)
-                found += bool(report["found"])
+        try:
+            with _shown([film.source for film in todo], parts) as told:
+                for film, report in detection.detect_films(todo, settings, pool, in_flight=2 * workers):
+                    told(film, report)
+                    found += bool(report["found"])
+        except KeyboardInterrupt:
+            print(f"kinema: finished parts are kept beside {where.out}; the same command goes on from there", file=sys.stderr)
+            raise
         if not found:
             raise DataError(
                 f"nobody was found in {_names(films)}; people must be seen with their shoulders or hips and not too small, "
@@ -103,6 +107,7 @@ def plan(roots: Sequence[Path], out: Path) -> list[Film]:
         DataError: there is no footage, it cannot be read, or two would be written to one file.
     """
     from kinema.data.sources import find_sources, measure
+    from kinema.pose.files import NO_FOLDERS
 
     if not roots:
         raise DataError("no source was given; give videos, folders of frames or images")
@@ -111,7 +116,7 @@ def plan(roots: Sequence[Path], out: Path) -> list[Film]:
         if len(sources) > 1:
             raise DataError(f"--out {out} is one file, and there are {len(sources)} sources; give a folder")
         return [Film(sources[0], out)]
-    if out.suffix:
+    if out.suffix.lower() in NO_FOLDERS:
         raise DataError(f"--out {out} ends in {out.suffix!r}; give FILE.npz or a folder")
     films = [Film(source, out / f"{_stem(source)}.npz") for source in sources]
     taken: dict[Path, Source] = {}
@@ -209,10 +214,11 @@ def _shown(sources: Sequence["Source"], parts: Sequence["Part"]) -> Iterator[Cal
 def _overlays(films: Sequence[Film], place: Path | None) -> list[tuple[Film, Path]]:
     """Return where the films with drawings go; refuses what cannot be before anything is looked at."""
     from kinema.data.film import FILM_SUFFIXES
+    from kinema.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
     if place is None:
         return []
-    if place.suffix:
+    if place.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
         if place.suffix.lower() not in FILM_SUFFIXES:
             raise DataError(f"--overlay {place} ends in {place.suffix!r}; give a .mp4, a .webm or a folder")
         if len(films) > 1:

@@ -163,7 +163,8 @@ def is_done(film: Film, settings: DetectSettings) -> bool:
 
 def digest(film: Film, settings: DetectSettings) -> str:
     """Return a hash of what decides the poses of a film."""
-    facts = [to_mapping(settings), asdict(film.source), PART_FRAMES, LEAD]
+    source = {name: value for name, value in asdict(film.source).items() if name not in ("name", "path")}  # it may move
+    facts = [to_mapping(settings), source, PART_FRAMES, LEAD]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from kinema.core.errors import ConfigError, DataError
-from kinema.data import posed
+from kinema.data import plan, posed
 from kinema.data.cutting import PrepareSettings, kept_poser
 from kinema.data.dataset import Dataset, DatasetInfo
 from kinema.data.encode import write_video
@@ -287,6 +288,32 @@ def test_a_network_of_ones_own_and_the_same_dataset_again(tmp_path: Path) -> Non
     assert np.median(distance) < 0.8
 
 
+def test_an_interrupted_preparation_becomes_the_same_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three films, three tasks; the second is interrupted. Other joints are not taken up."""
+    monkeypatch.setattr("kinema.data.prepare.TASK_SECONDS", (0.0, 1e-9))
+    _, network = dots(tmp_path)
+    for name in "ab":
+        write_film(tmp_path / "film" / f"{name}.mp4", 8)
+    settings = PrepareSettings(frames=8, size="48", stabilise="off", duplicates=-1, pose=str(network))
+    prepare([tmp_path / "film"], tmp_path / "whole", settings)
+    original = plan.run_job
+
+    def interrupted(job: plan.Job) -> None:
+        if job.number == 1:
+            raise KeyboardInterrupt
+        original(job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "run_job", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare([tmp_path / "film"], tmp_path / "data", settings)
+    with pytest.raises(DataError, match="was begun with pose_skeleton = 'coco-18', now it is 'coco-17'"):
+        prepare([tmp_path / "film"], tmp_path / "data", replace(settings, pose_skeleton="coco-17"))
+    prepare([tmp_path / "film"], tmp_path / "data", settings)
+    for path in sorted((tmp_path / "whole").rglob("*.*")):
+        assert path.read_bytes() == (tmp_path / "data" / path.relative_to(tmp_path / "whole")).read_bytes()
+
+
 def test_another_model_under_the_same_name_does_not_go_on(tmp_path: Path) -> None:
     footage, network = dots(tmp_path)
     settings = PrepareSettings(frames=8, size="72", stabilise="off", pose=str(network))
@@ -294,7 +321,7 @@ def test_another_model_under_the_same_name_does_not_go_on(tmp_path: Path) -> Non
     version = Dataset(tmp_path / "one").info.settings["pose_version"]
     write_network(network, axes=False)
     with pytest.raises(ConfigError, match=rf"is of version .*, and {version} is asked for"):
-        prepare([footage], tmp_path / "two", PrepareSettings(**{**settings.__dict__, "pose_version": version}))
+        prepare([footage], tmp_path / "two", replace(settings, pose_version=version))
 
 
 @pytest.mark.parametrize(
