@@ -105,6 +105,8 @@ def run(arguments: list[str]) -> int:
     targets = [Trained(name, "transfer", options.device) for name in options.target]
     for name, target in zip(options.target, targets, strict=True):
         _refuse_other_drawing(options, name, target)
+        if not options.as_is:
+            target.target_statistics()  # a target that knows none is refused before anybody is looked for
     poses, performed = _source_poses(options, info)
     maps: dict[str, Any] = {}
     driven = [_driven(options, poses, performed, target, maps) for target in targets]

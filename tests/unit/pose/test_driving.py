@@ -1,0 +1,77 @@
+"""Driving poses: gaps bridged or held, layouts refused, frames cut as datasets are."""
+
+import numpy as np
+import pytest
+
+from kinema.core.errors import DataError
+from kinema.pose.driving import as_prepared, bridged, drive, hold
+from kinema.pose.sequence import Poses
+from kinema.pose.skeleton import COCO_17, COCO_18, PENN_13
+
+
+def moving(frames: int, fps: float = 10) -> Poses:
+    """Everybody's joint j is at (10 t + j, j)."""
+    points = np.ones((frames, 1, 18, 3), np.float32)
+    points[..., 0] = 10 * np.arange(frames)[:, None, None] + np.arange(18)
+    points[..., 1] = np.arange(18)
+    return Poses(points, COCO_18, 640, 480, fps)
+
+
+def gone(poses: Poses, *frames: int) -> Poses:
+    points = poses.points.copy()
+    points[list(frames), ..., 2] = 0
+    return Poses(points, poses.skeleton, poses.width, poses.height, poses.fps)
+
+
+def test_short_gaps_are_bridged_and_long_ones_held() -> None:
+    assert bridged(10) == 2
+    driven = drive(gone(moving(12), 0, 3, 4, 7, 8, 9), COCO_18, lambda poses: poses, smooth="none")
+    assert driven.absent == (0, 3, 4, 7, 8, 9)
+    x = driven.poses.points[:, 0, 0, 0]
+    np.testing.assert_allclose(x, [10, 10, 20, 30, 40, 50, 60, 60, 60, 60, 100, 110])
+    assert driven.window(3, 8).absent == (0, 1, 4)
+    assert len(driven.window(3, 8).poses) == 5
+
+
+def test_a_joint_that_is_missing_for_long_stays_missing() -> None:
+    poses = moving(12)
+    poses.points[4:9, 0, 7] = (np.nan, np.nan, 0)
+    driven = drive(poses, COCO_18, lambda found: found, smooth="none").poses
+    assert not driven.present[4:9, 0, 7].any()
+    assert driven.present[:, 0, 6].all()
+
+
+def test_smoothing_comes_after_normalisation() -> None:
+    """A normaliser that spoils one frame is smoothed away; one frame of it before smoothing would have stayed."""
+
+    def spoil(poses: Poses) -> Poses:
+        points = poses.points.copy()
+        points[5, ..., 0] += 1000
+        return Poses(points, poses.skeleton, poses.width, poses.height, poses.fps)
+
+    x = drive(moving(11), COCO_18, spoil, smooth="median", window=3).poses.points[:, 0, 0, 0]
+    assert x.max() <= 100
+
+
+def test_layouts_are_converted_or_refused() -> None:
+    converted = drive(moving(3).converted(COCO_17), COCO_18, lambda poses: poses, smooth="none").poses
+    assert converted.skeleton == COCO_18
+    assert converted.present.all()
+    with pytest.raises(DataError, match=r"poses of skeleton penn-13 have no Nose, .*detector of the target's dataset"):
+        drive(moving(3).converted(PENN_13, rough=True), COCO_18, lambda poses: poses)
+
+
+def test_nobody_at_all() -> None:
+    with pytest.raises(DataError, match="no person is in any of the 3 frames"):
+        drive(gone(moving(3), 0, 1, 2), COCO_18, lambda poses: poses)
+    with pytest.raises(DataError, match="no person is left in any of the 3 frames after smoothing"):
+        hold(gone(moving(3), 0, 1, 2))
+
+
+def test_frames_are_cut_as_datasets_are() -> None:
+    """640x480 covers 64x64 as 85x64, of which 10 columns on the left go."""
+    poses = as_prepared(moving(1), 64, 64)
+    assert (poses.width, poses.height) == (64, 64)
+    x, y = poses.points[0, 0, 9, :2]
+    assert x == pytest.approx((9 + 0.5) * 85 / 640 - 0.5 - 10, abs=1e-4)
+    assert y == pytest.approx((9 + 0.5) * 64 / 480 - 0.5, abs=1e-4)
