@@ -2,9 +2,11 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 
 from footage import make_frames
 
@@ -19,7 +21,7 @@ def write_sounding(
         pictures = container.add_stream("libx264", rate=fps)
         pictures.width = pictures.height = size
         pictures.pix_fmt = "yuv420p"
-        sound = container.add_stream(codec, rate=RATE, layout="mono")
+        sound = cast(AudioStream, container.add_stream(codec, rate=RATE, layout="mono"))
         for image in make_frames(frames, width=size, height=size):
             container.mux(pictures.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
         container.mux(pictures.encode(None))
@@ -40,7 +42,7 @@ def heard(path: Path) -> tuple[float | None, float]:
         stream = container.streams.audio[0]
         onset, end = None, 0.0
         for frame in container.decode(stream):
-            begin = float(frame.pts * frame.time_base)
+            begin = float((frame.pts or 0) * (frame.time_base or 1))
             wave = np.abs(frame.to_ndarray().astype(np.float64)).reshape(len(frame.layout.channels), -1)[0]
             wave = wave / 32768 if "s16" in frame.format.name else wave
             loud = np.flatnonzero(wave > 0.1)

@@ -270,7 +270,8 @@ def test_without_poses_a_detector_looks_at_the_frames_that_are_performed(
     assert run(*words, "--out", tmp_path / "all.mp4") == 0
     assert detector.seen == FRAMES
     run(*usual(place, tmp_path / "poses.mp4"))
-    np.testing.assert_array_equal(read_video(tmp_path / "all.mp4")[0], read_video(tmp_path / "poses.mp4")[0])
+    apart = read_video(tmp_path / "all.mp4")[0].astype(int) - read_video(tmp_path / "poses.mp4")[0]
+    assert np.abs(apart).mean() < 1
     detector.seen = 0
     assert run(*words, "--out", tmp_path / "part.mp4", "--first-frame", 4, "--frames", 5) == 0
     assert detector.seen == 5
