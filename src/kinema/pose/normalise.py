@@ -519,17 +519,19 @@ def _affine(source: BodyStatistics, target: BodyStatistics) -> Affine:
 
 
 def _depth(source: BodyStatistics, target: BodyStatistics) -> tuple[Depth | None, tuple[str, ...]]:
-    """Fit the close/far interpolation; None, with the reason, where somebody does not move in depth."""
+    """Fit the close/far interpolation; None, with the reason, where the source does not move in depth.
+
+    A target that stays at one distance has an interval without length: whoever comes nearer stays on its line, at its size.
+    """
     own, theirs = _floor_of("source", source), _floor_of("target", target)
-    for who, floor in (("source", own), ("target", theirs)):
-        if not floor.moves:
-            return None, (f"the {who} does not move towards or away from the camera: normaliser affine in place of depth",)
-    close, far = theirs.close, theirs.far
+    if not own.moves:
+        return None, ("the source does not move towards or away from the camera: normaliser affine in place of depth",)
+    close, far = (theirs.close, theirs.far) if theirs.moves else (theirs.foot, theirs.foot)
     length = (own.close - own.far) * _unit(source, target)
     if length < close - far:  # who hardly moves in depth is not made to cross the whole stage
         centre = (close + far) / 2
         close, far = centre + length / 2, centre - length / 2
-    heights = _extremes(own, own.close, own.far), _extremes(theirs, close, far)
+    heights = _extremes(own, own.close, own.far), _extremes(theirs, close, far) if theirs.moves else _usual(theirs)
     if heights[0] is None or heights[1] is None:
         who = "source" if heights[0] is None else "target"
         return None, (f"the {who} is too rarely at both ends of its way in depth: normaliser affine in place of depth",)
@@ -554,6 +556,12 @@ def _floor_of(who: str, side: BodyStatistics) -> Floor:
             "choose affine or relative"
         )
     return side.floor
+
+
+def _usual(side: Floor) -> tuple[float, float]:
+    """Return the standing height of somebody who stays at one distance, for both ends."""
+    height = float(np.percentile([height for _, height in side.profile], PERCENTILE))
+    return height, height
 
 
 def _extremes(side: Floor, close: float, far: float) -> tuple[float, float] | None:
@@ -582,6 +590,8 @@ def _limits(source: BodyStatistics, floor: Floor, target: BodyStatistics, rule: 
         f"y {rule.target_far:.0f} to {rule.target_close:.0f}, scaled by {rule.scale_far:.2f} to {rule.scale_close:.2f}; "
         "a jump lifts both feet and is drawn as a step away from the camera"
     ]
+    if rule.target_close == rule.target_far:
+        notes.append("the target does not move towards or away from the camera: it stays on one line at one size")
     if floor.standing < 0.9 * source.frames:
         notes.append(
             f"only {floor.standing} of {source.frames} frames show a head and both feet; "
