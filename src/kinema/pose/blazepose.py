@@ -43,17 +43,17 @@ class BlazePose:
         require_model(Path(self._package.__file__).parent, complexity)
         self._options = {"static_image_mode": still, "model_complexity": complexity}
         self._view, self._least = view, least_confidence
-        self._found_anybody = False
+        self._found_anybody, self._kept = False, None
 
     def detect(self, frames: Iterable[Picture]) -> Iterator[Float32[np.ndarray, "P 33 3"]]:
         """Yield one person or none per frame; see `kinema.pose.detect.PoseDetector`."""
-        network = None
+        network = self._kept
         try:
             for frame in frames:
                 left, top, part = _part(frame, self._view)
                 # What it writes on starting, and on the first person of all, cannot be switched off otherwise.
                 with _silence(network is None or not self._found_anybody):
-                    network = network or import_module("mediapipe.python.solutions.pose").Pose(**self._options)
+                    network = network or self._open()
                     found = network.process(part).pose_landmarks
                 if found is None:
                     yield np.empty((0, len(BLAZEPOSE_33), 3), np.float32)
@@ -66,8 +66,15 @@ class BlazePose:
                 points[:, :2] += (left, top)
                 yield points[None]
         finally:
-            if network is not None:
+            if network is not None and network is not self._kept:
                 network.close()
+
+    def _open(self) -> Any:
+        """Open the network; one for single frames remembers nothing, so that it serves all of them."""
+        network = import_module("mediapipe.python.solutions.pose").Pose(**self._options)
+        if self._options["static_image_mode"]:
+            self._kept = network
+        return network
 
 
 def _package() -> Any:
