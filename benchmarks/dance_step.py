@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kinema.core.types import Batch
 from kinema.nn.resnet import InstanceNorm, ReflectionPad
@@ -45,15 +45,14 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - clock, time.process_time() - processor
 
 
-def clips(rows: int, frames: int, side: int) -> Batch:
-    """Return noise with poses."""
-    pose = torch.rand(rows, frames, 18, 3) * torch.tensor([side, side, 1.0])
-    return Batch(torch.rand(rows, 3, frames, side, side) * 2 - 1, pose=pose)
+def poses(rows: int, frames: int, side: int) -> Tensor:
+    """Return joints at random places."""
+    return torch.rand(rows, frames, 18, 3) * torch.tensor([side, side, 1.0])
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Speed of Everybody Dance Now.")
     parser.add_argument("--size", type=int, default=128, help="of a frame in pixels")
     parser.add_argument("--batch", type=int, default=4, help="pairs of a step")
     parser.add_argument("--rounds", type=int, default=7, help="steps of either side that are timed")
@@ -62,19 +61,22 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     config = replace(Dance.presets["laptop"].config, height=options.size, width=options.size)
-    batch = clips(options.batch, config.chain, options.size)
-    ours = Trainer(Dance(config), "global", TrainConfig(precision="bf16"))
+    video = torch.rand(options.batch, 3, config.chain, options.size, options.size) * 2 - 1
+    batch = Batch(video, pose=poses(options.batch, config.chain, options.size))
+    dance = Dance(config)
+    ours = Trainer(dance, "global", TrainConfig(precision="bf16"))
     theirs = Trainer(plain(Dance(config)), "global", TrainConfig(precision="fp32", channels_last=False))
     for trainer in (ours, theirs, ours, theirs):
         trainer.step(batch)
     rounds = [[timed(lambda trainer=trainer: trainer.step(batch)) for trainer in (ours, theirs)] for _ in range(options.rounds)]
     seconds = [[statistics.median(one[side][kind] for one in rounds) for kind in (0, 1)] for side in (0, 1)]
 
-    system, film = ours.system.eval(), clips(1, FRAMES, options.size).pose
+    dance.eval()
+    film = poses(1, FRAMES, options.size)
 
     def generate() -> None:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            system.transfer(film)
+            dance.transfer(film)
 
     generate()
     made = min(timed(generate) for _ in range(3))
