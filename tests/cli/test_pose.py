@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from kinema.cli import main
-from kinema.cli.pose_convert import count
 from kinema.pose.files import read_poses, write_poses
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import BODY_25, COCO_17, COCO_18
@@ -49,7 +48,7 @@ def test_openpose_files_become_one_npz(tmp_path: Path, capsys: pytest.CaptureFix
     command = ["pose", "convert", str(source), "--out", str(out), "--from-size", "320x240", "--from-fps", "25"]
     assert main([*command, "--skeleton", "coco-18", "--fill", "3"]) == 0
     printed = capsys.readouterr().out
-    assert "no file for 1 frame (4)" in printed
+    assert "no file for 1 frame (4), as files are numbered" in printed
     assert "2 people: took" in printed
     assert "choose with --person NUMBER" in printed
     assert "no person in 2 frames (4, 7)" in printed
@@ -121,9 +120,3 @@ def test_a_result_is_replaced_only_when_asked(tmp_path: Path) -> None:
     source = str(film(tmp_path / "a.npz"))
     assert main(["pose", "convert", source, "--out", source, "--skeleton", "coco-17", "--overwrite"]) == 0
     assert read_poses(source).skeleton == COCO_17
-
-
-def test_frames_are_counted_in_ranges() -> None:
-    assert count([5]) == "1 frame (5)"
-    assert count([1, 2, 3, 7, 9, 10]) == "6 frames (1-3, 7, 9-10)"
-    assert count(range(0, 40, 2), most=2) == "20 frames (0, 2, ...)"
