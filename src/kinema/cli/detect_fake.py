@@ -229,7 +229,7 @@ def evaluate(arguments: list[str]) -> int:
     with Progress() as progress:
         judged = detection.judge(detector, videos, progress.show)
     found, about = _measured(detector, videos, judged, parts)
-    card = detection.report(detector, videos, found, same=parts is not None, **about)
+    card = detection.report(detector, videos, found, unseen=parts is not None, **about)
     write_detection_report(folder, card)
     print_table(about["about"], ("", "share", "95% interval", ""), rates(found))
     if found["area under roc"] is not None:
@@ -251,7 +251,8 @@ def _measured(
 
     name = videos.dataset.path.resolve().name
     if parts is None:
-        about = {"about": f"all of {name}, which the detector was not trained on", "calibration": "other videos, as stored"}
+        which = f"the {split} split of {name}" if (split := videos.dataset.split) else name
+        about = {"about": f"of {which}, on which the detector was not trained", "calibration": "the videos that calibrated it"}
         return detection.measure(detector, judged), about
     calibrating = judged.of(parts[0])
     detection.fit(detector, calibrating)

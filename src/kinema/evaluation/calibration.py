@@ -109,7 +109,7 @@ def area_under_roc(scores: Scores, truth: Truth) -> float:
 
 
 def area_interval(scores: Scores, truth: Truth, groups: Sequence[str]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the area over resampled groups, or None where there are fewer than three.
+    """Return the 95 % interval of the area over resampled groups, or None where they say nothing: under three, or no error.
 
     Args:
         scores: of the cases.
@@ -117,7 +117,7 @@ def area_interval(scores: Scores, truth: Truth, groups: Sequence[str]) -> tuple[
         groups: of the cases; those of one are drawn together.
     """
     names = sorted(set(groups))
-    if len(names) < 3:
+    if len(names) < 3 or area_under_roc(scores, truth) in (0, 1):
         return None
     members = [np.flatnonzero(np.array(groups) == name) for name in names]
     generator, found = numpy_generator(len(names), 21), list[float]()

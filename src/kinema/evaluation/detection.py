@@ -80,7 +80,7 @@ class Detector:
         return self.metadata.dataset["labels"][0] == FAKE
 
     def evidence(self, frames: Iterable[Frame]) -> Scores:
-        """Return how much each window of a video speaks for fake; windows follow each other, an incomplete last one is left out."""
+        """Return how much each window of a video speaks for fake; windows follow each other, a rest at the end is not seen."""
         found: list[Float[np.ndarray, "N"]] = []
         windows: list[np.ndarray] = []
         held: list[Frame] = []

@@ -242,14 +242,14 @@ def recompressed(video: Video, strength: Strength) -> Video:
     height, width = video.shape[-2:]
     padded = F.pad(video, (0, -width % 8, 0, -height % 8, 0, 0), mode="replicate")
     colours = torch.tensor(TO_YCBCR, device=video.device)
-    planes = torch.einsum("dc,bcthw->bdthw", colours, 127.5 * padded)
+    planes = torch.einsum("dc,bcthw->bdthw", colours, 127.5 * padded - 0.5)  # levels less 128
     blocks = rearrange(planes, "b d t (y i) (x j) -> b d t y x i j", i=8, j=8)
     cosines = dct_basis().to(video.device)
     steps = quantisation(95 - 65 * strength)[:, :, None, None, None]
     coefficients = (cosines @ blocks @ cosines.T / steps).round() * steps
     planes = rearrange(cosines.T @ coefficients @ cosines, "b d t y x i j -> b d t (y i) (x j)")
-    restored = torch.einsum("cd,bdthw->bcthw", torch.linalg.inv(colours), planes) / 127.5
-    return restored[..., :height, :width]
+    restored = torch.einsum("cd,bdthw->bcthw", torch.linalg.inv(colours), planes)
+    return (restored[..., :height, :width] + 0.5) / 127.5
 
 
 def noisy(video: Video, strength: Strength) -> Video:
@@ -271,7 +271,7 @@ def quantisation(quality: Float[Tensor, "B"]) -> Float[Tensor, "B 3 8 8"]:
     """Return the steps of brightness and of the two colour differences for a quality from 1 to 100, as libjpeg scales them."""
     brightness, colour = torch.tensor(LUMINANCE).reshape(8, 8), F.pad(torch.tensor(CHROMINANCE), (0, 4, 0, 4), value=99)
     tables = torch.stack([brightness, colour, colour]).to(quality.device)
-    percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None, None]
+    percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).floor()[:, None, None, None]
     return ((tables * percent + 50) / 100).floor().clamp(1, 255)
 
 
