@@ -39,6 +39,7 @@ FOUND = "detection"  # under which a checkpoint says what was measured
 FEW = 10  # subjects
 
 Frame = UInt8[np.ndarray, "H W 3"]
+Evidence = Float[np.ndarray, "_"]  # of the windows of a video
 Said = Callable[[str, int, int], None]
 
 
@@ -79,9 +80,9 @@ class Detector:
         """Whether class 1 is the real one."""
         return self.metadata.dataset["labels"][0] == FAKE
 
-    def evidence(self, frames: Iterable[Frame]) -> Scores:
+    def evidence(self, frames: Iterable[Frame]) -> Evidence:
         """Return how much each window of a video speaks for fake; windows follow each other, a rest at the end is not seen."""
-        found: list[Float[np.ndarray, "N"]] = []
+        found: list[Evidence] = []
         windows: list[np.ndarray] = []
         held: list[Frame] = []
         for frame in frames:
@@ -131,7 +132,7 @@ class Judged:
         sources: the file of each.
     """
 
-    evidence: list[Scores]
+    evidence: list[Evidence]
     fake: Truth
     subjects: list[str]
     sources: list[str]
@@ -238,7 +239,7 @@ def open_others(detector: Detector, data: Path) -> Videos:
 
 def judge(detector: Detector, videos: Videos, said: Said = lambda what, done, total: None) -> Judged:
     """Let a detector look at videos, clip after clip; windows do not reach over the end of a clip."""
-    found: list[Scores] = []
+    found: list[Evidence] = []
     for clips in videos.clips:
         found.append(np.concatenate([detector.evidence(videos.dataset.video(index)) for index in clips]))
         said("looking at videos", len(found), len(videos.clips))

@@ -19,7 +19,7 @@ def test_wilson_s_interval():
 
 
 def test_platt_s_line_is_exact_where_scores_have_two_values():
-    """True cases aim at 5/6, untrue ones at 1/6: where the score is 1, three and one of them meet at (3 * 5/6 + 1/6) / 4 = 2/3."""
+    """True cases aim at 5/6, untrue ones at 1/6; where the score is 1, three meet one: (3 * 5/6 + 1/6) / 4 = 2/3 are true."""
     scores = np.array([1.0, 1, 1, 0, 1, 0, 0, 0])
     truth = np.array([True] * 4 + [False] * 4)
     slope, intercept = platt(scores, truth)
@@ -54,11 +54,8 @@ def test_reliability_and_its_error():
     probabilities = np.array([0.05, 0.05, 0.62, 0.68, 1.0])
     truth = np.array([False, True, True, False, True])
     bins = reliability(probabilities, truth)
-    assert [(round(part.mean, 2), part.true.count, part.true.total) for part in bins] == [
-        (0.05, 1, 2),
-        (0.65, 1, 2),
-        (1.0, 1, 1),
-    ]
+    found = [(round(part.mean, 2), part.true.count, part.true.total) for part in bins]
+    assert found == [(0.05, 1, 2), (0.65, 1, 2), (1.0, 1, 1)]
     assert calibration_error(bins) == pytest.approx((2 * 0.45 + 2 * 0.15 + 0) / 5)
 
 
