@@ -44,9 +44,9 @@ def batch(subjects: range, takes: range) -> Batch:
 @pytest.fixture(scope="module")
 def detector() -> FakeDetector:
     torch.manual_seed(0)
-    system = FakeDetector(FakeDetectorConfig(height=SIDE, width=SIDE, channels=8))
+    system = FakeDetector(FakeDetectorConfig(height=SIDE, width=SIDE, channels=8, disturbed=0.3, learning_rate=2e-3))
     trainer = Trainer(system, "detection", TrainConfig(precision="fp32"))
-    for step in range(150):
+    for step in range(100):
         trainer.step(batch(range(4), range(4 * step, 4 * step + 4)))
     return system.eval()
 

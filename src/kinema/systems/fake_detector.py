@@ -17,7 +17,7 @@ kind of disturbance with a probability and strength of its own for every clip: `
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from einops import rearrange
@@ -74,8 +74,7 @@ class FakeDetectorConfig(Config):
         """Refuse what cannot be computed."""
         self.at_least(2, "frames")
         self.at_least(17, "height", "width")  # a patch
-        self.at_least(4, "channels")
-        self.require(self.channels % 4 == 0, "channels", "4 or more and a multiple of 4")
+        self.at_least(1, "channels")
         self.at_least(0, "learning_rate")
         self.require(0 <= self.disturbed <= 1, "disturbed", "from 0 to 1")
         for name in ("beta1", "beta2"):
@@ -113,12 +112,11 @@ class FakeDetector(System[FakeDetectorConfig]):
         super().__init__(config)
         c, pictures = config.channels, 3 * (2 * config.frames - 1)
         self.patches = nn.Sequential(
-            nn.Conv2d(pictures, c, 3),
-            nn.LeakyReLU(0.2),
-            _block(c, 2 * c, 2),
-            _block(2 * c, 4 * c, 1),
-            _block(4 * c, 4 * c, 1),
-            _block(4 * c, 4 * c, 1),
+            _block(pictures, c),
+            _block(c, 2 * c, stride=2),
+            _block(2 * c, 4 * c),
+            _block(4 * c, 4 * c),
+            _block(4 * c, 4 * c),
             nn.Conv2d(4 * c, 1, 1),
         )
         # Slope and intercept of the log-odds of a window, then those of a video; see `calibrate`.
@@ -181,9 +179,15 @@ class FakeDetector(System[FakeDetectorConfig]):
         self.evidence(batch.video)
 
 
-def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """Return a convolution whose channels are normalised over the window: its contrast alone should say nothing."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride), nn.GroupNorm(4, outputs), nn.LeakyReLU(0.2))
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """Return a convolution and its activation.
+
+    Nothing is normalised: the mean of a normalised map is zero whatever is in it, and the mean over patches is what decides.
+    """
+    convolution = nn.Conv2d(inputs, outputs, 3, stride)
+    nn.init.kaiming_normal_(convolution.weight, 0.2, nonlinearity="leaky_relu")
+    nn.init.zeros_(cast(Tensor, convolution.bias))
+    return nn.Sequential(convolution, nn.LeakyReLU(0.2))
 
 
 # --- What happens to clips on their way to a viewer, and says nothing about where they come from ------------------------------
