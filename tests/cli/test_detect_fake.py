@@ -71,7 +71,7 @@ def write_others(folder: Path) -> None:
     write_people(folder / "leaking", [*APART, ("ada", "real", "test")])
     held_out: list[Person] = [("eva", "fake", "test"), ("cleo", "real", "test"), ("dan", "real", "test")]
     lonely = write_people(folder / "lonely", [*APART[:2], *held_out])
-    known = {"fingerprint": lonely.fingerprint, "labels": ["fake", "real"], "clips": 2}
+    known = {"fingerprint": lonely.fingerprint, "labels": ["fake", "real"], "split": "train"}
     system = FakeDetector(FakeDetector.presets["tiny"].config)
     (folder / "raw-of-lonely").mkdir()
     save_checkpoint(folder / "raw-of-lonely" / "checkpoint.safetensors", system, stage="detection", dataset=known)
@@ -207,7 +207,7 @@ def test_it_is_measured_on_others_as_it_is(place: Path, tmp_path: Path, capsys: 
             ("evaluate", "raw", "small"),
             "small has clips of 6x16x16 and raw looks at windows of 2x24x24 (frames x height x width)",
         ),
-        (("evaluate", "glutton", "data"), "glutton was trained on 36 clips of data, not on the"),
+        (("evaluate", "glutton", "data"), "glutton was trained on the split 'all' of data, people who are held out among them"),
         (
             ("evaluate", "run", "again", "--out", "x"),
             "and not on again, so that nobody knows whom of it was seen; give the dataset",

@@ -25,8 +25,8 @@ USAGE = """usage: kinema detect-fake RUN VIDEO...
 
 Is a video synthesised? Asked of a trained fake-detector.
 
-  RUN VIDEO...   the probability that each video is fake, and how often such answers are wrong
-  evaluate       calibrate a run and measure it, on people that it has not seen
+  RUN VIDEO...   the probability that each video is fake, and how often such answers are wrong (--json: window by window)
+  evaluate       calibrate a run and measure it, on people that it has not seen (--as-is: only measure, on other videos)
 
 kinema detect-fake RUN --help and kinema detect-fake evaluate --help explain the options.
 """

@@ -206,16 +206,15 @@ def open_held_out(detector: Detector, data: Path) -> Videos:
             "detector may know who is fake, and not what; prepare it with --group and --split"
         )
     trained = detector.metadata.dataset
-    training = sum(record.split == "train" for record in records)
     if trained.get("fingerprint") != every.fingerprint:
         raise EvaluationError(
             f"{detector.name} was trained on {trained.get('path')} and not on {data}, so that nobody knows whom of it was "
             "seen; give the dataset that it was trained on, or --as-is to measure it on others"
         )
-    if trained.get("clips") != training:
+    if trained.get("split") != "train":
         raise EvaluationError(
-            f"{detector.name} was trained on {trained.get('clips')} clips of {data}, not on the {training} of its training "
-            "split; train it with --split train"
+            f"{detector.name} was trained on the split {trained.get('split')!r} of {data}, people who are held out among them; "
+            "train it with --split train"
         )
     return _videos(Dataset(data, "test"))
 

@@ -41,7 +41,7 @@ def test_the_transform_is_scipy_s():
 def test_steps_are_those_of_pillow_s_jpeg(quality):
     file = io.BytesIO()
     Image.new("RGB", (16, 16)).save(file, "JPEG", quality=quality)
-    tables = Image.open(file).quantization  # in reading order since Pillow 8.3
+    tables = Image.open(file).quantization  # type: ignore[attr-defined]  # in reading order since Pillow 8.3
     ours = quantisation(torch.tensor([float(quality)]))[0]
     assert ours[0].flatten().tolist() == list(tables[0])
     assert ours[1].flatten().tolist() == list(tables[1])
