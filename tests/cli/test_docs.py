@@ -12,7 +12,7 @@ from kinema.cli import VERBS, main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMAND = re.compile(r"(?:^|`|-m |/)kinema ([a-z]+ [^`#\n]*)", re.MULTILINE)
+COMMAND = re.compile(r"(?:^|`|-m |/)kinema ([a-z-]+ [^`#\n]*)", re.MULTILINE)
 
 
 def commands() -> list[list[str]]:

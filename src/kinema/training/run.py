@@ -476,6 +476,7 @@ def summary(dataset: Dataset, held_out: Dataset | None) -> dict[str, Any]:
         "path": str(dataset.path.absolute()),
         "fingerprint": dataset.fingerprint,
         "clips": len(dataset),
+        "split": dataset.split or "all",
         "held_out": len(held_out) if held_out else 0,
         "shape": str(dataset.shape),
         "fps": dataset.info.fps,
