@@ -18,6 +18,7 @@ from kinema.core.tasks import (
     Recognises,
     Reconstructs,
     Scores,
+    Transfers,
     abilities,
 )
 from kinema.core.types import Batch
@@ -49,10 +50,11 @@ def clips(system: System, rows: int = 4, seed: int = 0) -> Batch:
     shape = system.clip_shape
     coarse = torch.rand(rows, 3, 2, 4, 4, generator=generator) * 2 - 1
     video = torch.nn.functional.interpolate(coarse, (shape.frames, shape.height, shape.width), mode="trilinear")
+    pose = torch.rand(rows, shape.frames, 18, 3, generator=generator) * torch.tensor([shape.width, shape.height, 1.0])
     return Batch(
         video,
         label=torch.arange(rows) % 2,
-        pose=torch.rand(rows, shape.frames, 18, 3, generator=generator),
+        pose=pose,
         mask=torch.rand(rows, 1, shape.frames, shape.height, shape.width, generator=generator),
         caption=("somebody walks",) * rows,
     )
@@ -101,6 +103,8 @@ def outputs(system: System, ability: str, rows: int = 3) -> list[torch.Tensor]:
                 return [system.score(video)]
             case Recognises() if ability == "recognise":
                 return [system.recognise(video)]
+            case Transfers() if ability == "transfer":
+                return [system.transfer(clips(system, 3).pose[:rows])]
     raise AssertionError(f"the contract suite does not know the ability {ability!r}: add it here")
 
 
@@ -260,4 +264,4 @@ def test_labels_are_used_or_refused(name, trained):
 
 
 def test_every_ability_is_known_to_this_suite():
-    assert set(PROTOCOLS) == {"generate", "streams", "interpolate", "predict", "reconstruct", "score", "recognise"}
+    assert set(PROTOCOLS) == {"generate", "streams", "interpolate", "predict", "reconstruct", "score", "recognise", "transfer"}

@@ -58,7 +58,7 @@ def train(run: Run) -> int:
         if isinstance(run.stages[stage], Fit):
             run.fit(stage)
             continue
-        trainer, loader = Trainer(run.system, stage, run.share(), run.device), run.loader()
+        trainer, loader = Trainer(run.system, stage, run.share(stage), run.device), run.loader()
         with run.playing(trainer, loader), runlog.StopSignals() as signals:
             if not trainer.finished:
                 play(run, trainer, loader, signals)
@@ -169,7 +169,7 @@ def arguments_class(system: type[System[Any]], config: Config, training: TrainCo
             ("data", Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA", help="The prepared dataset.")]),
             ("out", Annotated[Path, tyro.conf.arg(metavar="RUN", help="The directory of the run, new or empty.")]),
             ("run", Annotated[Options, flat], options),
-            ("system", Annotated[system.config_class, flat], config),
+            ("system", Annotated[system.config_class, tyro.conf.arg(name="")], config),  # nested settings keep their prefix
             ("training", Annotated[TrainConfig, flat], training),
         ],
         frozen=True,

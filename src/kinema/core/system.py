@@ -65,9 +65,15 @@ class Player:
 
 @dataclass(frozen=True)
 class Fit:
-    """A closed-form stage, such as EM for a mixture; `run` reads every batch once and returns numbers worth logging."""
+    """A closed-form stage, such as EM for a mixture.
+
+    Attributes:
+        run: reads every batch once and returns numbers worth logging.
+        whole: the batches are whole clips of the dataset, however long, instead of the system's windows.
+    """
 
     run: Callable[[Iterable[Batch]], Mapping[str, float]]
+    whole: bool = False
 
 
 Stage = tuple[Player, ...] | Fit
@@ -129,6 +135,10 @@ class System(nn.Module, Generic[ConfigT]):
     def stages(self) -> Mapping[str, Stage]:
         """Return the stages of training in order."""
         raise NotImplementedError
+
+    def shares(self) -> Mapping[str, float]:
+        """Return the weight of a stage's share in the budget of a run; stages that are not named count as 1."""
+        return {}
 
     def averaged(self) -> tuple[nn.Module, ...]:
         """Return the modules whose weights are averaged (EMA) for sampling: all of them, unless a subclass knows better."""

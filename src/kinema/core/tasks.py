@@ -4,12 +4,12 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
-from kinema.core.types import Labels, Video
+from kinema.core.types import Image, Labels, Video
 
 
 @runtime_checkable
@@ -77,6 +77,35 @@ class Recognises(Protocol):
         ...
 
 
+@runtime_checkable
+class Transfers(Protocol):
+    """Shows the person that it was trained on in the poses that it is given."""
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Height and width of its frames in pixels."""
+        ...
+
+    @property
+    def skeleton(self) -> str:
+        """Name of the layout of its poses."""
+        ...
+
+    @property
+    def style(self) -> Any:
+        """How poses are drawn for it: settings of `kinema.pose.draw`."""
+        ...
+
+    def transfer(self, pose: Float[Tensor, "B T J 3"], *, previous: Image | None = None) -> Video:
+        """Return one frame per pose; each follows from the one before it.
+
+        Args:
+            pose: joints of consecutive frames, (x, y, confidence) in pixels of its own frames; confidence 0 is missing.
+            previous: the last frame of the part before this one; None at the beginning.
+        """
+        ...
+
+
 PROTOCOLS: Mapping[str, type] = {
     "generate": Generates,
     "streams": Decomposes,
@@ -85,6 +114,7 @@ PROTOCOLS: Mapping[str, type] = {
     "reconstruct": Reconstructs,
     "score": Scores,
     "recognise": Recognises,
+    "transfer": Transfers,
 }
 
 

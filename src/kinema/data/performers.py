@@ -43,6 +43,9 @@ class PerformersSettings(Config):
     """Frames per second: how fast everybody moves from frame to frame."""
     variety: Variety = "low"
     """low: one stage, four people, near the middle. medium: four stages, twelve people. high: everything drawn anew."""
+    people: tuple[str, ...] = ()
+    """Who performs, by name: ada, ben, cleo, dan and, at medium variety, eight more. Empty: everybody. Datasets that differ in
+    nothing else hold the same motions."""
     actions: tuple[str, ...] = tuple(ACTIONS)
     """What people do; the label of a clip."""
     seed: int = 0
@@ -62,6 +65,11 @@ class PerformersSettings(Config):
         for action in self.actions:
             if action not in ACTIONS:
                 raise ConfigError(f"performers have no action {action!r}; {accepted(action, ACTIONS)}")
+        known = _NAMES[: _CAST[self.variety][0]] if self.variety in _CAST else ()
+        self.require(not self.people or bool(known), "people", "empty at high variety, where everybody is drawn anew")
+        for person in self.people:
+            if person not in known:
+                raise ConfigError(f"nobody of {self.variety} variety is called {person!r}; {accepted(person, known)}")
         self.require(len(self.actions) > 0, "actions", f"at least one of {', '.join(ACTIONS)}")
         self.require(len(set(self.actions)) == len(self.actions), "actions", "different from each other")
 
@@ -274,7 +282,8 @@ def render_clip(index: int, settings: PerformersSettings) -> Clip:
     freedom = _FREEDOM[settings.variety]
     action = settings.actions[int(rng.integers(len(settings.actions)))]
     people, stages = cast(settings.seed, settings.variety)
-    identity = people[int(rng.integers(len(people)))] if people else sample_identity(f"person-{index:06d}", rng)
+    playing = [one for one in people if one.name in settings.people] or people
+    identity = playing[int(rng.integers(len(people))) % len(playing)] if people else sample_identity(f"person-{index:06d}", rng)
     stage = stages[int(rng.integers(len(stages)))] if stages else sample_stage(rng)
     motion = sample_motion(action, settings.frames, settings.fps, rng, freedom)
     placement = place(motion, identity, stage, rng, freedom)

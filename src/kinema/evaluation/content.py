@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, UInt8
 
-from kinema.data.scene import image_network
+from kinema.core.imagenet import image_network
 from kinema.evaluation.clips import Clip
 from kinema.evaluation.perceptual import as_seen
 from kinema.evaluation.pixels import planes

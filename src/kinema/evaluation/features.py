@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kinema.core.errors import EvaluationError
-from kinema.data.scene import IMAGE_MEAN, IMAGE_SCALE, IMAGE_WEIGHTS_SHA256, image_network
+from kinema.core.imagenet import IMAGE_MEAN, IMAGE_SCALE, IMAGE_WEIGHTS_SHA256, image_network
 from kinema.evaluation import i3d, inception
 from kinema.evaluation.network import Clips, FeatureNetwork
 

@@ -21,13 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kinema.core.errors import EvaluationError
-from kinema.data.scene import IMAGE_MEAN, IMAGE_SCALE, IMAGE_WEIGHTS_SHA256, image_network
+from kinema.core.imagenet import IMAGE_MEAN, IMAGE_SCALE, IMAGE_WEIGHTS_SHA256
 from kinema.evaluation.pixels import Planes, Scores
+from kinema.nn.perceptual import ImageActivations, unit
 
 VIEW = 128  # edge of what the packaged network sees, as in kinema.evaluation.features
-STAGES = (0, 2, 4, 10, 15)  # its last blocks before every halving: sides of VIEW / 2, 4, 8, 16, 32
 LPIPS_LEAST = 64  # pixels: AlexNet's last layers need places to average over
-EPSILON = 1e-10
 
 Layers = list[Tensor]
 
@@ -55,17 +54,12 @@ class PackagedPerceptual:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._network = image_network().to(device, memory_format=torch.channels_last)
-        self._seen: Layers = []
-        for stage in STAGES:
-            self._network._blocks[stage].register_forward_hook(lambda block, given, result: self._seen.append(result))
+        self._activations = ImageActivations(device)
 
     @torch.inference_mode()
     def describe(self, frames: Planes) -> Layers:
         """Return what `between` compares."""
-        self._seen.clear()
-        self._network.extract_features(as_seen(frames.to(self._device)))
-        return [_unit(layer) for layer in self._seen]
+        return [unit(layer) for layer in self._activations(as_seen(frames.to(self._device)))]
 
     def between(self, truth: Layers, made: Layers) -> Scores:
         """Return a distance per frame."""
@@ -116,7 +110,7 @@ class LPIPS:
         pixels, layers = (pixels - shift) / scale, []
         for block in self._blocks:
             pixels = block(pixels)
-            layers.append(_unit(pixels))
+            layers.append(unit(pixels))
         return layers
 
     def between(self, truth: Layers, made: Layers) -> Scores:
@@ -146,11 +140,6 @@ def _position(name: str) -> str:
     part, _, kind = name.split(".")
     block = int(part.removeprefix("slice")) - 1
     return f"{block}.{1 if block in (1, 2) else 0}.{kind}"
-
-
-def _unit(layer: Tensor) -> Tensor:
-    """Divide activations by their length at every place."""
-    return layer / (layer.square().sum(dim=1, keepdim=True).sqrt() + EPSILON)
 
 
 def _apart(one: Tensor, other: Tensor, weights: Tensor | None) -> Float64[Tensor, "T"]:

@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, NamedTuple
 
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 from torch.nn.utils.parametrizations import spectral_norm
 
 from kinema.core.config import Config
-from kinema.core.types import Video
+from kinema.core.types import Image, Video
 from kinema.nn.convolution import CONVOLUTION, Normalisation, down_block
+from kinema.nn.resnet import InstanceNorm
 
 
 @dataclass(frozen=True)
@@ -78,3 +81,83 @@ class VideoNetwork(StridedNetwork):
     def forward(self, video: Video) -> Float[Tensor, "B outputs"]:
         """Return the outputs of every clip."""
         return rearrange(self.last(self.features(video)), "b c 1 1 1 -> b c")
+
+
+class Judgement(NamedTuple):
+    """What a patch discriminator says.
+
+    Attributes:
+        features: activations of its hidden layers, first to last.
+        logits: one per patch; large is real.
+    """
+
+    features: list[Tensor]
+    logits: Float[Tensor, "B 1 h w"]
+
+
+class PatchDiscriminator(nn.Module):
+    """Judges overlapping patches of an image; with the default depth each is 70 pixels wide.
+
+    Args:
+        inputs: channels that come in.
+        base: channels of the first layer; doubled three times.
+        norm: between the first layer and the last.
+
+    References:
+        Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017, Section 3.2.2; the
+        padding of two is pix2pixHD's.
+    """
+
+    def __init__(self, inputs: int, base: int, norm: Literal["instance", "batch"] = "instance") -> None:
+        super().__init__()
+        widths = [base << level for level in range(4)]
+        layers = [nn.Sequential(nn.Conv2d(inputs, base, 4, stride=2, padding=2), nn.LeakyReLU(0.2, inplace=True))]
+        for (narrow, wide), stride in zip(pairwise(widths), (2, 2, 1), strict=True):
+            normalise = InstanceNorm() if norm == "instance" else nn.BatchNorm2d(wide)
+            convolution = nn.Conv2d(narrow, wide, 4, stride=stride, padding=2)
+            layers.append(nn.Sequential(convolution, normalise, nn.LeakyReLU(0.2, inplace=True)))
+        self.layers = nn.ModuleList(layers)
+        self.last = nn.Conv2d(widths[-1], 1, 4, padding=2)
+
+    def forward(self, image: Image) -> Judgement:
+        """Judge every patch."""
+        features = []
+        for layer in self.layers:
+            image = layer(image)
+            features.append(image)
+        return Judgement(features, self.last(image))
+
+
+class MultiScaleDiscriminator(nn.Module):
+    """Patch discriminators that see an image ever smaller, each in its own weights.
+
+    Args:
+        count: of scales, the finest first.
+        inputs: channels that come in.
+        base: channels of the first layers.
+
+    References:
+        Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs", CVPR 2018, Section 3.2.
+    """
+
+    def __init__(self, count: int, inputs: int, base: int) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(PatchDiscriminator(inputs, base) for _ in range(count))
+
+    def forward(self, image: Image, first: int = 0) -> list[Judgement]:
+        """Judge an image at every scale.
+
+        Args:
+            image: at the size that scale `first` sees.
+            first: scales before this one are left out.
+        """
+        judgements = []
+        for scale in self.scales[first:]:
+            judgements.append(scale(image))
+            image = halved(image)
+        return judgements
+
+
+def halved(image: Image) -> Float[Tensor, "B C h w"]:
+    """Return an image of half the size: means over 3x3 pixels in steps of two, what is beyond the border not counted."""
+    return avg_pool2d(image, 3, stride=2, padding=1, count_include_pad=False)

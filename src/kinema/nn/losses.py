@@ -1,6 +1,6 @@
 """Objectives that several systems share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -54,3 +54,32 @@ def r1_penalty(score: Callable[[Video], Float[Tensor, "B"]], real: Video) -> Sca
         real = real.detach().float().requires_grad_(True)
         (gradient,) = torch.autograd.grad(score(real).sum(), real, create_graph=True)
         return 0.5 * gradient.square().sum(dim=(1, 2, 3, 4)).mean()
+
+
+def least_squares(logits: Sequence[Tensor], target: float) -> Scalar:
+    """Return the mean squared distance of a discriminator's logits from `target`, summed over its scales.
+
+    References:
+        Mao et al., "Least Squares Generative Adversarial Networks", ICCV 2017, Equation 2 with a = 0, b = c = 1.
+    """
+    return torch.stack([(one.float() - target).square().mean() for one in logits]).sum()
+
+
+def feature_matching(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]]) -> Scalar:
+    """Return how far a discriminator's activations for a generated image are from those for the real one.
+
+    The mean absolute difference of every layer, summed over layers, averaged over scales.
+
+    Args:
+        real: activations per scale and layer; constants.
+        fake: activations per scale and layer.
+
+    References:
+        Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs", CVPR 2018, Equation 4.
+    """
+    gaps = [
+        (wanted.detach().float() - got.float()).abs().mean()
+        for scale in zip(real, fake, strict=True)
+        for wanted, got in zip(*scale, strict=True)
+    ]
+    return torch.stack(gaps).sum() / len(real)

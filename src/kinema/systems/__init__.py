@@ -3,6 +3,7 @@
 from typing import Any
 
 from kinema.core.system import System
+from kinema.systems.dance import Dance
 from kinema.systems.fake_detector import FakeDetector
 from kinema.systems.vgan import VGAN, FutureVGAN, VGANAutoencoder
 from kinema.systems.vgan_recogniser import VGANRecogniser
@@ -12,5 +13,6 @@ SYSTEMS: dict[str, type[System[Any]]] = {
     "vgan-future": FutureVGAN,
     "vgan-autoencoder": VGANAutoencoder,
     "vgan-recogniser": VGANRecogniser,
+    "dance": Dance,
     "fake-detector": FakeDetector,
 }

@@ -4,6 +4,7 @@
 sheets and health), saving, resuming, ending. In a run of several processes only the first one writes and looks.
 """
 
+import math
 import os
 import shlex
 import signal
@@ -29,7 +30,7 @@ from kinema.training import distributed, runlog
 from kinema.training.checkpoint import CHECKPOINT_NAME, load_resume, provenance, save_checkpoint, save_resume
 from kinema.training.health import YOUNG, Watch, not_finite, players_of, sample_clips
 from kinema.training.report import write_report
-from kinema.training.sheets import comparisons, write_sheets
+from kinema.training.sheets import COMPARED, comparisons, write_sheets
 from kinema.training.trainer import NotFiniteError, TrainConfig, Trainer, run_fit
 
 RESUME_VERSION = 1
@@ -239,11 +240,11 @@ class Run:
         for clips in islice(loader, min(batches, most // size)):
             yield clips.to_batch(self.device)
 
-    def share(self) -> TrainConfig:
-        """Return the training settings of one stage: an equal share of the budget."""
-        stages, steps, minutes = len(self.played), self.training.steps, self.training.minutes
-        steps, minutes = steps and -(-steps // stages), minutes and minutes / stages
-        return replace(self.training, steps=steps, minutes=minutes)
+    def share(self, stage: str) -> TrainConfig:
+        """Return the training settings of one stage: its share of the budget."""
+        weights = {name: self.system.shares().get(name, 1.0) for name in self.played}
+        part, steps, minutes = weights[stage] / sum(weights.values()), self.training.steps, self.training.minutes
+        return replace(self.training, steps=steps and math.ceil(steps * part - 1e-9), minutes=minutes and minutes * part)
 
     def read_state(self, stored: runlog.Description) -> Mapping[str, Any] | None:
         """Return the state to go on from; None when the run was killed before it could save one, and begins again."""
@@ -260,7 +261,7 @@ class Run:
                 f"{path} has format {state['format_version']}; this kinema reads {RESUME_VERSION}: update kinema"
             )
         lines = runlog.read_metrics(self.folder)
-        if lines and lines[-1].get("end") == "finished" and used_up(self.share(), state["trainer"]):
+        if lines and lines[-1].get("end") == "finished" and used_up(self.share(state["stage"]), state["trainer"]):
             raise TrainingError(
                 f"there is nothing to resume in {self.folder}: it is finished, at step {lines[-1]['step']:,}; "
                 "give more --steps or --minutes than it had"
@@ -332,7 +333,7 @@ class Run:
         real = self.watch.held_out if len(self.watch.held_out) else self.watch.training
         clips = sample_clips(sampler, SAMPLES, real)
         findings = self.watch.look(sampler, players_of(self.system, stage), step, clips)
-        sheets = write_sheets(self.log, step, clips, comparisons(sampler, real), self.dataset.info.fps)
+        sheets = write_sheets(self.log, step, clips, comparisons(sampler, real, self.driving()), self.dataset.info.fps)
         self.log.report(step, stage, findings, sheets)
         for finding in findings:
             changed = finding.verdict != self.verdicts.get(finding.name, "ok")
@@ -340,6 +341,14 @@ class Run:
                 self.display.say(f"step {step:,}, {finding.name}: {finding.verdict}. {finding.sentence}")
                 self.verdicts[finding.name] = finding.verdict
         write_report(self.folder)
+
+    def driving(self) -> Batch | None:
+        """Return whole clips with poses to be re-enacted, held-out ones where there are any; None for who learns without."""
+        dataset = self.held_out or self.dataset
+        if "pose" not in self.system.needs:
+            return None
+        loader = Loader(dataset, min(COMPARED, len(dataset)), shuffle=False, fields=("pose",))
+        return next(loader.epoch()).to_batch(self.device)
 
     def save_sampler(self, sampler: System[Any], stage: str, step: int) -> None:
         """Write checkpoint.safetensors."""
@@ -354,8 +363,9 @@ class Run:
 
     def fit(self, stage: str) -> None:
         """Run a closed-form stage."""
-        frames, needs = self.system.clip_shape.frames, self.system.needs
-        loader = Loader(self.dataset, self.training.batch_size, frames=frames, fields=needs)
+        known = self.stages[stage]
+        frames = None if isinstance(known, Fit) and known.whole else self.system.clip_shape.frames
+        loader = Loader(self.dataset, self.training.batch_size, frames=frames, fields=self.system.needs)
         if self.display:
             self.display.say(f"{stage}: fitting to {len(self.dataset):,} clips")
         numbers = run_fit(self.system, stage, (clips.to_batch() for clips in loader.epoch()), self.training, self.device)
@@ -457,6 +467,12 @@ def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
     carries = {*dataset.arrays} | ({"label"} if dataset.labels is not None else set())
     if dataset.record(0).caption is not None:
         carries.add("caption")
+    layout = getattr(system.config, "skeleton", dataset.info.skeleton)
+    if "pose" in system.needs & carries and dataset.info.skeleton != layout:
+        raise TrainingError(
+            f"the poses of {dataset.path} are of the skeleton {dataset.info.skeleton} and {system.name} is set to {layout}; "
+            f"give --skeleton {dataset.info.skeleton}"
+        )
     if missing := sorted(system.needs - carries):
         raise TrainingError(
             f"{system.name} learns from {' and '.join(sorted(system.needs))}; the clips of {dataset.path} come without "

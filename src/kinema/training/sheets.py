@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from kinema.core.system import System
-from kinema.core.tasks import Decomposes, Predicts, Reconstructs
-from kinema.core.types import Video
+from kinema.core.tasks import Decomposes, Predicts, Reconstructs, Transfers
+from kinema.core.types import Batch, Video
+from kinema.pose.skeleton import find_skeleton
 from kinema.training.health import Clips, able
 from kinema.training.runlog import SAMPLES_NAME, RunLog
 
@@ -27,16 +29,23 @@ def to_pixels(video: Video) -> UInt8[np.ndarray, "B T H W 3"]:
     return levels.permute(0, 2, 3, 4, 1).expand(-1, -1, -1, -1, 3).contiguous().numpy()
 
 
-def comparisons(sampler: System[Any], real: Video) -> dict[str, dict[str, Clips]]:
+def comparisons(sampler: System[Any], real: Video, driving: Batch | None = None) -> dict[str, dict[str, Clips]]:
     """Return what a system can show beside each other: kind -> name of a column -> clips.
 
     Args:
         sampler: a system in evaluation mode.
         real: clips to predict from and to reconstruct; the same at every look.
+        driving: whole clips with poses, to be re-enacted.
     """
     kinds: dict[str, dict[str, Clips]] = {}
     if isinstance(sampler, Decomposes) and (streams := able(lambda: sampler.streams(range(COMPARED)))):
         kinds["streams"] = dict(streams)
+    if isinstance(sampler, Transfers) and driving is not None and driving.pose is not None:
+        kinds["transfers"] = {
+            "pose": drawn(sampler, driving.pose),
+            "real": driving.video,
+            "made": sampler.transfer(driving.pose),
+        }
     if not len(real):
         return kinds
     real = real[:COMPARED]
@@ -46,6 +55,15 @@ def comparisons(sampler: System[Any], real: Video) -> dict[str, dict[str, Clips]
     if isinstance(sampler, Reconstructs):
         kinds["reconstructions"] = {"real": real, "reconstructed": sampler.reconstruct(real)}
     return kinds
+
+
+def drawn(sampler: Transfers, pose: Float[Tensor, "B T J 3"]) -> Video:
+    """Return poses as a system that transfers sees them."""
+    from kinema.pose.draw import draw_points
+
+    height, width = sampler.frame_shape
+    clips = [draw_points(one, find_skeleton(sampler.skeleton), width, height, sampler.style) for one in pose.cpu().numpy()]
+    return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
 def write_sheets(

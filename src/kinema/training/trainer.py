@@ -426,14 +426,14 @@ def run_fit(
     if distributed.is_first():
         with borrowed_generators(device), torch.no_grad():
             set_random_state(fresh_random_state(config.seed, stage_name, device), device)
-            numbers |= stage.run(_checked(batches, system, device))
+            numbers |= stage.run(_checked(batches, system, device, stage.whole))
     distributed.copy_from_first(system)
     return numbers
 
 
-def _checked(batches: Iterable[Batch], system: System[Any], device: torch.device) -> Iterator[Batch]:
+def _checked(batches: Iterable[Batch], system: System[Any], device: torch.device, whole: bool) -> Iterator[Batch]:
     for batch in batches:
-        check_batch(batch, system)
+        check_batch(batch, system, frames=batch.video.shape[2] if whole else None)
         yield batch.to(device)
 
 
@@ -465,15 +465,16 @@ def own_parameters(player: Player, system: System[Any]) -> list[nn.Parameter]:
     return list(owned.values())
 
 
-def check_batch(batch: Batch, system: System[Any]) -> None:
-    """Raise `TrainingError` for a batch that lacks what the system needs or has another size."""
+def check_batch(batch: Batch, system: System[Any], frames: int | None = None) -> None:
+    """Raise `TrainingError` for a batch that lacks what the system needs or has another size (or number of `frames`)."""
     missing = sorted(system.needs - batch.carries)
     if missing:
         has = ", ".join(sorted(batch.carries))
         raise TrainingError(f"{system.name} trains on clips with {', '.join(missing)}; this dataset carries only {has}")
     shape = ClipShape(*batch.video.shape[2:])
-    if shape != system.clip_shape:
-        raise TrainingError(f"the clips are {shape} and {system.name} is set to {system.clip_shape}; make them the same")
+    wanted = system.clip_shape if frames is None else replace(system.clip_shape, frames=frames)
+    if shape != wanted:
+        raise TrainingError(f"the clips are {shape} and {system.name} is set to {wanted}; make them the same")
 
 
 def computes_in_bf16(precision: str, device: torch.device) -> bool:

@@ -134,6 +134,23 @@ def test_low_variety_has_four_people_on_one_stage() -> None:
     assert len({clip.background.tobytes() for clip in high if clip.background is not None}) == 6
 
 
+def test_one_person_alone_moves_as_everybody_did() -> None:
+    everybody = [render_clip(index, SMALL) for index in range(6)]
+    ada, ben = ([render_clip(index, replace(SMALL, people=(name,))) for index in range(6)] for name in ("ada", "ben"))
+    assert {clip.record.group for clip in ada} == {"ada"}
+    assert {clip.record.group for clip in ben} == {"ben"}
+    assert [clip.record.label for clip in ada] == [clip.record.label for clip in everybody]
+    same = [
+        clip.record.group == "ada" and np.array_equal(clip.video, other.video)
+        for clip, other in zip(everybody, ada, strict=True)
+    ]
+    assert same == [clip.record.group == "ada" for clip in everybody]
+    with pytest.raises(ConfigError, match=r"people is \('lina',\); it must be .*accepted: ada, ben, cleo, dan"):
+        PerformersSettings(people=("lina",))
+    with pytest.raises(ConfigError, match=r"people .* must be empty at high variety"):
+        PerformersSettings(people=("ada",), variety="high")
+
+
 def test_people_stay_in_the_picture() -> None:
     for index in range(10):
         pose = render_clip(index, PerformersSettings(frames=32, size=32, variety="high")).pose

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from kinema.core import imagenet
 from kinema.core.errors import ConfigError, DataError, EvaluationError
-from kinema.data import scene
 from kinema.data.performers import PerformersSettings, render_clip
 from kinema.evaluation.features import ImageFeatures, digest, open_features
 from kinema.evaluation.frechet import frechet_distance, kernel_distance
@@ -53,7 +53,7 @@ def test_the_packaged_network_describes_appearance_and_change(
     network: FeatureNetwork, described: dict[str, np.ndarray]
 ) -> None:
     assert network.name_of("frechet") == "frechet[efficientnet-lite0+dt]"
-    assert network.sha256 == scene.IMAGE_WEIGHTS_SHA256
+    assert network.sha256 == imagenet.IMAGE_WEIGHTS_SHA256
     assert described["real"].shape == (HALF, 2560)
     assert (described["still"][:, 1280:] == 0).all()
     assert (described["real"][:, 1280:].mean(axis=1) > 0).all()

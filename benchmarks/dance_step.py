@@ -1,0 +1,99 @@
+"""Speed of Everybody Dance Now on a processor: a training step against the same step in plain fp32, and generation.
+
+Preset `laptop` at 128 pixels, stage "global". The reference is the same trainer, networks and losses in fp32 and contiguous
+memory, with torch's own instance norm and reflection padding. Both sides take turns (A B A B ...), so that other load on the
+machine falls on both; medians are compared, of time on the clock and of processor time (which other load disturbs less).
+
+    python benchmarks/dance_step.py --threads 2
+
+Prints one JSON line. Targets on two cores: ratio at least 1.8, generation at least 8 frames per second.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from kinema.core.types import Batch
+from kinema.nn.resnet import InstanceNorm, ReflectionPad
+from kinema.systems.dance import Dance
+from kinema.training import TrainConfig, Trainer
+
+FRAMES = 24  # of a generated film
+
+
+def plain(system: Dance) -> Dance:
+    """Put torch's own modules in place of the written ones."""
+    for module in list(system.modules()):
+        for name, part in list(module.named_children()):
+            if isinstance(part, InstanceNorm):
+                setattr(module, name, nn.InstanceNorm2d(0))
+            elif isinstance(part, ReflectionPad):
+                setattr(module, name, nn.ReflectionPad2d(part.reach))
+    return system
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Return seconds on the clock and of the processor."""
+    clock, processor = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - clock, time.process_time() - processor
+
+
+def poses(rows: int, frames: int, side: int) -> Tensor:
+    """Return joints at random places."""
+    return torch.rand(rows, frames, 18, 3) * torch.tensor([side, side, 1.0])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Speed of Everybody Dance Now.")
+    parser.add_argument("--size", type=int, default=128, help="of a frame in pixels")
+    parser.add_argument("--batch", type=int, default=4, help="pairs of a step")
+    parser.add_argument("--rounds", type=int, default=7, help="steps of either side that are timed")
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    config = replace(Dance.presets["laptop"].config, height=options.size, width=options.size)
+    video = torch.rand(options.batch, 3, config.chain, options.size, options.size) * 2 - 1
+    batch = Batch(video, pose=poses(options.batch, config.chain, options.size))
+    dance = Dance(config)
+    ours = Trainer(dance, "global", TrainConfig(precision="bf16"))
+    theirs = Trainer(plain(Dance(config)), "global", TrainConfig(precision="fp32", channels_last=False))
+    for trainer in (ours, theirs, ours, theirs):
+        trainer.step(batch)
+    rounds = [[timed(lambda trainer=trainer: trainer.step(batch)) for trainer in (ours, theirs)] for _ in range(options.rounds)]
+    seconds = [[statistics.median(one[side][kind] for one in rounds) for kind in (0, 1)] for side in (0, 1)]
+
+    dance.eval()
+    film = poses(1, FRAMES, options.size)
+
+    def generate() -> None:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            dance.transfer(film)
+
+    generate()
+    made = min(timed(generate) for _ in range(3))
+    numbers = {
+        "benchmark": "dance_step",
+        "size": options.size,
+        "batch": options.batch,
+        "threads": options.threads,
+        "step_s": seconds[0][0],
+        "plain_step_s": seconds[1][0],
+        "ratio": seconds[1][0] / seconds[0][0],
+        "processor_ratio": seconds[1][1] / seconds[0][1],
+        "frames_per_s": FRAMES / made[0],
+        "frames_per_processor_s": FRAMES / made[1],
+    }
+    print(json.dumps({name: round(value, 3) if isinstance(value, float) else value for name, value in numbers.items()}))
+
+
+if __name__ == "__main__":
+    main()

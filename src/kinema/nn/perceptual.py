@@ -1,0 +1,224 @@
+"""Perceptual losses: how far apart the activations of a network are for an image and the one that it should be.
+
+The network is named in the configuration and in the logs; it is no part of a system, and of no checkpoint. VGG19's weights are
+not ours to give: they come as a file. The packaged network needs none.
+
+References:
+    Johnson et al., "Perceptual Losses for Real-Time Style Transfer and Super-Resolution", ECCV 2016; weights of the layers as
+    in pix2pixHD (Wang et al., CVPR 2018); unit activations as in Zhang et al., CVPR 2018, Equation 1.
+"""
+
+import hashlib
+import io
+import pickle
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, interpolate
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from kinema.core.errors import ConfigError
+from kinema.core.imagenet import IMAGE_MEAN, IMAGE_SCALE, image_network
+from kinema.core.types import Image, Scalar
+
+PerceptualNetwork = Literal["efficientnet-lite0", "vgg19", "none"]
+
+STAGES = (0, 2, 4, 10, 15)  # the packaged network's last blocks before every halving
+WHOLE = 32  # its sides must be multiples of this
+LEAST = 8  # pixels of a layer that the loss compares
+EPSILON = 1e-10
+
+
+@runtime_checkable
+class PerceptualLoss(Protocol):
+    """Compares images in [-1, 1]."""
+
+    def __call__(self, made: Image, truth: Image) -> Scalar:
+        """Return a distance whose gradient reaches `made`; 0 for equal images."""
+        ...
+
+
+def perceptual_loss(network: PerceptualNetwork, weights: str, digest: str, device: torch.device) -> PerceptualLoss:
+    """Open the loss that a configuration names.
+
+    Args:
+        network: which; "none" has no loss and must not be asked for.
+        weights: file of VGG19's weights.
+        digest: SHA-256 of that file, or how it begins; empty: not checked.
+        device: where to compute.
+
+    Raises:
+        ConfigError: for a network whose weights are missing or others.
+    """
+    if network == "vgg19":
+        return VGGLoss(Path(weights), digest, device)
+    if network == "efficientnet-lite0":
+        return PackagedLoss(device)
+    raise ConfigError("perceptual_network is 'none': there is no perceptual loss to compute")
+
+
+# --- The packaged network -----------------------------------------------------------------------------------------------------
+
+
+class ImageActivations:
+    """EfficientNet-Lite0's activations before every halving, at sides of 1/2, 1/4, 1/8, 1/16 and 1/32.
+
+    Args:
+        device: where to compute.
+
+    Raises:
+        ConfigError: the ``features`` extra is not installed.
+        DataError: the packaged weights are not the expected ones.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._network = image_network().requires_grad_(False).to(device, memory_format=torch.channels_last)
+
+    def fold(self) -> None:
+        """Take the batch norms up into the convolutions before them: the same numbers, and quicker gradients."""
+        network = self._network
+        network._conv_stem, network._bn0 = fuse_conv_bn_eval(network._conv_stem, network._bn0), nn.Identity()
+        for block in network._blocks:
+            if hasattr(block, "_expand_conv"):
+                block._expand_conv, block._bn0 = fuse_conv_bn_eval(block._expand_conv, block._bn0), nn.Identity()
+            block._depthwise_conv, block._bn1 = fuse_conv_bn_eval(block._depthwise_conv, block._bn1), nn.Identity()
+            block._project_conv, block._bn2 = fuse_conv_bn_eval(block._project_conv, block._bn2), nn.Identity()
+            if block._depthwise_conv.stride[0] > 1:
+                block._depthwise_conv = Sparse(block._depthwise_conv)
+
+    def __call__(self, pixels: Image, least: int = 1) -> list[Tensor]:
+        """Return activations, the largest first.
+
+        Args:
+            pixels: less `IMAGE_MEAN` over `IMAGE_SCALE`, with sides that are multiples of 32.
+            least: side in pixels below which activations are not computed.
+        """
+        network, seen = self._network, []
+        features = network._swish(network._bn0(network._conv_stem(pixels)))
+        for number, block in enumerate(network._blocks):
+            features = block(features)
+            if number in STAGES:
+                seen.append(features)
+                if min(features.shape[2:]) < 2 * least:
+                    break
+        return seen
+
+
+class Sparse(nn.Module):
+    """A strided depthwise convolution; in bfloat16 on a processor every place is computed and most are left out.
+
+    The gradient of the strided one has no fast path there: three to eight times the time of the one that wastes its work.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution: Any = convolution
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return every second place."""
+        layer = self.convolution
+        if features.dtype != torch.bfloat16 or features.device.type != "cpu":
+            return layer(features)
+        rows, columns = layer.stride
+        padded = layer.static_padding(features)
+        return conv2d(padded, layer.weight, layer.bias, groups=layer.groups)[:, :, ::rows, ::columns]
+
+
+def unit(activations: Tensor) -> Tensor:
+    """Divide activations by their length at every place."""
+    return activations / (torch.linalg.vector_norm(activations, dim=1, keepdim=True) + EPSILON)
+
+
+class PackagedLoss:
+    """Mean over layers of the squared distance of EfficientNet-Lite0's unit activations; it is no VGG loss.
+
+    Layers of fewer than `LEAST` pixels, which say what is shown and no longer where, are left out.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._activations = ImageActivations(device)
+        self._activations.fold()
+
+    def __call__(self, made: Image, truth: Image) -> Scalar:
+        """Return the distance."""
+        with torch.no_grad():
+            wanted = self._describe(truth)
+        gaps = [(a - b).square().sum(dim=1).mean() for a, b in zip(self._describe(made), wanted, strict=True)]
+        return torch.stack(gaps).mean()
+
+    def _describe(self, images: Image) -> list[Tensor]:
+        height, width = (-(-side // WHOLE) * WHOLE for side in images.shape[2:])
+        if (height, width) != tuple(images.shape[2:]):
+            images = interpolate(images, (height, width), mode="bilinear", align_corners=False)
+        pixels = ((images + 1) * 127.5 - IMAGE_MEAN) / IMAGE_SCALE
+        return [unit(layer.float()) for layer in self._activations(pixels, LEAST)]
+
+
+# --- VGG19 --------------------------------------------------------------------------------------------------------------------
+
+VGG_SLICES = ((64,), (64, "pool", 128), (128, "pool", 256), (256, 256, 256, "pool", 512), (512, 512, 512, "pool", 512))
+"""Convolutions (by their channels) and poolings up to relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1."""
+VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+
+
+def vgg_slices() -> nn.ModuleList:
+    """Return VGG19 up to relu5_1 in five parts, its layers numbered as in torchvision's ``features`` (Simonyan, 2015)."""
+    slices, channels, number = nn.ModuleList(), 3, 0
+    for parts in VGG_SLICES:
+        layers = nn.Sequential()
+        for part in parts:
+            if isinstance(part, int):
+                layers.add_module(str(number), nn.Conv2d(channels, part, 3, padding=1))
+                layers.add_module(str(number + 1), nn.ReLU(inplace=True))
+                channels, number = part, number + 2
+            else:
+                layers.add_module(str(number), nn.MaxPool2d(2))
+                number += 1
+        slices.append(layers)
+    return slices
+
+
+class VGGLoss:
+    """Weighted mean absolute differences of VGG19's activations, as the release computes them: images in [-1, 1] as they are.
+
+    Args:
+        file: torchvision's state dict of VGG19.
+        digest: its SHA-256, or how it begins; empty: not checked.
+        device: where to compute.
+
+    Raises:
+        ConfigError: when the file is missing, of another digest, or holds something else.
+    """
+
+    def __init__(self, file: Path, digest: str, device: torch.device) -> None:
+        try:
+            content = file.read_bytes()
+        except OSError:
+            raise ConfigError(f"perceptual_weights is {str(file)!r}, which is no file; {VGG_WANTED}") from None
+        if not (found := hashlib.sha256(content).hexdigest()).startswith(digest.lower()):
+            raise ConfigError(f"{file} has the SHA-256 {found}, which does not begin with {digest!r}; {VGG_WANTED}")
+        slices = vgg_slices()
+        try:
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            for part in slices:
+                wanted = {name: state[f"features.{name}"] for name in part.state_dict()}
+                part.load_state_dict(wanted)
+        except (RuntimeError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"{file} does not hold the weights of VGG19 ({reason}); {VGG_WANTED}") from None
+        self._slices = slices.requires_grad_(False).eval().to(device)
+
+    def __call__(self, made: Image, truth: Image) -> Scalar:
+        """Return the distance."""
+        total = torch.zeros((), device=made.device)
+        for part, weight in zip(self._slices, VGG_WEIGHTS, strict=True):
+            made = part(made)
+            with torch.no_grad():
+                truth = part(truth)
+            total = total + weight * (made.float() - truth.float()).abs().mean()
+        return total
+
+
+VGG_WANTED = "it is torchvision's: torch.save(torchvision.models.vgg19(weights='DEFAULT').state_dict(), 'vgg19.pth')"

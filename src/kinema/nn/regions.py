@@ -1,0 +1,74 @@
+"""Square regions of images, cut out and put back with gradients: one box per image, its place known only at run time."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from kinema.core.types import Image
+from kinema.pose.skeleton import Skeleton
+
+Corners = Int[Tensor, "B 2"]
+
+
+def places(
+    points: Float[Tensor, "B J 3"], skeleton: Skeleton, choices: Sequence[Sequence[str]]
+) -> tuple[Float[Tensor, "B 2"], Bool[Tensor, "B"]]:
+    """Return where a region is, and whether it can be seen: in the middle of the first group of joints that are all there.
+
+    Args:
+        points: joints, (x, y, confidence) in pixels; confidence 0 is missing.
+        skeleton: names of the joints.
+        choices: groups of joints, the best first; groups with a joint that the skeleton lacks do not count.
+    """
+    middle = torch.zeros_like(points[:, 0, :2])
+    visible = torch.zeros_like(points[:, 0, 0], dtype=torch.bool)
+    for names in choices:
+        if set(names) <= set(skeleton.joints):
+            found = points[:, [skeleton.index(name) for name in names]]
+            here = (found[..., 2] > 0).all(dim=1) & ~visible
+            middle = torch.where(here[:, None], found[..., :2].mean(dim=1), middle)
+            visible = visible | here
+    return middle, visible
+
+
+def boxes_around(centres: Float[Tensor, "B 2"], size: int, height: int, width: int) -> Corners:
+    """Return the top left corners (row, column) of boxes around points, pushed inside the image.
+
+    Args:
+        centres: x and y in pixels; pixel centres are integers.
+        size: side of the boxes in pixels, no larger than the image.
+        height: of the image in pixels.
+        width: of the image in pixels.
+    """
+    corners = (centres.flip(1) - (size - 1) / 2).round().long()
+    return torch.stack([corners[:, 0].clamp(0, height - size), corners[:, 1].clamp(0, width - size)], dim=1)
+
+
+def crop(images: Image, corners: Corners, size: int) -> Float[Tensor, "B C size size"]:
+    """Cut the box of every image out of it."""
+    return images.permute(0, 2, 3, 1)[_pixels(corners, size)].permute(0, 3, 1, 2)
+
+
+def paste(images: Image, patches: Float[Tensor, "B C size size"], corners: Corners, where: Bool[Tensor, "B"]) -> Image:
+    """Put a patch into the box of every image that has one; every other pixel stays as it is, bit for bit.
+
+    Args:
+        images: what is changed, in a copy.
+        patches: of the size of the boxes.
+        corners: of `boxes_around`.
+        where: which images have a box.
+    """
+    kept = crop(images, corners, patches.shape[2])
+    patches = torch.where(where[:, None, None, None], patches.to(images.dtype), kept)
+    pasted = images.permute(0, 2, 3, 1).index_put(_pixels(corners, patches.shape[2]), patches.permute(0, 2, 3, 1))
+    return pasted.permute(0, 3, 1, 2)
+
+
+def _pixels(corners: Corners, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return image, row and column of every pixel of the boxes."""
+    steps = torch.arange(size, device=corners.device)
+    images = torch.arange(len(corners), device=corners.device)
+    rows, columns = corners[:, :1] + steps, corners[:, 1:] + steps
+    return images[:, None, None], rows[:, :, None], columns[:, None, :]

@@ -1,0 +1,196 @@
+"""Residual generators of the pix2pixHD line: from an image to an image of the same size.
+
+Convolutions have a bias and reflect at the borders; instance norm has no parameters.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm, pad
+
+from kinema.core.types import Image
+
+
+class InstanceNorm(nn.Module):
+    """Centre and scale every channel of every image by its own mean and deviation (Ulyanov et al., 2016).
+
+    The same numbers as `nn.InstanceNorm2d`, which puts channels-last images into another order and back: here every image is
+    a batch of its own.
+    """
+
+    def forward(self, features: Image) -> Image:
+        """Return the normalised features."""
+        if features.device.type != "cpu":
+            return nn.functional.instance_norm(features)
+        return torch.cat([batch_norm(image, None, None, training=True) for image in features.split(1)])
+
+
+class ReflectionPad(nn.Module):
+    """Continue an image beyond its borders by its mirror image.
+
+    Args:
+        reach: pixels on every side.
+    """
+
+    def __init__(self, reach: int) -> None:
+        super().__init__()
+        self.reach = reach
+
+    def forward(self, image: Image) -> Float[Tensor, "B C h w"]:
+        """Return the larger image."""
+        return cast(Tensor, Mirrored.apply(image, self.reach))
+
+
+class Mirrored(torch.autograd.Function):
+    """Reflection padding with its adjoint written out: torch's own is three times as slow on a processor."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, reach: int) -> Tensor:
+        """Return the padded image."""
+        ctx.reach = reach
+        return pad(image, (reach,) * 4, mode="reflect")
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Fold the gradient of the border back to where its pixels came from."""
+        (gradient,), reach = gradients, ctx.reach
+        for axis in (2, 3):
+            extent = gradient.shape[axis] - 2 * reach
+            inner = gradient.narrow(axis, reach, extent).clone()
+            inner.narrow(axis, 1, reach).add_(gradient.narrow(axis, 0, reach).flip(axis))
+            inner.narrow(axis, extent - 1 - reach, reach).add_(gradient.narrow(axis, extent + reach, reach).flip(axis))
+            gradient = inner
+        return gradient, None
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions of kernel 3 whose result is added to what came in."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.change = nn.Sequential(
+            *(ReflectionPad(1), nn.Conv2d(width, width, 3), InstanceNorm(), nn.ReLU(inplace=True)),
+            *(ReflectionPad(1), nn.Conv2d(width, width, 3), InstanceNorm()),
+        )
+
+    def forward(self, features: Image) -> Image:
+        """Return features of the same shape."""
+        return features + self.change(features)
+
+
+def opening(inputs: int, outputs: int) -> Sequence[nn.Module]:
+    """Return the first layers: a convolution of kernel 7, norm, ReLU."""
+    return ReflectionPad(3), nn.Conv2d(inputs, outputs, 7), InstanceNorm(), nn.ReLU(inplace=True)
+
+
+def halving(inputs: int, outputs: int) -> Sequence[nn.Module]:
+    """Return layers that halve both sides."""
+    return nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), InstanceNorm(), nn.ReLU(inplace=True)
+
+
+def doubling(inputs: int, outputs: int) -> Sequence[nn.Module]:
+    """Return layers that double both sides."""
+    convolution = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
+    return convolution, InstanceNorm(), nn.ReLU(inplace=True)
+
+
+def closing(inputs: int, outputs: int, output: nn.Module) -> nn.Sequential:
+    """Return the last layers: a convolution of kernel 7 and what makes an image of its numbers."""
+    return nn.Sequential(ReflectionPad(3), nn.Conv2d(inputs, outputs, 7), output)
+
+
+class ResidualGenerator(nn.Module):
+    """The global generator: down, residual blocks, up.
+
+    Args:
+        inputs: channels that come in.
+        outputs: channels of the last convolution.
+        base: channels at full size; doubled with every halving.
+        downs: how often both sides are halved; they must be multiples of two to that power.
+        blocks: residual blocks at the lowest resolution.
+        output: what makes an image of the last convolution's numbers; tanh by default.
+
+    References:
+        Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs", CVPR 2018, Section 3.1;
+        Johnson et al., "Perceptual Losses for Real-Time Style Transfer", ECCV 2016.
+    """
+
+    def __init__(self, inputs: int, outputs: int, base: int, downs: int, blocks: int, output: nn.Module | None = None) -> None:
+        super().__init__()
+        widths = [base << level for level in range(downs + 1)]
+        steps = list(pairwise(widths))
+        self.trunk = nn.Sequential(
+            *opening(inputs, base),
+            *(layer for narrow, wide in steps for layer in halving(narrow, wide)),
+            *(ResidualBlock(widths[-1]) for _ in range(blocks)),
+            *(layer for narrow, wide in reversed(steps) for layer in doubling(wide, narrow)),
+        )
+        self.last = closing(base, outputs, output or nn.Tanh())
+
+    def forward(self, image: Image) -> Float[Tensor, "B D H W"]:
+        """Return an image of the same size."""
+        return self.last(self.trunk(image))
+
+
+class LocalEnhancer(nn.Module):
+    """Adds detail at twice the resolution to the features of a `ResidualGenerator`'s trunk, which sees the image pooled.
+
+    Args:
+        inputs: channels that come in.
+        outputs: channels of the last convolution.
+        base: channels of the trunk at its full size; here half as many at full size.
+        blocks: residual blocks.
+        output: what makes an image of the last convolution's numbers; tanh by default.
+
+    References:
+        Wang et al., CVPR 2018, Section 3.1.
+    """
+
+    def __init__(self, inputs: int, outputs: int, base: int, blocks: int, output: nn.Module | None = None) -> None:
+        super().__init__()
+        narrow = base // 2
+        self.before = nn.Sequential(*opening(inputs, narrow), *halving(narrow, base))
+        self.after = nn.Sequential(*(ResidualBlock(base) for _ in range(blocks)), *doubling(base, narrow))
+        self.last = closing(narrow, outputs, output or nn.Tanh())
+
+    def forward(self, image: Image, coarse: Float[Tensor, "B F h w"]) -> Float[Tensor, "B D H W"]:
+        """Return an image.
+
+        Args:
+            image: at full size.
+            coarse: features of the trunk for the image at half the size.
+        """
+        return self.last(self.after(self.before(image) + coarse))
+
+
+class Overlay(nn.Module):
+    """Composes a generated frame over a still background; starts from grey.
+
+    Args:
+        height: of a frame in pixels.
+        width: of a frame in pixels.
+    """
+
+    channels = 4
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.background = nn.Parameter(torch.zeros(1, 3, height, width))
+
+    def forward(self, numbers: Float[Tensor, "B 4 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """Return m * generated + (1 - m) * background."""
+        mask, generated = torch.sigmoid(numbers[:, 3:]), torch.tanh(numbers[:, :3])
+        return mask * generated + (1 - mask) * self.background
+
+
+def initialise_pix2pix(module: nn.Module) -> None:
+    """Set convolution weights to N(0, 0.02), batch-norm scales to N(1, 0.02) and batch-norm biases to 0; use with `apply`."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)

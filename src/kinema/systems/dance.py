@@ -1,0 +1,599 @@
+r"""Everybody Dance Now: motion transfer by the poses of one person and the looks of another.
+
+Chan, Ginosar, Zhou and Efros, ICCV 2019. Section of the paper -> object; its equations are numbered here in its order:
+
+- Pose estimation and drawing -> `kinema.pose.draw`; style and skeleton are part of the configuration
+- Global pose normalisation -> `kinema.pose.normalise`; the target's statistics are the stage "statistics"
+- Pose to video, Equation 1 (temporal smoothing: pairs of frames, judged with their poses) -> `Dance.perform`, `Dance.judged`
+- The stages' objective, Equation 2 (least squares, feature matching, perceptual) -> `Dance.generator_objective`
+- Face GAN, Equation 3 (adversarial) and Equation 4 (with the perceptual term) -> `Face`, `Dance.face_objective`
+- Network architecture -> `kinema.nn.resnet`, `kinema.nn.discriminators`; stages "global", "local" and "face"
+
+Departures from the release, whose slips are not repeated:
+
+- Every weight is registered with its optimiser once. The release steps each one twice: `code` has twice the learning rate.
+- One box per item and frame around the face, instead of the first item's and frame's for all of the batch.
+- Adversarial terms are means over the batch; the release's single-scale loss took the last item alone.
+- Poses and photographs are both in [-1, 1]; `label_range="unit"` (`code`) draws poses in [0, 1].
+- A player judges what was made before it moved, as in the release, but from one forward pass.
+- Stage "global" trains at half the frame's size where stage "local" follows; its discriminator keeps its scales in the next.
+- Chains may be longer than two frames; the perceptual term is then the mean over frames, times the two of the paper.
+- `laptop`, `small-gpu`: a mask over a still background, averaged weights, a mean absolute error of pixels, the packaged
+  network in place of VGG19, whose weights are not ours to give.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from kinema.core.config import Config
+from kinema.core.errors import ConfigError
+from kinema.core.system import Fit, Objective, OptimizerFactory, Paper, Player, Preset, Stage, System, adam
+from kinema.core.types import Batch, ClipShape, Image, Scalar, Video
+from kinema.nn.discriminators import MultiScaleDiscriminator, PatchDiscriminator, halved
+from kinema.nn.losses import feature_matching, least_squares
+from kinema.nn.perceptual import PerceptualLoss, PerceptualNetwork, perceptual_loss
+from kinema.nn.record import Record
+from kinema.nn.regions import Corners, boxes_around, crop, paste, places
+from kinema.nn.resnet import LocalEnhancer, Overlay, ResidualGenerator, initialise_pix2pix
+from kinema.nn.stillness import still_picture
+from kinema.pose.draw import STYLES, DrawStyle, draw_points
+from kinema.pose.normalise import BodyStatistics, measure
+from kinema.pose.sequence import Poses
+from kinema.pose.skeleton import Skeleton, find_skeleton
+
+Pose = Float[Tensor, "B T J 3"]
+STATISTICS_BYTES = 32768  # half of them are used by the longest
+Frames = list[Image]  # one after the other
+FACE = (("Nose",), ("REar", "LEar"), ("REar",), ("LEar",))  # where the face is: between the first of these that are visible
+
+# --- Configuration ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DanceConfig(Config):
+    """Settings; the defaults are the paper's at its larger size."""
+
+    height: int = 512
+    """Of a frame in pixels."""
+    width: int = 1024
+    """Of a frame in pixels."""
+    chain: int = 2
+    """Frames that are made one from the other in training; 2 in the paper."""
+    skeleton: str = "coco-18"
+    """Layout of the poses."""
+    style: DrawStyle = STYLES["edn"]
+    """How poses are drawn, in training and ever after."""
+    label_range: Literal["signed", "unit"] = "signed"
+    """Drawn poses are in [-1, 1] like photographs, or in [0, 1] (release)."""
+    smoothing: bool = True
+    """Temporal smoothing: every frame follows from the one before it, and pairs are judged. Without, frames stand alone."""
+    base: int = 64
+    """Channels of the generator at full size."""
+    downs: int = 0
+    """How often the generator halves the frame; 0: down to 16 pixels, at least twice and at most 4 times."""
+    blocks: int = 0
+    """Residual blocks at the lowest resolution; 0: 3 for every halving after the first, 9 in the paper."""
+    enhancer: bool = True
+    """A stage "local" that adds detail at twice the resolution."""
+    enhancer_blocks: int = 3
+    """Residual blocks of the local enhancer."""
+    background: bool = False
+    """A mask chooses between what is generated and a still picture, which starts from what stands still in the footage."""
+    discriminator_width: int = 64
+    """Channels of the discriminators' first layers."""
+    scales: int = 0
+    """Sizes at which frames are judged; 0: 1 below 256 pixels, 2 from there on, 3 from 512 on."""
+    face: bool = True
+    """A stage "face" that corrects the face."""
+    face_size: int = 0
+    """Side of the face's box in pixels; 0: a quarter of the height, 128 in the paper."""
+    face_base: int = 64
+    """Channels of the face generator at full size."""
+    face_downs: int = 3
+    """How often the face generator halves the box."""
+    face_blocks: int = 5
+    """Residual blocks of the face generator."""
+    face_terms: Literal["face", "all"] = "face"
+    """The face generator minimises the face's terms (paper), or those of the whole frame too (release)."""
+    discriminator_joins: int = 0
+    """With face_terms "all": steps of stage "face" after which the frame's discriminator learns too."""
+    feature_weight: float = 10.0
+    """Weight of feature matching."""
+    perceptual_weight: float = 10.0
+    """Weight of the perceptual term; half of it in stage "global"."""
+    perceptual_network: PerceptualNetwork = "vgg19"
+    """vgg19 (paper; a file), efficientnet-lite0 (packaged, of the features extra), or none."""
+    perceptual_weights: str = ""
+    """File of torchvision's VGG19 weights."""
+    perceptual_digest: str = ""
+    """SHA-256 of that file, or how it begins; empty: not checked."""
+    pixel_weight: float = 0.0
+    """Weight of the mean absolute error of pixels; 0 in the paper."""
+    learning_rate: float = 2e-4
+    """Adam's step size."""
+    beta1: float = 0.5
+    """Adam's decay of the gradient's mean."""
+    beta2: float = 0.999
+    """Adam's decay of the gradient's square."""
+
+    def check(self) -> None:
+        """Refuse what cannot be computed, with the nearest that can."""
+        self.at_least(32, "height", "width")
+        self.at_least(2, "chain")
+        self.at_least(1, "base", "enhancer_blocks", "discriminator_width", "face_base", "face_downs", "face_blocks")
+        self.at_least(0, "downs", "blocks", "scales", "face_size", "discriminator_joins")
+        self.at_least(0, "feature_weight", "perceptual_weight", "pixel_weight", "learning_rate")
+        for name in ("beta1", "beta2"):
+            self.require(0 <= getattr(self, name) < 1, name, "in [0, 1)")
+        self.require(not self.enhancer or self.base % 2 == 0, "base", "even, for the local enhancer has half as many channels")
+        self.require(self.scales != 1 or not self.enhancer, "scales", "0, or 2 or more where a local enhancer follows")
+        for name in ("height", "width"):
+            self._divides(name, getattr(self, name), (2 if self.enhancer else 1) << self.depth)
+        points = find_skeleton(self.skeleton)
+        if self.face:
+            self._divides("face_size", self.face_side, 1 << self.face_downs)
+            self.require(self.face_side <= min(self.height, self.width), "face_size", "no larger than the frame")
+            known = {"Nose", "REar", "LEar"} & set(points.joints)
+            self.require(bool(known), "skeleton", "one with a nose or ears where face is True")
+        if (self.perceptual_network == "none") != (self.perceptual_weight == 0):
+            raise ConfigError(
+                f"perceptual_network is {self.perceptual_network!r} and perceptual_weight {self.perceptual_weight}; "
+                "to train without, say both: 'none' and 0"
+            )
+
+    def _divides(self, name: str, value: int, unit: int) -> None:
+        """Refuse a size that halvings do not divide."""
+        below = value // unit * unit
+        near = f"{below} or {below + unit}" if below else str(unit)
+        self.require(value % unit == 0, name, f"a multiple of {unit}; the nearest: {near}")
+
+    @property
+    def coarse(self) -> tuple[int, int]:
+        """Height and width at which stage "global" trains."""
+        part = 2 if self.enhancer else 1
+        return self.height // part, self.width // part
+
+    @property
+    def depth(self) -> int:
+        """How often the generator halves the frame."""
+        return self.downs or min(4, max(2, round(math.log2(min(self.coarse) / 16))))
+
+    @property
+    def depth_blocks(self) -> int:
+        """Residual blocks at the lowest resolution."""
+        return self.blocks or 3 * max(1, self.depth - 1)
+
+    @property
+    def judged_scales(self) -> int:
+        """Sizes at which frames are judged."""
+        least = 2 if self.enhancer else 1
+        return self.scales or min(3, max(least, (min(self.height, self.width) // 128).bit_length()))
+
+    @property
+    def face_side(self) -> int:
+        """Side of the face's box."""
+        return self.face_size or max(1, round(self.height / 4) >> self.face_downs) << self.face_downs
+
+
+# --- What is made -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Face:
+    """Drawn poses, photographs and corrected frames inside the boxes of all visible faces of a chain."""
+
+    label: Image
+    real: Image
+    fake: Image
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Drawn poses, photographs and made frames of a chain, and its faces where the stage sees any."""
+
+    labels: Frames
+    real: Frames
+    fake: Frames
+    face: Face | None = None
+
+    def settled(self) -> "Scene":
+        """Return the scene without its graph."""
+        face = self.face and Face(self.face.label, self.face.real, self.face.fake.detach())
+        return Scene(self.labels, self.real, [frame.detach() for frame in self.fake], face)
+
+
+Paint = Callable[[int, Image, Image], Image]  # number of the frame, drawn pose, previous frame -> frame
+Modules = tuple[nn.Module, ...]
+Perform = Callable[[Batch], Scene]
+
+# --- System -------------------------------------------------------------------------------------------------------------------
+
+PAPER = Paper("Everybody Dance Now", "Caroline Chan, Shiry Ginosar, Tinghui Zhou, Alexei A. Efros", "ICCV", 2019)
+PACKAGED: dict[str, Any] = {"perceptual_network": "efficientnet-lite0", "pixel_weight": 10.0, "background": True}
+SMALL: dict[str, Any] = {"enhancer": False, "discriminator_width": 16, "face_base": 16, "face_downs": 2, "face_blocks": 3}
+
+
+class Dance(System[DanceConfig]):
+    """Shows one person in any pose: trained on clips of that person alone."""
+
+    name = "dance"
+    paper = PAPER
+    config_class = DanceConfig
+    needs = frozenset({"video", "pose"})
+    presets: ClassVar[Mapping[str, Preset[Any]]] = {
+        "laptop": Preset(
+            "Some minutes of one person before a fixed camera, a quarter of an hour on two cores: 64 pixels, narrow networks.",
+            DanceConfig(height=64, width=64, base=16, downs=2, blocks=3, **SMALL, **PACKAGED),
+            {"batch_size": 4, "ema_samples": 2000, "minutes": 15.0},
+        ),
+        "small-gpu": Preset(
+            "Five minutes of one person or more, an hour on a GPU: 256 pixels in one stage, then the face.",
+            DanceConfig(height=256, width=256, base=48, enhancer=False, face_base=32, **PACKAGED),
+            {"batch_size": 4, "ema_samples": 5000, "minutes": 60.0},
+        ),
+        "paper": Preset(
+            "The paper's numbers, days on a GPU of 12 GB: 1024x512 in three stages; needs a file of VGG19's weights.",
+            DanceConfig(),
+            {"batch_size": 1, "steps": 400000},
+        ),
+        "paper-512": Preset(
+            "The paper's first stage alone, 512x256, and the face; needs a file of VGG19's weights.",
+            DanceConfig(height=256, width=512, enhancer=False),
+            {"batch_size": 1, "steps": 200000},
+        ),
+        "code": Preset(
+            "The authors' release: twice the rate, poses in [0, 1], all terms for the face; needs a file of VGG19's weights.",
+            DanceConfig(learning_rate=4e-4, label_range="unit", face_terms="all", discriminator_joins=100000),
+            {"batch_size": 1, "steps": 400000},
+        ),
+        "tiny": Preset(
+            "For tests: seconds, and nothing to look at.",
+            DanceConfig(
+                **{"height": 32, "width": 32, "base": 4, "downs": 1, "blocks": 1, "enhancer_blocks": 1},
+                **{"discriminator_width": 4, "face_size": 16, "face_base": 4, "face_downs": 1, "face_blocks": 1, "scales": 2},
+                **{"perceptual_network": "none", "perceptual_weight": 0.0, "pixel_weight": 1.0, "background": True},
+            ),
+            {"batch_size": 4, "steps": 4, "ema_samples": 8},
+        ),
+    }
+    enhanced: Tensor
+    corrected: Tensor
+    face_steps: Tensor
+
+    def __init__(self, config: DanceConfig) -> None:
+        super().__init__(config)
+        c = config
+        self.joints: Skeleton = find_skeleton(c.skeleton)
+        channels = Overlay.channels if c.background else 3
+        self.generator = ResidualGenerator(6, channels, c.base, c.depth, c.depth_blocks, self._output(*c.coarse))
+        self.enhancer: LocalEnhancer | None = None
+        if c.enhancer:
+            self.enhancer = LocalEnhancer(6, channels, c.base, c.enhancer_blocks, self._output(c.height, c.width))
+        self.discriminator = MultiScaleDiscriminator(c.judged_scales, 12 if c.smoothing else 6, c.discriminator_width)
+        self.face_generator: ResidualGenerator | None = None
+        self.face_discriminator: PatchDiscriminator | None = None
+        if c.face:
+            self.face_generator = ResidualGenerator(6, 3, c.face_base, c.face_downs, c.face_blocks)
+            self.face_discriminator = PatchDiscriminator(6, c.discriminator_width, "batch")
+        for name in ("enhanced", "corrected"):  # which stages sampling can rely on
+            self.register_buffer(name, torch.zeros((), dtype=torch.bool))
+        self.known = Record(STATISTICS_BYTES)  # of the target's body
+        self.register_buffer("face_steps", torch.zeros((), dtype=torch.long))
+        self.apply(initialise_pix2pix)
+        self.shown: tuple[Batch, Scene] | None = None  # what the generator made in its turn
+        self._perceptual: PerceptualLoss | None = None
+
+    def _output(self, height: int, width: int) -> nn.Module:
+        return Overlay(height, width) if self.config.background else nn.Tanh()
+
+    @property
+    def clip_shape(self) -> ClipShape:
+        """Shape of a chain."""
+        return ClipShape(self.config.chain, self.config.height, self.config.width)
+
+    def shares(self) -> Mapping[str, float]:
+        """Divide a budget as the paper's 5, 30 and 5 epochs; without the local enhancer all of the first two is "global"."""
+        return {"global": 5.0, "local": 30.0, "face": 5.0} if self.enhancer else {"global": 35.0, "face": 5.0}
+
+    def averaged(self) -> tuple[nn.Module, ...]:
+        """Return what draws frames."""
+        return tuple(part for part in (self.generator, self.enhancer, self.face_generator) if part)
+
+    def sampling_pass(self, batch: Batch) -> None:
+        """Make the frames of a batch."""
+        self.transfer(_pose(batch))
+
+    # Stages
+
+    def stages(self) -> Mapping[str, Stage]:
+        """Return "statistics", "global", then "local" and "face" where they are configured; only the last leaves G as it is."""
+        rate, first = self._adam(), 1 if self.enhancer else 0
+        coarse = tuple(self.discriminator.scales[first:])
+        stages: dict[str, Stage] = {
+            "statistics": Fit(self.fit_statistics, whole=True),
+            "global": self._players((self.generator,), coarse, self.perform_global, first, 0.5),
+        }
+        if self.enhancer is not None:
+            moves = (self.generator.trunk, self.enhancer)
+            stages["local"] = self._players(moves, (self.discriminator,), self.perform_local, 0, 1.0)
+        if self.face_generator is not None and self.face_discriminator is not None:
+            players = [
+                Player("face_generator", (self.face_generator,), self.face_objective, rate),
+                Player("face_discriminator", (self.face_discriminator,), self.face_discriminator_objective, rate),
+            ]
+            if self.config.face_terms == "all":
+                players.append(Player("discriminator", (self.discriminator,), self.late_discriminator_objective, rate))
+            stages["face"] = tuple(players)
+        return stages
+
+    def _players(self, makers: Modules, judges: Modules, perform: Perform, first: int, share: float) -> tuple[Player, ...]:
+        make = partial(self.generator_objective, perform=perform, first=first, share=share)
+        judge = partial(self.discriminator_objective, perform=perform, first=first)
+        return Player("generator", makers, make, self._adam()), Player("discriminator", judges, judge, self._adam())
+
+    def _adam(self) -> OptimizerFactory:
+        return adam(self.config.learning_rate, self.config.beta1, self.config.beta2)
+
+    def fit_statistics(self, batches: Iterable[Batch]) -> Mapping[str, float]:
+        """Measure the target's poses for the normaliser, and find what stands still; returns the number of frames."""
+        poses: list[Tensor] = []
+
+        def watched() -> Iterator[Video]:
+            for batch in batches:
+                poses.append(rearrange(_pose(batch), "b t j c -> (b t) 1 j c").float().cpu())
+                yield batch.video
+
+        if self.config.background:
+            still = still_picture(watched())[None]
+            overlays = [part for part in self.modules() if isinstance(part, Overlay)]
+            for overlay in overlays:
+                size = overlay.background.shape[2:]
+                overlay.background.data.copy_(still if size == still.shape[2:] else halved(still))
+        else:
+            deque(watched(), maxlen=0)
+        points = torch.cat(poses).numpy()
+        found = measure(Poses(points, self.joints, self.config.width, self.config.height, fps=1.0))
+        self.known.write(found.to_mapping())
+        return {"frames": float(found.frames), "standing": float(found.floor.standing if found.floor else 0)}
+
+    def target_statistics(self) -> BodyStatistics:
+        """Return the statistics of the person that it was trained on, for a normaliser.
+
+        Raises:
+            ConfigError: before stage "statistics".
+        """
+        if (known := self.known.read()) is None:
+            raise ConfigError("this dance has not yet seen its target: train it first")
+        return BodyStatistics.from_mapping(known)
+
+    # Frames
+
+    def draw(self, pose: Pose) -> Frames:
+        """Return the drawn poses of a chain."""
+        count, size = len(pose), (self.config.width, self.config.height)
+        points = rearrange(pose, "b t j c -> (b t) j c").float().cpu().numpy()
+        pixels = torch.from_numpy(draw_points(points, self.joints, *size, self.config.style)).to(pose.device)
+        pixels = rearrange(pixels, "(b t) h w c -> t b c h w", b=count)  # channels-last in memory
+        unit = pixels.float() / 255 if self.config.label_range == "unit" else pixels.float() / 127.5 - 1
+        return list(unit)
+
+    def chain(self, labels: Frames, paint: Paint, previous: Image | None = None, forget: int = 0) -> Frames:
+        """Make frames one from the other; the first follows from zeros, or from a given frame."""
+        nothing = torch.zeros_like(labels[0])
+        before, frames = nothing if previous is None else previous, []
+        for number, label in enumerate(labels):
+            if not self.config.smoothing or (forget and number % forget == 0):
+                before = nothing
+            before = paint(number, label, before)
+            frames.append(before)
+        return frames
+
+    def paint_global(self, number: int, label: Image, previous: Image) -> Image:
+        """Return G(x_t, I_{t-1}) of stage "global"."""
+        return self.generator(torch.cat([label, previous], dim=1))
+
+    def paint_local(self, number: int, label: Image, previous: Image) -> Image:
+        """Return G(x_t, I_{t-1}) of stage "local"."""
+        if self.enhancer is None:
+            return self.paint_global(number, label, previous)
+        both = torch.cat([label, previous], dim=1)
+        return self.enhancer(both, self.generator.trunk(halved(both)))
+
+    def paint_coarse(self, number: int, label: Image, previous: Image) -> Image:
+        """Return what stage "global" makes, enlarged: what there is before stage "local"."""
+        small = self.paint_global(number, halved(label), halved(previous))
+        return interpolate(small, label.shape[2:], mode="bilinear", align_corners=False)
+
+    def correct(self, frame: Image, label: Image, corners: Corners, visible: Bool[Tensor, "B"]) -> Image:
+        """Return the frame with G(x)_F + r in the face's box (Section "Face GAN"); without a face it stays as it is."""
+        if self.face_generator is None:
+            return frame
+        size = self.config.face_side
+        before = crop(frame, corners, size)
+        residual = self.face_generator(torch.cat([crop(label, corners, size), before.to(label.dtype)], dim=1))
+        return paste(frame, before + residual, corners, visible)
+
+    def face_boxes(self, pose: Pose) -> tuple[list[Corners], list[Bool[Tensor, "B"]]]:
+        """Return the corners of the face's box for every frame, and in which items there is one."""
+        c = self.config
+        found = [places(points, self.joints, FACE) for points in pose.unbind(1)]
+        return [boxes_around(at, c.face_side, c.height, c.width) for at, _ in found], [seen for _, seen in found]
+
+    # What every stage makes
+
+    def perform_global(self, batch: Batch) -> Scene:
+        """Make a chain at the size of stage "global"."""
+        labels, real = self.draw(_pose(batch)), _frames(batch.video)
+        if self.enhancer is not None:
+            labels, real = [halved(frame) for frame in labels], [halved(frame) for frame in real]
+        return Scene(labels, real, self.chain(labels, self.paint_global))
+
+    def perform_local(self, batch: Batch) -> Scene:
+        """Make a chain at full size."""
+        labels = self.draw(_pose(batch))
+        return Scene(labels, _frames(batch.video), self.chain(labels, self.paint_local))
+
+    def perform_face(self, batch: Batch) -> Scene:
+        """Make a chain whose frames follow from corrected frames."""
+        labels, real = self.draw(_pose(batch)), _frames(batch.video)
+        corners, visible = self.face_boxes(_pose(batch))
+
+        def paint(number: int, label: Image, previous: Image) -> Image:
+            return self.correct(self.paint_local(number, label, previous), label, corners[number], visible[number])
+
+        fake = self.chain(labels, paint)
+        seen, at, size = torch.cat(visible), torch.cat(corners), self.config.face_side
+        if not bool(seen.any()):
+            return Scene(labels, real, fake)
+        label, true, made = (crop(torch.cat(frames), at, size)[seen] for frames in (labels, real, fake))
+        return Scene(labels, real, fake, Face(label, true, made))
+
+    # Objectives
+
+    def judged(self, labels: Frames, frames: Frames) -> Float[Tensor, "N D H W"]:
+        """Return what the discriminator sees: pairs of frames with their poses (Equation 1), or single ones, stacked."""
+        single = [torch.cat([label, frame.to(label.dtype)], dim=1) for label, frame in zip(labels, frames, strict=True)]
+        if not self.config.smoothing:
+            return torch.cat(single)
+        together = list(zip(labels, frames, strict=True))
+        return torch.cat([torch.cat([x, z, y.to(x), w.to(x)], dim=1) for (x, y), (z, w) in pairwise(together)])
+
+    def generator_objective(self, batch: Batch, perform: Perform, first: int, share: float) -> Objective:
+        """Equation 2 minimised over G: adversarial, feature matching and perceptual, halved in stage "global"."""
+        scene = perform(batch)
+        self.shown = (batch, scene.settled())
+        if perform == self.perform_local:
+            self.enhanced.fill_(True)
+        return Objective(self.frame_terms(scene, first, share))
+
+    def frame_terms(self, scene: Scene, first: int, share: float) -> dict[str, Scalar]:
+        """Return the terms of Equation 2 that ask for good frames."""
+        c = self.config
+        with torch.no_grad():
+            real = self.discriminator(self.judged(scene.labels, scene.real), first)
+        fake = self.discriminator(self.judged(scene.labels, scene.fake), first)
+        terms = {"adversarial": least_squares([one.logits for one in fake], 1.0)}
+        if c.feature_weight:
+            layers = [one.features for one in real], [one.features for one in fake]
+            terms["feature_matching"] = c.feature_weight * feature_matching(*layers)
+        return terms | self.likeness(torch.cat(scene.fake), torch.cat(scene.real), 2 * share)
+
+    def likeness(self, fake: Image, real: Image, share: float) -> dict[str, Scalar]:
+        """Return the terms that compare images with the truth."""
+        c, terms = self.config, {}
+        if c.perceptual_network != "none":
+            if self._perceptual is None:  # apart from the weights: it is no part of the system
+                self._perceptual = perceptual_loss(c.perceptual_network, c.perceptual_weights, c.perceptual_digest, fake.device)
+            terms[f"perceptual_{c.perceptual_network}"] = share * c.perceptual_weight * self._perceptual(fake, real)
+        if c.pixel_weight:
+            terms["pixels"] = c.pixel_weight * (fake.float() - real.float()).abs().mean()
+        return terms
+
+    def take_shown(self, batch: Batch, perform: Perform) -> Scene:
+        """Return what the generator just made; something new where it did not play."""
+        (made_of, scene), self.shown = self.shown or (None, None), self.shown
+        return scene if scene is not None and made_of is batch else perform(batch)
+
+    def discriminator_objective(self, batch: Batch, perform: Perform, first: int) -> Objective:
+        """Equation 1 maximised over D, as least squares: half the real pairs' distance from 1 and the made ones' from 0."""
+        scene = self.take_shown(batch, perform)
+        real, fake = self.judged(scene.labels, scene.real), self.judged(scene.labels, scene.fake)
+        both = [
+            one.logits.chunk(2) for one in self.discriminator(torch.cat([real, fake]), first)
+        ]  # instance norm: nothing mixes
+        return _verdict([real for real, _ in both], [fake for _, fake in both])
+
+    def face_objective(self, batch: Batch) -> Objective:
+        """Equation 4 minimised over G_f: Equation 3 as least squares, and the perceptual term."""
+        scene = self.perform_face(batch)
+        self.shown = (batch, scene.settled())
+        self.face_steps += 1
+        if scene.face is None or self.face_discriminator is None:
+            return Objective({})
+        self.corrected.fill_(True)
+        judgement = self.face_discriminator(torch.cat([scene.face.label, scene.face.fake], dim=1))
+        terms = {"adversarial": least_squares([judgement.logits], 1.0)} | self.likeness(scene.face.fake, scene.face.real, 1.0)
+        if self.config.face_terms == "all":
+            terms |= {f"frame_{name}": term for name, term in self.frame_terms(scene, 0, 1.0).items()}
+        return Objective(terms)
+
+    def face_discriminator_objective(self, batch: Batch) -> Objective:
+        """Equation 3 maximised over D_f, as least squares; real and made faces pass apart, for batch norm tells them apart."""
+        face = self.take_shown(batch, self.perform_face).face
+        if face is None or self.face_discriminator is None:
+            return Objective({})
+        real, fake = (self.face_discriminator(torch.cat([face.label, one], dim=1)).logits for one in (face.real, face.fake))
+        return _verdict([real], [fake])
+
+    def late_discriminator_objective(self, batch: Batch) -> Objective:
+        """Equation 1 maximised over D in stage "face", once it has joined."""
+        if int(self.face_steps) <= self.config.discriminator_joins:
+            return Objective({})
+        return self.discriminator_objective(batch, self.perform_face, 0)
+
+    # Ability
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return self.config.height, self.config.width
+
+    @property
+    def skeleton(self) -> str:
+        """Name of the layout of its poses."""
+        return self.config.skeleton
+
+    @property
+    def style(self) -> DrawStyle:
+        """How poses are drawn for it."""
+        return self.config.style
+
+    def transfer(self, pose: Pose, *, previous: Image | None = None, forget: int = 0) -> Video:
+        """Return one frame per pose; each follows from the one before it.
+
+        Args:
+            pose: joints of consecutive frames, (x, y, confidence) in pixels of its own frames; confidence 0 is missing.
+            previous: the last frame of the part before this one; None at the beginning.
+            forget: follow from zeros again every so many frames, so that errors do not grow; 0: never.
+        """
+        frame = self.paint_local if bool(self.enhanced) or self.enhancer is None else self.paint_coarse
+        corners, visible = self.face_boxes(pose) if bool(self.corrected) else ([], [])
+
+        def paint(number: int, label: Image, previous: Image) -> Image:
+            made = frame(number, label, previous)
+            if corners:
+                made = self.correct(made, label, corners[number], visible[number])
+            return made.clamp(-1, 1)
+
+        return torch.stack(self.chain(self.draw(pose), paint, previous, forget), dim=2)
+
+
+def _verdict(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Objective:
+    """Return a discriminator's objective for its logits of real and made images."""
+    terms = {"real": 0.5 * least_squares(real, 1.0), "fake": 0.5 * least_squares(fake, 0.0)}
+    scores = (
+        torch.stack([one.detach().float().mean() for one in real]),
+        torch.stack([one.detach().float().mean() for one in fake]),
+    )
+    return Objective(terms, {"score_real": scores[0].mean(), "score_fake": scores[1].mean()})
+
+
+def _pose(batch: Batch) -> Pose:
+    if batch.pose is None:
+        raise ConfigError("dance trains on clips with poses")
+    return batch.pose
+
+
+def _frames(video: Video) -> Frames:
+    return [frame.contiguous(memory_format=torch.channels_last) for frame in video.unbind(2)]

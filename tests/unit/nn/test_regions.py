@@ -1,0 +1,44 @@
+"""Boxes: where they are, and that cutting and pasting touches nothing else."""
+
+import torch
+
+from kinema.nn.regions import boxes_around, crop, paste, places
+from kinema.pose.skeleton import COCO_18, PENN_13
+
+CHOICES = (("Nose",), ("REar", "LEar"), ("REar",), ("LEar",))
+
+
+def test_the_first_group_that_is_visible_decides():
+    pose = torch.zeros(4, 18, 3)
+    nose, right, left = (COCO_18.index(name) for name in ("Nose", "REar", "LEar"))
+    pose[0, [nose, right]] = torch.tensor([[1.0, 2.0, 1.0], [9.0, 9.0, 1.0]])
+    pose[1, [right, left]] = torch.tensor([[2.0, 4.0, 0.5], [4.0, 8.0, 0.5]])
+    pose[2, [right, left]] = torch.tensor([[2.0, 4.0, 0.0], [4.0, 8.0, 0.5]])  # a missing joint's place counts for nothing
+    middle, visible = places(pose, COCO_18, CHOICES)
+    assert middle[:3].tolist() == [[1, 2], [3, 6], [4, 8]]
+    assert visible.tolist() == [True, True, True, False]
+    assert not places(torch.ones(2, 13, 3), PENN_13, (("Nose",),))[1].any()
+
+
+def test_boxes_are_centred_and_pushed_inside():
+    corners = boxes_around(torch.tensor([[10.5, 20.5], [0.0, 39.0], [59.0, 0.0]]), 4, height=40, width=60)
+    assert corners.tolist() == [[19, 9], [36, 0], [0, 56]]
+
+
+def test_cut_and_paste_with_gradients():
+    images = torch.randn(2, 3, 10, 12, requires_grad=True)
+    corners = torch.tensor([[1, 2], [6, 8]])
+    assert torch.equal(crop(images, corners, 4)[1], images[1, :, 6:10, 8:12])
+    patches = torch.randn(2, 3, 4, 4, requires_grad=True)
+    pasted = paste(images, patches, corners, torch.tensor([True, True]))
+    expected = images.detach().clone()
+    expected[0, :, 1:5, 2:6], expected[1, :, 6:10, 8:12] = patches.detach()
+    assert torch.equal(pasted, expected)
+    assert torch.equal(paste(images, crop(images, corners, 4), corners, torch.tensor([True, True])), images)
+    one = paste(images, patches, corners, torch.tensor([True, False]))
+    assert torch.equal(one[1], images[1])
+    one.sum().backward()
+    assert torch.equal(patches.grad[0], torch.ones(3, 4, 4))
+    assert patches.grad[1].abs().max() == 0
+    assert images.grad[0, :, 1:5, 2:6].abs().max() == 0
+    assert torch.equal(images.grad[1], torch.ones(3, 10, 12))

@@ -1,0 +1,57 @@
+"""Residual generators: norms, borders and shapes, against torch."""
+
+import pytest
+import torch
+from torch import nn
+
+from kinema.nn.resnet import InstanceNorm, LocalEnhancer, Overlay, ReflectionPad, ResidualGenerator, initialise_pix2pix
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("mine", "torchs"), [(InstanceNorm(), nn.InstanceNorm2d(5)), (ReflectionPad(3), nn.ReflectionPad2d(3))]
+)
+def test_values_and_gradients_are_torchs(mine, torchs, layout):
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randn(3, 5, 8, 6, generator=generator).contiguous(memory_format=layout).requires_grad_()
+    other = one.detach().clone().requires_grad_()
+    made, expected = mine(one), torchs(other)
+    weights = torch.randn(expected.shape, generator=generator)
+    (made * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(made, expected)
+    torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_images_do_not_see_each_other():
+    images = torch.randn(4, 6, 16, 16)
+    network = ResidualGenerator(6, 3, 4, 2, 1)
+    torch.testing.assert_close(network(images)[1:2], network(images[1:2]))
+
+
+def test_sizes():
+    network, enhancer = ResidualGenerator(6, 3, 4, 2, 2), LocalEnhancer(6, 3, 4, 1)
+    small, large = torch.randn(1, 6, 16, 24), torch.randn(1, 6, 32, 48)
+    assert network(small).shape == (1, 3, 16, 24)
+    assert network.trunk(small).shape == (1, 4, 16, 24)
+    assert enhancer(large, network.trunk(small)).shape == (1, 3, 32, 48)
+    assert network(small).abs().max() <= 1
+
+
+def test_an_overlay_composes():
+    overlay = Overlay(2, 2)
+    overlay.background.data.fill_(0.5)
+    numbers = torch.zeros(1, 4, 2, 2)
+    numbers[:, :3] = 20.0
+    for logit, expected in ((-30.0, 0.5), (0.0, 0.75), (30.0, 1.0)):
+        numbers[:, 3] = logit
+        torch.testing.assert_close(overlay(numbers), torch.full((1, 3, 2, 2), expected))
+
+
+def test_weights_start_as_the_paper_says():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(32, 64, 3), nn.BatchNorm2d(2000)).apply(initialise_pix2pix)
+    assert network[0].weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert network[1].weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert network[1].weight.mean().item() == pytest.approx(1, abs=0.002)
+    assert network[1].bias.abs().max() == 0
