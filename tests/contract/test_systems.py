@@ -85,8 +85,8 @@ def trained() -> dict[str, System]:
 
 def outputs(system: System, ability: str, rows: int = 3) -> list[torch.Tensor]:
     """Return what one ability makes of fixed inputs."""
-    seeds, batch = [11, 12, 13][:rows], clips(system, rows)
-    video, pose = batch.video, batch.pose
+    seeds, batch = [11, 12, 13][:rows], clips(system, 3)
+    video, pose = batch.video[:rows], None if batch.pose is None else batch.pose[:rows]
     with torch.no_grad():
         match system:
             case Generates() if ability == "generate":

@@ -204,7 +204,7 @@ LAPTOP: dict[str, Any] = {
 TINY: dict[str, Any] = {
     **{"height": 16, "width": 16, "video_height": 16, "video_width": 16, "frames_per_step": 2, "past_steps": 2},
     **{"future_steps": 2, "tower_width": 4, "image_features": 8, "pose_features": 8, "state": 8, "code": 2},
-    **{"posterior_width": 4, "generator_width": 4, "discriminator_width": 4},
+    **{"posterior_width": 4, "generator_width": 3, "discriminator_width": 4},
 }
 
 
@@ -651,11 +651,11 @@ class PoseKnows(System[PoseKnowsConfig]):
         video = torch.from_numpy(drawn).to(poses.device).unflatten(0, poses.shape[:2])
         return rearrange(video, "b t h w c -> b c t h w").float().div(127.5).sub(1)
 
-    def skeletons(self, poses: Float[Tensor, "B T J 3"]) -> Video:
+    def skeletons(self, poses: Float[Tensor, "B T J 3"]) -> Float[Tensor, "B C frames H W"]:
         """Draw the current pose and the future as the U-Net sees them: the last one again up to the length that it takes."""
         return self.lengthened(self.draw(poses, self.config.video_height, self.config.video_width))
 
-    def lengthened(self, video: Video) -> Video:
+    def lengthened(self, video: Video) -> Float[Tensor, "B C frames H W"]:
         """Repeat the last frame up to the length that the networks take."""
         missing = self.config.video_frames - video.shape[2]
         return torch.cat([video, video[:, :, -1:].expand(-1, -1, missing, -1, -1)], dim=2) if missing else video
