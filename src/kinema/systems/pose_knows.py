@@ -107,7 +107,7 @@ class PoseKnows(System[PoseKnowsConfig]):
         "laptop": Preset(
             "A thousand clips of one person each, 64x64 pixels and 31 frames, a quarter of an hour on two cores.",
             PoseKnowsConfig(**SMALL, **LAPTOP),
-            {"batch_size": 16, "ema_samples": 2000, "minutes": 15.0},
+            {"batch_size": 8, "ema_samples": 2000, "minutes": 15.0},
         ),
         "paper": Preset(
             "The release's numbers, for tens of thousands of clips of 43 frames on a GPU.", PoseKnowsConfig(), RELEASE
