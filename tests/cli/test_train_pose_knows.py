@@ -11,14 +11,12 @@ from kinema.cli import main
 from kinema.data.dataset import Dataset
 from kinema.pose.draw import STYLES, refuse_other_style
 from kinema.training import load
+from small_dataset import write_dataset
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("people") / "data"
-    made = ["prepare", "performers", "--out", folder, "--clips", 24, "--frames", 9, "--size", 16, "--executor", "inline"]
-    assert main([str(word) for word in made]) == 0
-    return folder
+    return write_dataset(tmp_path_factory.mktemp("people") / "data", 24, shape=(9, 16, 16), people=True)
 
 
 @pytest.fixture(scope="module")
