@@ -69,26 +69,43 @@ from kinema.systems.pose_knows_networks import (
 # --- Presets ------------------------------------------------------------------------------------------------------------------
 
 SMALL: dict[str, Any] = {
-    **{"origin": "person", "tower": "small", "posterior_sees": "poses", "pose_norm": "layer", "displacement": "euclidean"},
-    **{
-        "fed": "itself",
-        "kl_weight": 0.001,
-        "kl_doubles_at": 0,
-        "discriminator_norm": "spectral",
-        "discriminator_logits": 1,
-        "dropout": 0.0,
-    },
-    **{"condition_discriminator": True, "bottleneck_norm": "layer", "start": "image"},
+    "origin": "person",
+    "tower": "small",
+    "posterior_sees": "poses",
+    "pose_norm": "layer",
+    "displacement": "euclidean",
+    "fed": "itself",
+    "kl_weight": 0.001,
+    "kl_doubles_at": 0,
+    "discriminator_norm": "spectral",
+    "discriminator_logits": 1,
+    "condition_discriminator": True,
+    "bottleneck_norm": "layer",
+    "dropout": 0.0,
+    "start": "image",
 }
-LAPTOP: dict[str, Any] = {
-    **{"height": 64, "width": 64, "video_height": 64, "video_width": 64, "frames_per_step": 3, "past_steps": 5},
-    **{"image_features": 64, "pose_features": 128, "state": 128, "posterior_width": 128},
-    **{"generator_width": 16, "discriminator_width": 16},
+LAPTOP: dict[str, Any] = dict.fromkeys(("height", "width", "video_height", "video_width"), 64) | {
+    "frames_per_step": 3,
+    "past_steps": 5,
+    "image_features": 64,
+    "pose_features": 128,
+    "state": 128,
+    "posterior_width": 128,
+    "generator_width": 16,
+    "discriminator_width": 8,
+    "learning_rate": 1e-3,
 }
-TINY: dict[str, Any] = {
-    **{"height": 16, "width": 16, "video_height": 16, "video_width": 16, "frames_per_step": 2, "past_steps": 2},
-    **{"future_steps": 2, "tower_width": 4, "image_features": 8, "pose_features": 8, "state": 8, "code": 2},
-    **{"posterior_width": 4, "generator_width": 3, "discriminator_width": 4},
+TINY: dict[str, Any] = dict.fromkeys(("height", "width", "video_height", "video_width"), 16) | {
+    "frames_per_step": 2,
+    "future_steps": 2,
+    "tower_width": 4,
+    "image_features": 8,
+    "pose_features": 8,
+    "state": 8,
+    "code": 2,
+    "posterior_width": 4,
+    "generator_width": 3,
+    "discriminator_width": 4,
 }
 
 

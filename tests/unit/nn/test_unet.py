@@ -50,7 +50,7 @@ def test_the_finest_skip_is_handed_across_before_it_is_activated() -> None:
         nn.init.zeros_(parameter)
     seen: list[torch.Tensor] = []
     network.up[-1].register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    nn.init.constant_(network.down[0][0].bias, -3.0)
+    nn.init.constant_(network.get_parameter("down.0.0.bias"), -3.0)
     network(torch.zeros(1, 1, 4, 4))
     assert seen[0][0, :, 0, 0].tolist() == [-3.0, 0.0]
 
