@@ -1,16 +1,16 @@
 r"""Measures of poses: how near two pose sequences are, and how near and how different many forecasts of one future are.
 
 A pose array ends in J joints of (x, y, confidence); a joint is there where its confidence is above 0, and the coordinates of
-one that is not there enter nothing. Arrays of samples carry (x, y) alone, with the mask of the truth beside them: a forecast says
-where every joint is.
+one that is not there enter nothing. Arrays of samples carry (x, y) alone, with the mask of the truth beside them: a forecast
+says where every joint is.
 
 Where many joints are one vector (APD, ADE, FDE, the error of best of n), a missing joint counts as the mean of the others, so
 that clips with and without it may stand in one mean.
 
 References:
     AKD and MKR: Siarohin et al., "First Order Motion Model for Image Animation", NeurIPS 2019. OKS: the COCO keypoint
-    challenge. Best of n: Walker et al., "The Pose Knows", ICCV 2017. APD, ADE, FDE, MMADE, MMFDE: Yuan and Kitani, "DLow", ECCV 2020,
-    as its release computes them.
+    challenge. Best of n: Walker et al., "The Pose Knows", ICCV 2017. APD, ADE, FDE, MMADE, MMFDE: Yuan and Kitani, "DLow",
+    ECCV 2020, as its release computes them.
 """
 
 from collections.abc import Sequence
