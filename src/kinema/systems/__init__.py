@@ -3,6 +3,7 @@
 from typing import Any
 
 from kinema.core.system import System
+from kinema.systems.pose_knows import PoseKnows
 from kinema.systems.vgan import VGAN, FutureVGAN, VGANAutoencoder
 from kinema.systems.vgan_recogniser import VGANRecogniser
 
@@ -11,4 +12,5 @@ SYSTEMS: dict[str, type[System[Any]]] = {
     "vgan-future": FutureVGAN,
     "vgan-autoencoder": VGANAutoencoder,
     "vgan-recogniser": VGANRecogniser,
+    "pose-knows": PoseKnows,
 }
