@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from kinema.core.errors import DataError
-from kinema.pose.sequence import Poses
+from kinema.pose.sequence import UNORDERED, Poses
 from kinema.pose.skeleton import BODY_25, COCO_18, EDN_23, SKELETONS, Skeleton, find_skeleton
 
 NPZ_VERSION = 1
@@ -185,9 +185,9 @@ def _read_openpose(folder: Path, width: int | None, height: int | None, fps: flo
     if width is None or height is None or fps is None:
         raise DataError(
             f"OpenPose's files in {folder} say neither the size of the frames nor their rate, and there is no {SIDE_FILE}: "
-            "give width, height and frames per second"
+            "give width, height and frames per second (kinema pose convert: --from-size and --from-fps)"
         )
-    ids = _identities(frames, side)
+    ids, named = _identities(frames, side)
     points, face, hands = _arrays(frames, ids, skeleton)
     _refuse_relative(folder, points, max(width, height))
     gone = sorted(set(range(first, last + 1)) - set(files))
@@ -201,7 +201,7 @@ def _read_openpose(folder: Path, width: int | None, height: int | None, fps: flo
         hands=hands,
         people=ids,
         begins=side.begins,
-        extra=_besides(frames, ids, first, gone),
+        extra={**_besides(frames, ids, first, gone), **({} if named or len(ids) == 1 else {UNORDERED: True})},
     )
 
 
@@ -271,14 +271,14 @@ def _layout(folder: Path, frames: list[dict[str, Any]], files: Mapping[int, Path
     return found
 
 
-def _identities(frames: list[dict[str, Any]], side: _Side) -> tuple[int, ...]:
-    """Return who is in the film: the files' own ids where every person has one, else places in the lists."""
+def _identities(frames: list[dict[str, Any]], side: _Side) -> tuple[tuple[int, ...], bool]:
+    """Return who is in the film, and whether these are the files' own ids (every person has one) or places in their lists."""
     named = [[_person_id(person) for person in frame["people"]] for frame in frames]
     if all(id_ is not None for ids in named for id_ in ids) and all(len(set(ids)) == len(ids) for ids in named):
         seen = {id_ for ids in named for id_ in ids if id_ is not None}
-        return (*side.people, *sorted(seen - set(side.people))) or (0,)
+        return (*side.people, *sorted(seen - set(side.people))) or (0,), True
     most = max(map(len, named), default=0)
-    return tuple(range(max(most, 1)))
+    return tuple(range(max(most, 1))), False
 
 
 def _person_id(person: dict[str, Any]) -> int | None:
@@ -345,11 +345,12 @@ def _write_openpose(folder: Path, poses: Poses) -> None:
     same = extra.get("length") == len(poses)
     fields, people = (extra.get(name, {}) if same else {} for name in ("frame_fields", "person_fields"))
     first = extra.get("first_frame", 0) if same else 0
+    named = not extra.get(UNORDERED)
     folder.mkdir()
     for time in range(len(poses)):
         besides = people.get(str(time), {})
         written = [
-            {"person_id": [id_], **_numbers(poses, time, place), **besides.get(str(id_), {})}
+            {**({"person_id": [id_]} if named else {}), **_numbers(poses, time, place), **besides.get(str(id_), {})}
             for place, id_ in enumerate(poses.people)
             if _is_there(poses, time, place)
         ]
