@@ -77,6 +77,15 @@ class Forecasts(Protocol):
 
 
 @runtime_checkable
+class ForecastsTypical(Protocol):
+    """Forecasts one future without chance, beside the many: a line in the best-of-n plot."""
+
+    def forecast_typical(self, past: Video, poses: Float[Tensor, "B past J 3"]) -> Float[Tensor, "B T J 3"]:
+        """Return the future that the system takes for the most likely one, in pixels."""
+        ...
+
+
+@runtime_checkable
 class Reconstructs(Protocol):
     """Encodes clips and decodes them again."""
 

@@ -19,6 +19,11 @@ from kinema.core.errors import MediaError
 from kinema.data.media import reason
 
 OUTPUT_SUFFIXES = (".mp4", ".webm", ".gif", ".webp", ".apng", ".png")
+CODECS: Mapping[str, tuple[str, dict[str, str]]] = {
+    ".mp4": ("libx264", {"crf": "14", "preset": "medium"}),
+    ".webm": ("libvpx-vp9", {"crf": "18", "b": "0", "deadline": "good", "cpu-used": "4"}),
+}
+"""Suffix -> encoder of pictures and its options."""
 
 
 def write_image(path: str | Path, image: UInt8[np.ndarray, "H W 3"], *, metadata: Mapping[str, str] | None = None) -> None:
@@ -114,10 +119,7 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 def _encode(path: Path, suffix: str, video: UInt8[np.ndarray, "T H W 3"], fps: float, tags: Mapping[str, str]) -> None:
-    codec, options = {
-        ".mp4": ("libx264", {"crf": "14", "preset": "medium"}),
-        ".webm": ("libvpx-vp9", {"crf": "18", "b": "0", "deadline": "good", "cpu-used": "4"}),
-    }[suffix]
+    codec, options = CODECS[suffix]
     flags = {"movflags": "+faststart+use_metadata_tags"} if suffix == ".mp4" else {}
     with av.open(str(path), "w", format=suffix[1:], options=flags) as container:
         container.metadata.update(tags)

@@ -167,7 +167,7 @@ def probe(path: str | Path) -> MediaInfo:
     _refuse_unreadable(path)
     if _is_for_pillow(path):
         return _probe_animation(path)
-    with _opened(path) as container:
+    with opened(path) as container:
         stream = _video_stream(container, path)
         first, times = _first_picture(container, stream, path)
         layout = _layout(first, stream, path)
@@ -282,7 +282,8 @@ def _refuse_unreadable(path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
+def opened(path: Path) -> Iterator[InputContainer]:
+    """Open a file for FFmpeg; raises `MediaError` for one that it does not read."""
     # `file:` and the whitelist keep FFmpeg from reading a name as a pattern or a playlist as an order to fetch other files.
     try:
         container = av.open(f"file:{path}", options={"protocol_whitelist": "file", "pattern_type": "none"})
@@ -353,7 +354,7 @@ def _first_picture(container: InputContainer, stream: VideoStream, path: Path) -
 def _read_video(
     path: Path, resize: Resize | None, interval: float | None, threads: int, start: float, stop: float
 ) -> Iterator[Frame]:
-    with _opened(path) as container:
+    with opened(path) as container:
         stream = _video_stream(container, path)
         time_base = float(stream.time_base or 1)
         step = interval or 0.04
@@ -387,11 +388,11 @@ def _entrance(path: Path, start: float, step: float) -> tuple[_Layout, float, in
     Returns:
         The layout of the first picture, its time in seconds, and where to seek; None where seeking cannot be trusted.
     """
-    with _opened(path) as container:
+    with opened(path) as container:
         stream = _video_stream(container, path)
         first, _ = _first_picture(container, stream, path)
         layout, origin = _layout(first, stream, path), float((first.pts or 0) * (stream.time_base or 1))
-    with _opened(path) as container, suppress(av.error.FFmpegError, _DamageError):
+    with opened(path) as container, suppress(av.error.FFmpegError, _DamageError):
         stream = _video_stream(container, path)
         time_base = float(stream.time_base or 1)
         # One second earlier: pictures that are shown just after a key frame may need the one before it.

@@ -214,7 +214,7 @@ LEAST_HALF_WIDTH = 0.8
 """Half a limb's least width in pixels: thinner ones fade away."""
 LEAST_RADIUS = 1.1
 """Of a joint, in pixels."""
-LEAST_DOT = 0.7
+LEAST_DOT = 1.0
 """Radius of a dot of a face or a hand, in pixels."""
 
 
@@ -379,7 +379,7 @@ _NEAR = {
 }
 """Joint without a side in its name -> the one of COCO-18 whose colour it takes."""
 _SHADES = {"Shoulder": 0, "Elbow": 1, "Wrist": 2, "Hip": 3, "Knee": 4, "Ankle": 5, "Eye": 6, "Ear": 7}
-_WARM, _COOL, _MIDDLE = (25, 5, 335, 40, 15, 345, 320, 305), (195, 215, 240, 180, 205, 228, 255, 270), 130
+_WARM, _COOL, _MIDDLE = (25, 5, 335, 40, 15, 345, 320, 305), (196, 215, 240, 184, 205, 228, 255, 270), 130
 """Hues in degrees, per shade."""
 
 
@@ -437,6 +437,6 @@ _NUMBERED = {(COCO_18.joints[first], COCO_18.joints[second]): number for number,
 
 
 def _colour(hue: float, palette: Palette) -> Colour:
-    value = 0.85 if palette == "sides" else 1.0  # on white, full yellow and green would vanish
+    value = 0.78 if palette == "sides" else 1.0  # on white, full yellow and cyan would vanish
     red, green, blue = colorsys.hsv_to_rgb(hue % 360 / 360, 1, value)
     return round(255 * red), round(255 * green), round(255 * blue)

@@ -17,6 +17,8 @@ from kinema.pose.skeleton import FACE_70, HAND_21, Skeleton, converter
 
 Points = Float32[np.ndarray, "*frames J 3"]
 Parts = ("points", "face", "hands")
+UNORDERED = "unordered"
+"""Key in `Poses.extra`: the people are listed in another order in every frame, `Poses.people` are places in these lists."""
 
 
 @dataclass(frozen=True)

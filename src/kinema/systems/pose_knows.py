@@ -332,11 +332,7 @@ class PoseKnows(System[PoseKnowsConfig]):
 
         Future n of clip i depends on ``seeds[i]``, n and the clip alone. What is missing in the current pose stays missing.
         """
-        c, poses = self.config, self.poses_of(Batch(past, pose=poses))
-        if past.shape[2] != c.past_frames:
-            raise DataError(f"the past has {past.shape[2]} frames; this pose-knows forecasts from {c.past_frames}")
-        steps, origin = self.steps_of(poses)
-        state = self.encode_past(past[:, :, -1], poses, steps, self.velocities(steps)[0])
+        c = self.config
         codes = [
             [torch.randn(c.future_steps, c.code, generator=generator) for _ in range(futures)]
             for generator in (torch.Generator().manual_seed(int(seed)) for seed in seeds)
@@ -344,9 +340,34 @@ class PoseKnows(System[PoseKnowsConfig]):
         code = torch.stack([row for rows in codes for row in rows]).to(past.device)
         if c.latent == "none":
             code = torch.zeros_like(code)
+        return self.follow(past, poses, code.unflatten(0, (len(seeds), futures)))
+
+    def forecast_typical(
+        self, past: Float[Tensor, "B C past H W"], poses: Float[Tensor, "B past J 3"]
+    ) -> Float[Tensor, "B T J 3"]:
+        """Return the future of the code 0, the most likely one, in pixels: a forecast without chance."""
+        code = past.new_zeros(len(past), 1, self.config.future_steps, self.config.code)
+        return self.follow(past, poses, code)[:, 0]
+
+    def follow(
+        self,
+        past: Float[Tensor, "B C past H W"],
+        poses: Float[Tensor, "B past J 3"],
+        codes: Float[Tensor, "B futures K Z"],
+    ) -> Float[Tensor, "B futures T J 3"]:
+        """Decode codes in closed loop and interpolate inside the steps.
+
+        Raises:
+            DataError: for a past of another length.
+        """
+        c, poses, futures = self.config, self.poses_of(Batch(past, pose=poses)), codes.shape[1]
+        if past.shape[2] != c.past_frames:
+            raise DataError(f"the past has {past.shape[2]} frames; this pose-knows forecasts from {c.past_frames}")
+        steps, origin = self.steps_of(poses)
+        state = self.encode_past(past[:, :, -1], poses, steps, self.velocities(steps)[0])
         h, cell = (part.repeat_interleave(futures, dim=1) for part in state)
         start = Steps(*(part[:, -1:].repeat_interleave(futures, dim=0) for part in steps))
-        _, borders = self.unroll(code, start, (h, cell))
+        _, borders = self.unroll(codes.flatten(0, 1), start, (h, cell))
         share = torch.arange(1, c.frames_per_step + 1, device=past.device)[:, None, None] / c.frames_per_step
         between = borders[:, :-1, None] + share * (borders[:, 1:] - borders[:, :-1])[:, :, None]
         places = rearrange(between, "(b n) k f j c -> b n (k f) j c", n=futures) + origin[:, None]

@@ -1,0 +1,166 @@
+"""Action ``pose convert``: choose people, change layout, fill gaps, smooth, resize, re-time and write poses."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from kinema.cli.arguments import parse
+from kinema.core.config import Config
+from kinema.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kinema.pose.sequence import Poses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert(Config):
+    """Read poses, change them and write them. What is not asked for is left as it is, but of several people one is taken."""
+
+    poses: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="POSES", help_behavior_hint="")]
+    """An .npz of kinema, or a folder of OpenPose's *_keypoints.json."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE|FOLDER", help_behavior_hint="")]
+    """FILE.npz, or a folder for OpenPose's files and poses.json, which holds size and rate."""
+    skeleton: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """Layout of the result: coco-17, coco-18, body-25, edn-23, blazepose-33 or penn-13."""
+    person: Annotated[str, tyro.conf.arg(metavar="N|largest|X,Y|all")] = "largest"
+    """Whom to take: a number, the largest, who is nearest to a pixel of the first frame with anybody, or all."""
+    outliers: bool = False
+    """Drop points that jump away and come back."""
+    fill: int = 0
+    """Longest gap, in frames, to lay a straight line across; 0: none."""
+    smooth: Literal["none", "median", "savgol", "one-euro", "ema"] = "none"
+    """Filter over time; savgol wants gaps filled, one-euro and ema use the past alone."""
+    window: int = 7
+    """Frames of the filters median and savgol; odd."""
+    size: Annotated[str | None, tyro.conf.arg(metavar="WxH", help_behavior_hint="")] = None
+    """Scale to frames of this size."""
+    fps: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """Re-time to this rate."""
+    from_size: Annotated[str | None, tyro.conf.arg(metavar="WxH", help_behavior_hint="")] = None
+    """Size of the footage that the poses were found in, where OpenPose's files have no poses.json beside them."""
+    from_fps: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """Rate of that footage."""
+    overwrite: bool = False
+    """Replace what exists."""
+
+    def check(self) -> None:
+        """Refuse settings out of range."""
+        self.require(self.fill >= 0, "fill", "0 or more")
+        self.require(self.window >= 1 and self.window % 2 == 1, "window", "odd and 1 or more")
+        for name in ("fps", "from_fps"):
+            self.require(getattr(self, name) is None or 0 < getattr(self, name) <= 1000, name, "above 0 and at most 1000")
+        for name in ("size", "from_size"):
+            parse_size(getattr(self, name))
+
+
+def run(arguments: list[str]) -> int:
+    """Run ``kinema pose convert``."""
+    from kinema.pose.files import missing_frames, read_poses, write_poses
+
+    options = parse(Convert, arguments, "pose convert")
+    width, height = parse_size(options.from_size)
+    poses = read_poses(options.poses, width=width, height=height, fps=options.from_fps)
+    print(f"{options.poses}: {describe(poses)}")
+    if gone := missing_frames(poses):
+        print(f"no file for {count(gone)}")
+    poses = taken(poses, options.person)
+    poses = filtered(poses, options)
+    poses = reshaped(poses, options)
+    write_poses(options.out, poses, overwrite=options.overwrite)
+    print(f"{options.out}: {describe(poses)}")
+    return 0
+
+
+def taken(poses: "Poses", who: str) -> "Poses":
+    """Follow people where that is still to be done, take one (or all) and say what was found."""
+    from kinema.pose.people import absent_frames, are_unordered, choose, follow
+
+    if are_unordered(poses):
+        followed = follow(poses)
+        poses = followed.poses
+        if followed.changes:
+            print(f"somebody appears anew in {count(followed.changes)}")
+        if followed.dropped:
+            print(f"dropped {followed.dropped} detections of people who were seen only briefly")
+    if who != "all":
+        choice = choose(poses, who)
+        poses = choice.poses
+        if choice.sentence:
+            print(choice.sentence)
+    if absent := absent_frames(poses):
+        print(f"no person in {count(absent)}")
+    return poses
+
+
+def filtered(poses: "Poses", options: Convert) -> "Poses":
+    """Drop outliers, fill gaps and smooth, and say how many points that were."""
+    from kinema.pose.filters import SMOOTHERS, drop_outliers, fill_gaps, filled_points
+
+    if options.outliers:
+        before, poses = poses, drop_outliers(poses)
+        print(f"outliers: dropped {(before.present & ~poses.present).sum()} of {before.present.sum()} points")
+    if options.fill:
+        before, poses = poses, fill_gaps(poses, options.fill)
+        filled = int(filled_points(before, poses).sum())
+        print(f"gaps: filled {filled} of {(~before.present).sum()} missing points")
+    return poses if options.smooth == "none" else SMOOTHERS[options.smooth](poses, options.window)
+
+
+def reshaped(poses: "Poses", options: Convert) -> "Poses":
+    """Change layout, size and rate, and say which joints that loses."""
+    from kinema.pose.filters import retimed
+    from kinema.pose.skeleton import converter, find_skeleton
+
+    if options.skeleton:
+        target = find_skeleton(options.skeleton)
+        conversion = converter(poses.skeleton, target)
+        for what, joints in (("dropped", conversion.dropped), (f"missing in {poses.skeleton.name}", conversion.missing)):
+            if joints:
+                print(f"{what}: {', '.join(joints)}")
+        poses = poses.converted(target)
+    width, height = parse_size(options.size)
+    if width and height:
+        poses = poses.resized(width, height)
+    return retimed(poses, options.fps) if options.fps else poses
+
+
+def describe(poses: "Poses") -> str:
+    """Say in a line what poses are."""
+    parts = "".join(f", {name}" for name in ("face", "hands") if getattr(poses, name) is not None)
+    people = "1 person" if poses.points.shape[1] == 1 else f"up to {poses.points.shape[1]} people"
+    found = poses.present.mean() if poses.present.size else 0
+    return (
+        f"{len(poses)} frames of {poses.width}x{poses.height} at {poses.fps:g} fps, {people}, {poses.skeleton.name}{parts}, "
+        f"{found:.1%} of the points found"
+    )
+
+
+def count(frames: Sequence[int], most: int = 8) -> str:
+    """Return frame numbers as ranges, such as ``12 frames (3-9, 40, 61-64)``; after `most` ranges only that there are more."""
+    ranges: list[list[int]] = []
+    for frame in frames:
+        if ranges and ranges[-1][1] == frame - 1:
+            ranges[-1][1] = frame
+        else:
+            ranges.append([frame, frame])
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in ranges[:most]]
+    more = ", ..." if len(ranges) > most else ""
+    return f"{len(frames)} frame{'s' * (len(frames) != 1)} ({', '.join(shown)}{more})"
+
+
+def parse_size(text: str | None) -> tuple[int, int] | tuple[None, None]:
+    """Read ``640x480``.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if text is None:
+        return None, None
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if not match:
+        raise ConfigError(f"a size of {text!r}; write width x height in pixels, such as 640x480")
+    return int(match[1]), int(match[2])
