@@ -130,7 +130,7 @@ class PoseKnows(System[PoseKnowsConfig]):
     needs = frozenset({"video", "pose"})
     presets: ClassVar[Mapping[str, Preset[Any]]] = {
         "laptop": Preset(
-            "A thousand clips of one person each, 64x64 pixels and 31 frames, a quarter of an hour on two cores: rendered video is soft.",
+            "A thousand clips of one person each, 64x64x31, a quarter of an hour on two cores: rendered video is soft.",
             PoseKnowsConfig(**SMALL, **LAPTOP),
             {"batch_size": 8, "ema_samples": 2000, "minutes": 15.0},
         ),
