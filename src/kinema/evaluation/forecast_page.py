@@ -1,0 +1,182 @@
+"""Report cards of forecasts: ``report.json``, ``report.html`` with the best-of-n plot, and a table of several."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from kinema.data.encode import beside
+from kinema.evaluation.forecast import MEAN, STEADY, STILL, TYPICAL, Case, ForecastCard
+from kinema.evaluation.modes import find_modes
+from kinema.evaluation.page import moving, template
+from kinema.evaluation.report import FORMAT_VERSION, HTML_NAME, JSON_NAME, number
+from kinema.pose.draw import STYLES, draw_points
+from kinema.pose.skeleton import find_skeleton
+
+TEMPLATE = "forecast.html.jinja"
+WIDTH, HEIGHT, LEFT, BOTTOM = 480.0, 240.0, 58.0, 30.0  # of a plot, and of the room for its numbers
+SHOWN_MODES = 4
+LINES = {STILL: "still", STEADY: "steady", TYPICAL: "typical", MEAN: "mean"}  # rival -> its class in the page
+
+
+def write_forecast_reports(folder: Path, card: ForecastCard, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Write both reports and return what the first holds; the folder is made where missing.
+
+    Args:
+        folder: where they go.
+        card: the answer.
+        provenance: versions, time, machine and command.
+
+    Raises:
+        MediaError: when a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    report = {"format_version": FORMAT_VERSION, **card.report, "provenance": dict(provenance)}
+    protocol = report["protocol"]
+    size, fps = (protocol["width"], protocol["height"]), protocol["fps"]
+    columns, lines = rows(report)
+    page = template(TEMPLATE).render(
+        report=report,
+        columns=columns,
+        rows=lines,
+        plots=[plot(name, curve) for name, curve in report["best of"].items()],
+        lines={name: LINES[name] for name in next(iter(report["best of"].values()))["beside"]},
+        shown=[picture(case, card.skeleton, size, fps) for case in card.shown],
+    )
+    with beside(folder / HTML_NAME) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    with beside(folder / JSON_NAME) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def rows(report: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the columns and lines of a report card: value, 95 % interval, and what each rival reaches."""
+    rivals = list(next(iter(report["best of"].values()))["beside"])
+    lines = []
+    for name, curve in report["best of"].items():
+        for n in _told(len(curve["value"])):
+            low, high = curve["low"][n - 1], curve["high"][n - 1]
+            beside_it = [number(curve["beside"][rival]) for rival in rivals] if n == 1 else [""] * len(rivals)
+            lines.append(
+                (f"{name}, best of {n}", number(curve["value"][n - 1]), f"{number(low)} to {number(high)}", *beside_it)
+            )
+    for name, score in report["scores"].items():
+        rest = [number(score["beside"][rival]) for rival in rivals]
+        lines.append(
+            (f"{name}, {score['unit']}", number(score["value"]), f"{number(score['low'])} to {number(score['high'])}", *rest)
+        )
+    limbs = report["limbs"]
+    if limbs["clips"]:
+        rest = [f"{limbs['beside'][rival]:.1%}" for rival in rivals]
+        lines.append(
+            ("change of limb lengths", f"{limbs['variation']:.1%}", f"truth {limbs['variation of the truth']:.1%}", *rest)
+        )
+    motion = report["motion"]
+    true = f"truth {number(motion['motion of real clips'])}"
+    lines.append(("motion, pixels per frame", number(motion["motion"]), true, *[""] * len(rivals)))
+    if modes := report.get("modes"):
+        rest = [f"{modes['coverage beside'][rival]:.0%}" for rival in rivals]
+        likely = f"with the known odds {modes['coverage of samples with the known odds']:.0%}"
+        lines.append(("known futures that are hit", f"{modes['coverage']:.0%}", likely, *rest))
+        for name, mode in modes["futures"].items():
+            words = f"odds {mode['odds']:.0%}", f"hit in {mode['hit in clips']:.0%} of clips"
+            lines.append(
+                (f"  {name}, share of samples", f"{mode['share of samples']:.0%}", ", ".join(words), *[""] * len(rivals))
+            )
+        lines.append(
+            (
+                "  shares from odds",
+                f"{modes['shares from odds, all clips']:.0%}",
+                "half the sum of differences",
+                *[""] * len(rivals),
+            )
+        )
+    return ["", "forecast", "95% interval", *rivals], lines
+
+
+def _told(most: int) -> list[int]:
+    return [n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500) if n < most] + [most]
+
+
+def compared(reports: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the columns and lines of a table of reports of one protocol."""
+    first = next(iter(reports.values()))
+    most = len(next(iter(first["best of"].values()))["value"])
+    heads = [f"{name}, best of {n}" for name in first["best of"] for n in dict.fromkeys((1, most))]
+    lines = []
+    for name, report in reports.items():
+        curves = [number(curve["value"][n - 1]) for curve in report["best of"].values() for n in dict.fromkeys((1, most))]
+        scores = [f"{number(score['value'])}" for score in report["scores"].values()]
+        covered = [f"{report['modes']['coverage']:.0%}"] if "modes" in first else []
+        lines.append((name, *curves, *scores, *covered, f"{report['motion']['motion against real']:.0%}"))
+    return ["", *heads, *first["scores"], *(["futures hit"] if "modes" in first else []), "motion, of real"], lines
+
+
+@dataclass(frozen=True)
+class Plot:
+    """An error against the number of samples, ready to be drawn: points as SVG wants them.
+
+    Attributes:
+        title: what is measured.
+        samples: line of the best of n.
+        band: its interval, as an outline.
+        rivals: class, place and words of a level line.
+        ticks: places and words on the left.
+        counts: places and words below.
+    """
+
+    title: str
+    samples: str
+    band: str
+    rivals: list[tuple[str, float, str]]
+    ticks: list[tuple[float, str]]
+    counts: list[tuple[float, str]]
+
+
+def plot(name: str, curve: Mapping[str, Any]) -> Plot:
+    """Lay out a best-of-n curve; a rival that is far above everything else stands at the upper edge with its number."""
+    most = len(curve["value"])
+    top = max(curve["high"])
+    near = [value for value in curve["beside"].values() if value <= 2.5 * top]
+    high, low = 1.05 * max([top, *near]), 0.0
+
+    def across(n: float) -> float:
+        return round(LEFT + (WIDTH - LEFT) * (n - 1) / max(most - 1, 1), 1)
+
+    def up(value: float) -> float:
+        return round((HEIGHT - BOTTOM) * (1 - (min(value, high) - low) / (high - low or 1)), 1)
+
+    def points(values: Sequence[float]) -> str:
+        return " ".join(f"{across(n)},{up(value)}" for n, value in enumerate(values, 1))
+
+    outline = [*enumerate(curve["low"], 1), *reversed(list(enumerate(curve["high"], 1)))]
+    return Plot(
+        title=name,
+        samples=points(curve["value"] if most > 1 else curve["value"] * 2),
+        band=" ".join(f"{across(n)},{up(value)}" for n, value in outline),
+        rivals=[(LINES[rival], up(value), f"{rival}: {number(value)}") for rival, value in curve["beside"].items()],
+        ticks=[(up(value), number(value)) for value in (0, high / 2, high)],
+        counts=[(across(n), str(n)) for n in sorted({1, (1 + most) // 2, most})],
+    )
+
+
+def picture(case: Case, layout: str, size: tuple[int, int], fps: float) -> tuple[str, str]:
+    """Return skeletons that move, the truth first, then the modes of the samples, and words about them."""
+    count = SHOWN_MODES - (len(case.samples) < SHOWN_MODES)
+    modes = find_modes(case.samples, case.current, max(1, min(count, len(case.samples))))
+    made = [case.samples[nearest] for nearest in modes.nearest]
+    clips = [_drawn(one, case.present, layout, size) for one in (case.truth, *made)]
+    words = ", ".join(f"{share:.0%}" for share in modes.shares)
+    return moving(clips, len(clips), fps), f"{case.key}: truth, then modes of {words} of {len(case.samples)} samples"
+
+
+def _drawn(
+    poses: Float[np.ndarray, "T J 2"], present: np.ndarray, layout: str, size: tuple[int, int]
+) -> UInt8[np.ndarray, "T H W 3"]:
+    confidence = np.broadcast_to(present[None, :, None].astype(np.float64), (*poses.shape[:2], 1))
+    return draw_points(np.concatenate([poses, confidence], axis=-1), find_skeleton(layout), *size, STYLES["pose-knows"])
