@@ -114,7 +114,10 @@ class Generate(BatchSampling):
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(BatchSampling):
-    """Continue still images, or the beginning of clips."""
+    """Continue still images, or the beginning of clips.
+
+    A system that forecasts poses has options of its own: kinema predict RUN --help, with such a RUN, shows them.
+    """
 
     made = "predicted"
 
@@ -181,6 +184,10 @@ def generate(arguments: list[str]) -> int:
 
 def predict(arguments: list[str]) -> int:
     """Run ``kinema predict``."""
+    from kinema.cli import forecast
+
+    if forecast.forecasts(arguments):
+        return forecast.run(arguments)
     options = parse(Predict, arguments, "predict")
     _refuse_none(options.files, "predict wants images or clips")
     trained = _open(options, "predict")

@@ -77,14 +77,15 @@ class Trained:
     @torch.inference_mode()
     def predict(self, past: UInt8[np.ndarray, "B past H W 3"], seeds: Sequence[int]) -> Clips:
         """Return the future of every past."""
-        return to_pixels(self.system.predict(self._video(past), seeds=seeds))
+        return to_pixels(self.system.predict(self.video(past), seeds=seeds))
 
     @torch.inference_mode()
     def reconstruct(self, clips: Clips) -> Clips:
         """Return the clips as the system remembers them."""
-        return to_pixels(self.system.reconstruct(self._video(clips)))
+        return to_pixels(self.system.reconstruct(self.video(clips)))
 
-    def _video(self, clips: Clips) -> Video:
+    def video(self, clips: Clips) -> Video:
+        """Return clips as the system takes them."""
         return torch.from_numpy(clips).to(self.device).permute(0, 4, 1, 2, 3).div(127.5).sub_(1)
 
 
@@ -131,7 +132,7 @@ def open_source(name: str, device: str = "auto", beginnings: Path | None = None)
 
 def _system_source(name: str, device: str, beginnings: Path | None) -> Source:
     trained = Trained(name, "generate" if beginnings is None else ("generate", "predict"), device)
-    about, fps = _about(name, trained), trained.metadata.dataset.get("fps")
+    about, fps = describe_run(name, trained), trained.metadata.dataset.get("fps")
     rate, shape = float(fps) if fps else None, trained.metadata.clip
     if beginnings is None or trained.ability == "generate":
         source = Source(name, shape, rate, PIXELS, None, lambda seeds: list(trained.generate(seeds)), about)
@@ -189,11 +190,12 @@ def open_pairing(name: str, data: Path, split: str | None, device: str = "auto")
         make=make,
         key=lambda index: real.record(index).key,
         protocol={"real data": real.fingerprint, "split": split or "all"},
-        about=_about(name, trained),
+        about=describe_run(name, trained),
     )
 
 
-def _about(name: str, trained: Trained) -> dict[str, Any]:
+def describe_run(name: str, trained: Trained) -> dict[str, Any]:
+    """Return what a report says of a run."""
     return {
         "system": trained.metadata.system,
         "stage": trained.metadata.stage,

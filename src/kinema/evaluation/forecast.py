@@ -1,7 +1,7 @@
 """Forecasts of poses beside what happened: best of n, diversity, and on forked performers whether all that may follow is there.
 
 A joint is judged where it was found in the current pose and in the true future. Four things forecast beside the system: the
-current pose that stays, the current velocity that goes on, the system's own forecast without chance, and the mean of its samples.
+current pose that stays, the current velocity that goes on, the system's own forecast without chance, the mean of its samples.
 
 References:
     Best of n: Walker et al., "The Pose Knows", ICCV 2017: minimum over the first n samples of the summed squared error of
@@ -436,13 +436,14 @@ def _modes(cases: Sequence[Case], forks: PerformersSettings) -> dict[str, Any]:
     odds = forks.odds
     names = list(odds)
     share, hit, rival_hits = np.zeros(len(names)), np.zeros(len(names)), {}
-    apart, samples = [], len(cases[0].samples)
+    apart, hitting, samples = [], [], len(cases[0].samples)
     for case in cases:
         futures = np.stack([case.known[name] for name in names])
         nearest, hits = _belongs(case.samples, futures, case.present)
         shares = np.bincount(nearest, minlength=len(names)) / samples
         apart.append(np.abs(shares - list(odds.values())).sum() / 2)
         share += shares / len(cases)
+        hitting.append(float(hits.mean()))
         hit += (np.bincount(nearest[hits], minlength=len(names)) > 0) / len(cases)
         for name, one in case.rivals.items():
             rival_hits.setdefault(name, []).append(float(_belongs(one[None], futures, case.present)[1].sum()) / len(names))
@@ -455,6 +456,7 @@ def _modes(cases: Sequence[Case], forks: PerformersSettings) -> dict[str, Any]:
         },
         "coverage": float(hit.mean()),
         "coverage of samples with the known odds": float((1 - (1 - likely) ** samples).mean()),
+        "samples that hit one": float(np.mean(hitting)),
         "coverage beside": {name: float(np.mean(values)) for name, values in rival_hits.items()},
         "shares from odds, mean over clips": float(np.mean(apart)),
         "shares from odds, all clips": float(np.abs(share - likely).sum() / 2),

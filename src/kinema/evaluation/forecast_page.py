@@ -57,45 +57,34 @@ def write_forecast_reports(folder: Path, card: ForecastCard, provenance: Mapping
 def rows(report: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, ...]]]:
     """Return the columns and lines of a report card: value, 95 % interval, and what each rival reaches."""
     rivals = list(next(iter(report["best of"].values()))["beside"])
-    lines = []
+    lines: list[tuple[str, ...]] = []
+
+    def add(name: str, value: str, words: str, beside_it: Mapping[str, str] | None = None) -> None:
+        lines.append((name, value, words, *((beside_it or {}).get(rival, "") for rival in rivals)))
+
     for name, curve in report["best of"].items():
         for n in _told(len(curve["value"])):
-            low, high = curve["low"][n - 1], curve["high"][n - 1]
-            beside_it = [number(curve["beside"][rival]) for rival in rivals] if n == 1 else [""] * len(rivals)
-            lines.append(
-                (f"{name}, best of {n}", number(curve["value"][n - 1]), f"{number(low)} to {number(high)}", *beside_it)
-            )
+            reached = {rival: number(value) for rival, value in curve["beside"].items()} if n == 1 else None
+            ends = f"{number(curve['low'][n - 1])} to {number(curve['high'][n - 1])}"
+            add(f"{name}, best of {n}", number(curve["value"][n - 1]), ends, reached)
     for name, score in report["scores"].items():
-        rest = [number(score["beside"][rival]) for rival in rivals]
-        lines.append(
-            (f"{name}, {score['unit']}", number(score["value"]), f"{number(score['low'])} to {number(score['high'])}", *rest)
-        )
-    limbs = report["limbs"]
+        reached = {rival: number(value) for rival, value in score["beside"].items()}
+        ends = f"{number(score['low'])} to {number(score['high'])}"
+        add(f"{name}, {score['unit']}", number(score["value"]), ends, reached)
+    limbs, motion = report["limbs"], report["motion"]
     if limbs["clips"]:
-        rest = [f"{limbs['beside'][rival]:.1%}" for rival in rivals]
-        lines.append(
-            ("change of limb lengths", f"{limbs['variation']:.1%}", f"truth {limbs['variation of the truth']:.1%}", *rest)
-        )
-    motion = report["motion"]
-    true = f"truth {number(motion['motion of real clips'])}"
-    lines.append(("motion, pixels per frame", number(motion["motion"]), true, *[""] * len(rivals)))
+        reached = {rival: f"{value:.1%}" for rival, value in limbs["beside"].items()}
+        add("change of limb lengths", f"{limbs['variation']:.1%}", f"truth {limbs['variation of the truth']:.1%}", reached)
+    add("motion, pixels per frame", number(motion["motion"]), f"truth {number(motion['motion of real clips'])}")
     if modes := report.get("modes"):
-        rest = [f"{modes['coverage beside'][rival]:.0%}" for rival in rivals]
+        reached = {rival: f"{value:.0%}" for rival, value in modes["coverage beside"].items()}
         likely = f"with the known odds {modes['coverage of samples with the known odds']:.0%}"
-        lines.append(("known futures that are hit", f"{modes['coverage']:.0%}", likely, *rest))
+        add("known futures that are hit", f"{modes['coverage']:.0%}", likely, reached)
+        add("samples that hit one", f"{modes['samples that hit one']:.0%}", "")
         for name, mode in modes["futures"].items():
-            words = f"odds {mode['odds']:.0%}", f"hit in {mode['hit in clips']:.0%} of clips"
-            lines.append(
-                (f"  {name}, share of samples", f"{mode['share of samples']:.0%}", ", ".join(words), *[""] * len(rivals))
-            )
-        lines.append(
-            (
-                "  shares from odds",
-                f"{modes['shares from odds, all clips']:.0%}",
-                "half the sum of differences",
-                *[""] * len(rivals),
-            )
-        )
+            words = f"odds {mode['odds']:.0%}, hit in {mode['hit in clips']:.0%} of clips"
+            add(f"  {name}, share of samples", f"{mode['share of samples']:.0%}", words)
+        add("  shares from odds", f"{modes['shares from odds, all clips']:.0%}", "half the sum of differences")
     return ["", "forecast", "95% interval", *rivals], lines
 
 
@@ -167,8 +156,7 @@ def plot(name: str, curve: Mapping[str, Any]) -> Plot:
 
 def picture(case: Case, layout: str, size: tuple[int, int], fps: float) -> tuple[str, str]:
     """Return skeletons that move, the truth first, then the modes of the samples, and words about them."""
-    count = SHOWN_MODES - (len(case.samples) < SHOWN_MODES)
-    modes = find_modes(case.samples, case.current, max(1, min(count, len(case.samples))))
+    modes = find_modes(case.samples, case.current, SHOWN_MODES)
     made = [case.samples[nearest] for nearest in modes.nearest]
     clips = [_drawn(one, case.present, layout, size) for one in (case.truth, *made)]
     words = ", ".join(f"{share:.0%}" for share in modes.shares)

@@ -73,12 +73,13 @@ def find_modes(samples: Samples, start: Float[np.ndarray, "J 2"], count: int, ke
     spread = flat.std(axis=0)
     scaled = (flat - flat.mean(axis=0)) / np.where(spread > 1e-9, spread, 1.0)
     count = min(count, len(np.unique(scaled.round(9), axis=0)))
-    found = KMeans(count, n_init=4, random_state=seed).fit(scaled)
-    sizes = np.bincount(found.labels_, minlength=count)
+    means = KMeans(count, n_init=4, random_state=seed)  # pyright: ignore[reportArgumentType]
+    labels = means.fit_predict(scaled)
+    sizes = np.bincount(labels, minlength=count)
     order = np.argsort(-sizes, kind="stable")
     rank = np.argsort(order, kind="stable")
     groups = np.full(len(samples), -1)
-    groups[kept] = rank[found.labels_]
+    groups[kept] = rank[labels]
     centres = np.stack([samples[groups == mode].mean(axis=0) for mode in range(count)])
-    distance = np.square(scaled[:, None] - found.cluster_centers_[order]).sum(axis=2)
+    distance = np.square(scaled[:, None] - means.cluster_centers_[order]).sum(axis=2)
     return Modes(centres, sizes[order] / len(kept), kept[distance.argmin(axis=0)], groups)
