@@ -21,7 +21,7 @@ from kinema.core.config import from_mapping
 from kinema.core.errors import EvaluationError
 from kinema.core.shape import ClipShape
 from kinema.data.dataset import Dataset
-from kinema.data.performers import PerformersSettings, render_futures
+from kinema.data.performers import PerformersSettings, pose_futures
 from kinema.evaluation.clips import Clip
 from kinema.evaluation.measures import drawn
 from kinema.evaluation.paired import interval
@@ -262,7 +262,7 @@ def _cases(
         before = poses[max(past - 2, 0)]
         both = present & (before[:, 2] > 0)
         key = data.record(index).key
-        known = {} if forks is None else render_futures(int(key), forks)
+        known = {} if forks is None else pose_futures(int(key), forks)
         cases.append(
             Case(
                 key=key,
@@ -274,14 +274,10 @@ def _cases(
                 samples=futures[..., :2].astype(np.float64),
                 typical=None if one is None else one[..., :2].astype(np.float64),
                 height=max(float(sizes(poses[:past]).max()), 1.0),
-                known={name: _pose_of(clip)[past:stop, :, :2].astype(np.float64) for name, clip in known.items()},
+                known={name: one[past:stop, :, :2].astype(np.float64) for name, one in known.items()},
             )
         )
     return cases
-
-
-def _pose_of(clip: Any) -> Float32[np.ndarray, "T J 3"]:
-    return clip.pose
 
 
 def _report(

@@ -89,7 +89,7 @@ def rows(report: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, ...]]]:
 
 
 def _told(most: int) -> list[int]:
-    return [n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500) if n < most] + [most]
+    return [n for n in (1, 5, 20, 100, 500) if n < most] + [most]
 
 
 def compared(reports: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, ...]]]:
