@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from kinema.evaluation.forecast import Forecaster
     from kinema.pose.sequence import Poses
 
-Clip = UInt8[np.ndarray, "T H W 3"]
-Points = Float32[np.ndarray, "T J 3"]
+Clip = UInt8[np.ndarray, "_ _ _ 3"]  # of any length
+Points = Float32[np.ndarray, "_ J 3"]
 BAR = 3  # pixels of the bar below a mode, per 64 of the picture
 POSES_SUFFIX = ".poses.npz"
 
@@ -90,10 +90,10 @@ class Past:
 
 def run(arguments: list[str]) -> int:
     """Run ``kinema predict`` for a system that forecasts."""
+    options = parse(Forecast, arguments, "predict")
     from kinema.cli.trained import Trained
     from kinema.data.encode import beside
 
-    options = parse(Forecast, arguments, "predict")
     trained = Trained(options.run, "forecast", options.device)
     forecaster = as_forecaster(options.run, trained)
     pasts = [past for file in options.files for past in _pasts(file, options, forecaster, trained)]

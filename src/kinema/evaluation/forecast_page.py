@@ -1,7 +1,7 @@
 """Report cards of forecasts: ``report.json``, ``report.html`` with the best-of-n plot, and a table of several."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,17 +93,25 @@ def _told(most: int) -> list[int]:
 
 
 def compared(reports: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Return the columns and lines of a table of reports of one protocol."""
+    """Return the columns and lines of a table of reports of one protocol: a report per column."""
     first = next(iter(reports.values()))
-    most = len(next(iter(first["best of"].values()))["value"])
-    heads = [f"{name}, best of {n}" for name in first["best of"] for n in dict.fromkeys((1, most))]
-    lines = []
-    for name, report in reports.items():
-        curves = [number(curve["value"][n - 1]) for curve in report["best of"].values() for n in dict.fromkeys((1, most))]
-        scores = [f"{number(score['value'])}" for score in report["scores"].values()]
-        covered = [f"{report['modes']['coverage']:.0%}"] if "modes" in first else []
-        lines.append((name, *curves, *scores, *covered, f"{report['motion']['motion against real']:.0%}"))
-    return ["", *heads, *first["scores"], *(["futures hit"] if "modes" in first else []), "motion, of real"], lines
+    lines: list[tuple[str, ...]] = []
+
+    def add(name: str, value: Callable[[Mapping[str, Any]], str]) -> None:
+        lines.append((name, *(value(report) for report in reports.values())))
+
+    for name, curve in first["best of"].items():
+        for n in _told(len(curve["value"])):
+            add(f"{name}, best of {n}", lambda report, name=name, n=n: number(report["best of"][name]["value"][n - 1]))
+    for name in first["scores"]:
+        add(name, lambda report, name=name: number(report["scores"][name]["value"]))
+    if first["limbs"]["clips"]:
+        add("change of limb lengths", lambda report: f"{report['limbs']['variation']:.1%}")
+    add("motion, of real", lambda report: f"{report['motion']['motion against real']:.0%}")
+    if "modes" in first:
+        add("known futures that are hit", lambda report: f"{report['modes']['coverage']:.0%}")
+        add("shares from odds", lambda report: f"{report['modes']['shares from odds, all clips']:.0%}")
+    return ["", *reports], lines
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ def test_one_past_to_the_pixel_and_then_several_futures(past: str, variety: str)
         for clip in clips[1:]:
             np.testing.assert_array_equal(clip.video[:7], clips[0].video[:7])
             np.testing.assert_allclose(np.asarray(clip.pose)[:7], np.asarray(clips[0].pose)[:7], atol=1e-4)
-    different = {np.asarray(clip.pose)[-1].tobytes() for clip in clips}
-    assert len(different) == len(FUTURES)
+        different = {np.asarray(clip.pose)[-1].tobytes() for clip in clips}
+        assert len(different) == len(FUTURES)
 
 
 def test_a_drawn_clip_is_one_of_its_futures() -> None:
