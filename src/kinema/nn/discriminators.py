@@ -55,9 +55,7 @@ class StridedNetwork(nn.Module):
         inputs: channels that come in: colours, and what is shown beside them.
     """
 
-    def __init__(
-        self, widths: list[int], left: tuple[int, ...], outputs: int, norm: Normalisation, inputs: int = 3
-    ) -> None:
+    def __init__(self, widths: list[int], left: tuple[int, ...], outputs: int, norm: Normalisation, inputs: int = 3) -> None:
         super().__init__()
         rank = len(left)
         last = CONVOLUTION[rank](widths[-1], outputs, left)

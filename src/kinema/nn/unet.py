@@ -53,8 +53,8 @@ def levels_down_to_one(extent: Sequence[int], widths: Sequence[int], dropouts: S
 class UNet(nn.Module):
     """An encoder and a decoder with skips between them.
 
-    The nonlinearity stands before each convolution (leaky ReLU 0.2 on the way down, ReLU on the way up) and the skips carry what
-    was not yet activated. Neither the first nor the last convolution is normalised.
+    The nonlinearity stands before each convolution (leaky ReLU 0.2 on the way down, ReLU on the way up) and the skips carry
+    what was not yet activated. Neither the first nor the last convolution is normalised.
 
     Args:
         rank: 2 for images, 3 for videos.

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import UInt8
 
 from kinema.core.system import System
-from kinema.core.tasks import Decomposes, Predicts, Reconstructs
+from kinema.core.tasks import Decomposes, Forecasts, Predicts, Reconstructs
 from kinema.core.types import Video
-from kinema.training.health import Clips, able
+from kinema.training.health import Clips, Joints, able, forecast_clips
 from kinema.training.runlog import SAMPLES_NAME, RunLog
 
 SHOWN = 16  # clips of a moving grid
@@ -27,12 +27,13 @@ def to_pixels(video: Video) -> UInt8[np.ndarray, "B T H W 3"]:
     return levels.permute(0, 2, 3, 4, 1).expand(-1, -1, -1, -1, 3).contiguous().numpy()
 
 
-def comparisons(sampler: System[Any], real: Video) -> dict[str, dict[str, Clips]]:
+def comparisons(sampler: System[Any], real: Video, poses: Joints | None = None) -> dict[str, dict[str, Clips]]:
     """Return what a system can show beside each other: kind -> name of a column -> clips.
 
     Args:
         sampler: a system in evaluation mode.
         real: clips to predict from and to reconstruct; the same at every look.
+        poses: of these clips, for a system that forecasts from them.
     """
     kinds: dict[str, dict[str, Clips]] = {}
     if isinstance(sampler, Decomposes) and (streams := able(lambda: sampler.streams(range(COMPARED)))):
@@ -43,9 +44,35 @@ def comparisons(sampler: System[Any], real: Video) -> dict[str, dict[str, Clips]
     if isinstance(sampler, Predicts):
         predicted = sampler.predict(real[:, :, : sampler.past_frames], seeds=range(len(real)))
         kinds["predictions"] = {"real": real, "predicted": predicted}
+    if isinstance(sampler, Forecasts) and poses is not None:
+        kinds["forecasts"] = _forecasts(sampler, real, poses[:COMPARED])
     if isinstance(sampler, Reconstructs):
         kinds["reconstructions"] = {"real": real, "reconstructed": sampler.reconstruct(real)}
     return kinds
+
+
+def _forecasts(sampler: Forecasts, real: Video, poses: Joints) -> dict[str, Clips]:
+    """Return what happened, its skeleton and what the system renders for that, then the skeleton and video of a forecast."""
+    now = sampler.past_frames - 1
+    true = poses[:, now : now + 1 + sampler.future_frames]
+    forecast, rendered = forecast_clips(sampler, real, poses)
+    return {
+        "real": real[:, :, now : now + true.shape[1]],
+        "real skeleton": _drawn(true, sampler.skeleton, real),
+        "rendered from it": sampler.render_poses(real[:, :, now], true),
+        "forecast skeleton": _drawn(forecast, sampler.skeleton, real),
+        "forecast": rendered,
+    }
+
+
+def _drawn(poses: Joints, skeleton: str, like: Video) -> Clips:
+    """Draw poses on black, in the size of some clips."""
+    from kinema.pose.draw import STYLES, draw_points
+    from kinema.pose.skeleton import find_skeleton
+
+    layout, style = find_skeleton(skeleton), STYLES["openpose"]
+    drawn = [draw_points(clip, layout, like.shape[4], like.shape[3], style) for clip in poses.float().cpu().numpy()]
+    return torch.from_numpy(np.stack(drawn)).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1)
 
 
 def write_sheets(
