@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,28 @@ def test_modes_are_made_of_what_moves_most(place: Path, tmp_path: Path, capsys: 
     motion = np.square(steps).sum(axis=(1, 2, 3))
     assert motion[found["groups"] >= 0].min() >= motion[found["groups"] < 0].max()
     assert tallness(tmp_path, next(tmp_path.glob("*.mp4")).stem) < 1.3
+
+
+def test_a_future_without_chance(place: Path, tmp_path: Path) -> None:
+    for folder, seed in ((tmp_path / "a", 0), (tmp_path / "b", 5)):
+        assert run("predict", place / "run", place / "data", "--count", 1, "--typical", "--seed", seed, "--out", folder) == 0
+    one, other = (np.load(next((tmp_path / name).glob("*.npz"))) for name in "ab")
+    assert one["futures"].shape == (1, 4, 18, 3)
+    np.testing.assert_array_equal(one["futures"], other["futures"])
+
+
+def test_the_code_0_is_what_a_system_without_codes_forecasts() -> None:
+    torch.manual_seed(0)
+    config = SYSTEMS["pose-knows"].presets["tiny"].config
+    system = SYSTEMS["pose-knows"](config).eval()
+    plain = SYSTEMS["pose-knows"](replace(config, latent="none")).eval()
+    weights = {name: value for name, value in system.state_dict().items() if not name.startswith("future_encoder.")}
+    plain.load_state_dict(weights)
+    past, poses = torch.rand(2, 3, 5, 16, 16), torch.rand(2, 5, 18, 3) * 10
+    with torch.no_grad():
+        without = plain.forecast_poses(past, poses, seeds=[1, 2], futures=1)[:, 0]
+        torch.testing.assert_close(system.forecast_typical(past, poses), without)
+        assert (system.forecast_poses(past, poses, seeds=[1, 2], futures=1)[:, 0] - without).abs().max() > 1e-6
 
 
 def test_a_run_that_cannot_render_yet_shows_skeletons(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,8 @@ class Forecast(Sampling):
     are no probabilities."""
     seed: int = 0
     """Seed of the first past, counted up per past."""
+    typical: bool = False
+    """One future without chance, of the code 0, instead of many."""
     skeletons: bool = False
     """Skeletons alone, no video."""
 
@@ -97,6 +99,8 @@ def run(arguments: list[str]) -> int:
     trained = Trained(options.run, "forecast", options.device)
     forecaster = as_forecaster(options.run, trained)
     pasts = [past for file in options.files for past in _pasts(file, options, forecaster, trained)]
+    if options.typical and forecaster.typical is None:
+        raise CheckpointError(f"{trained.metadata.system} has no future without chance; leave out --typical")
     video = not options.skeletons and has_video(trained)
     if not video and not options.skeletons:
         print(f"note: {trained.name} has learnt to forecast poses and not yet to render them: skeletons alone")
@@ -106,7 +110,10 @@ def run(arguments: list[str]) -> int:
     if not options.overwrite and (taken := next((file for file in tables if file.exists()), None)):
         raise MediaError(f"{taken} exists; give another --out, or --overwrite to replace it")
     for number, (past, table) in enumerate(zip(pasts, tables, strict=True)):
-        samples = forecaster.forecast([past.frames], past.poses[None], [options.seed + number], options.futures)[0]
+        if options.typical and forecaster.typical:
+            samples = forecaster.typical([past.frames], past.poses[None])
+        else:
+            samples = forecaster.forecast([past.frames], past.poses[None], [options.seed + number], options.futures)[0]
         found, row = _modes(past, samples, options, trained, video)
         output.add(row)
         with beside(table) as temporary, temporary.open("wb") as stream:
