@@ -364,6 +364,16 @@ def test_fewer_futures_are_the_first_of_more() -> None:
     assert (many[:, 0] - many[:, 1]).abs().max() > 1e-4
 
 
+def test_the_typical_future_is_that_of_code_zero() -> None:
+    system, seen = small().eval(), []
+    batch, past = batch_for(system), system.past_frames
+    system.future_decoder.code.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        typical = system.forecast_typical(batch.video[:, :, :past], batch.pose[:, :past])
+    assert typical.shape == (3, system.future_frames, 18, 3)
+    assert all(number(code.abs().max()) == 0 for code in seen)
+
+
 def test_without_codes_there_is_one_future_of_a_network_of_the_same_size() -> None:
     alone, variational = small(latent="none"), small()
     assert parameters(alone) == parameters(variational) - parameters(variational.future_encoder)
