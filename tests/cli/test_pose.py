@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from kinema.cli import main
-from kinema.cli.pose_convert import count
 from kinema.pose.files import read_poses, write_poses
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import BODY_25, COCO_17, COCO_18
@@ -121,9 +120,3 @@ def test_a_result_is_replaced_only_when_asked(tmp_path: Path) -> None:
     source = str(film(tmp_path / "a.npz"))
     assert main(["pose", "convert", source, "--out", source, "--skeleton", "coco-17", "--overwrite"]) == 0
     assert read_poses(source).skeleton == COCO_17
-
-
-def test_frames_are_counted_in_ranges() -> None:
-    assert count([5]) == "1 frame (5)"
-    assert count([1, 2, 3, 7, 9, 10]) == "6 frames (1-3, 7, 9-10)"
-    assert count(range(0, 40, 2), most=2) == "20 frames (0, 2, ...)"

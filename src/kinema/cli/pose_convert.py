@@ -1,7 +1,6 @@
 """Action ``pose convert``: choose people, change layout, fill gaps, smooth, resize, re-time and write poses."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -60,40 +59,22 @@ class Convert(Config):
 def run(arguments: list[str]) -> int:
     """Run ``kinema pose convert``."""
     from kinema.pose.files import missing_frames, read_poses, write_poses
+    from kinema.pose.people import frame_list, take
 
     options = parse(Convert, arguments, "pose convert")
     width, height = parse_size(options.from_size)
     poses = read_poses(options.poses, width=width, height=height, fps=options.from_fps)
     print(f"{options.poses}: {describe(poses)}")
     if gone := missing_frames(poses):
-        print(f"no file for {count(gone)}")
-    poses = taken(poses, options.person)
+        print(f"no file for {frame_list(gone)}")
+    poses, notes = take(poses, options.person)
+    for note in notes:
+        print(note)
     poses = filtered(poses, options)
     poses = reshaped(poses, options)
     write_poses(options.out, poses, overwrite=options.overwrite)
     print(f"{options.out}: {describe(poses)}")
     return 0
-
-
-def taken(poses: "Poses", who: str) -> "Poses":
-    """Follow people where that is still to be done, take one (or all) and say what was found."""
-    from kinema.pose.people import absent_frames, are_unordered, choose, follow
-
-    if are_unordered(poses):
-        followed = follow(poses)
-        poses = followed.poses
-        if followed.changes:
-            print(f"somebody appears anew in {count(followed.changes)}")
-        if followed.dropped:
-            print(f"dropped {followed.dropped} detections of people who were seen only briefly")
-    if who != "all":
-        choice = choose(poses, who)
-        poses = choice.poses
-        if choice.sentence:
-            print(choice.sentence)
-    if absent := absent_frames(poses):
-        print(f"no person in {count(absent)}")
-    return poses
 
 
 def filtered(poses: "Poses", options: Convert) -> "Poses":
@@ -137,19 +118,6 @@ def describe(poses: "Poses") -> str:
         f"{len(poses)} frames of {poses.width}x{poses.height} at {poses.fps:g} fps, {people}, {poses.skeleton.name}{parts}, "
         f"{found:.1%} of the points found"
     )
-
-
-def count(frames: Sequence[int], most: int = 8) -> str:
-    """Return frame numbers as ranges, such as ``12 frames (3-9, 40, 61-64)``; after `most` ranges only that there are more."""
-    ranges: list[list[int]] = []
-    for frame in frames:
-        if ranges and ranges[-1][1] == frame - 1:
-            ranges[-1][1] = frame
-        else:
-            ranges.append([frame, frame])
-    shown = [str(first) if first == last else f"{first}-{last}" for first, last in ranges[:most]]
-    more = ", ..." if len(ranges) > most else ""
-    return f"{len(frames)} frame{'s' * (len(frames) != 1)} ({', '.join(shown)}{more})"
 
 
 def parse_size(text: str | None) -> tuple[int, int] | tuple[None, None]:

@@ -201,7 +201,7 @@ def _read_openpose(folder: Path, width: int | None, height: int | None, fps: flo
         hands=hands,
         people=ids,
         begins=side.begins,
-        extra={**_besides(frames, ids, first, gone), **({} if named or len(ids) == 1 else {UNORDERED: True})},
+        extra={**_besides(frames, ids, first, gone), **({} if named else {UNORDERED: True})},
     )
 
 

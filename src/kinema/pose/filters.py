@@ -77,7 +77,7 @@ def _drop(track: Track, factor: float, longest: int, window: int, floor: float) 
     steps = np.linalg.norm(np.diff(track[..., :2], axis=0, prepend=track[:1, :, :2] * np.nan), axis=-1)
     usual = _sliding_median(steps, window)
     overall = _median(np.moveaxis(steps, 0, -1))
-    limit = factor * np.where(np.isnan(usual), np.where(np.isnan(overall), np.inf, overall), usual) + floor
+    limit = factor * np.where(np.isnan(usual), overall, usual) + floor  # NaN, which nothing exceeds, where no step is known
     points = track.shape[1]
     place, seen = np.full((points, 2), np.nan), np.zeros(points, int)
     doubt, doubted = place.copy(), seen.copy()
@@ -185,28 +185,39 @@ def savitzky_golay(poses: Poses, window: int = 7, order: int = 2) -> Poses:
     _require_odd(window)
     _require(0 <= order < window, f"a polynomial of order {order} wants a window above it, not {window} frames")
 
-    def smooth(track: Track) -> Track:
-        from scipy.signal import savgol_filter
-
-        smoothed = track.copy()
-        present = track[..., 2] > 0
-        for first, stop, points in _runs(present):
-            width = min(window, (stop - first - 1) // 2 * 2 + 1)
-            if width > order:
-                part = track[first:stop, points, :2]
-                smoothed[first:stop, points, :2] = savgol_filter(part, width, order, axis=0, mode="interp")
-        return smoothed
-
-    return _each_clip(poses, smooth)
+    return _each_clip(poses, lambda track: _savitzky_golay(track, window, order))
 
 
-def one_euro(poses: Poses, min_cutoff: float = 1.0, beta: float = 0.007, speed_cutoff: float = 1.0) -> Poses:
+def _savitzky_golay(track: Track, window: int, order: int) -> Track:
+    smoothed = track.copy()
+    if len(track) >= window:
+        views = np.lib.stride_tricks.sliding_window_view(track[..., :2], window, axis=0)
+        middle = views @ _fitted(window, order)[window // 2]  # NaN where the window has a gap
+        inner = smoothed[window // 2 : len(track) - window // 2, :, :2]
+        inner[:] = np.where(np.isnan(middle), inner, middle)
+    firsts, stops, points = _runs(track[..., 2] > 0)
+    widths = np.minimum(window, (stops - firsts - 1) // 2 * 2 + 1)
+    for width in np.unique(widths[widths > order]):
+        weights, these = _fitted(int(width), order), widths == width
+        for begin, rows in ((firsts, np.arange(width // 2 + 1)), (stops - width, np.arange(width // 2, width))):
+            frames, column = begin[these, None] + np.arange(width), points[these, None]
+            smoothed[frames[:, rows], column, :2] = np.einsum("rw,nwc->nrc", weights[rows], track[frames, column, :2])
+    return smoothed
+
+
+def _fitted(width: int, order: int) -> Float64[np.ndarray, "W W"]:
+    """Return the matrix that takes `width` values to those of the polynomial fitted to them."""
+    powers = np.vander(np.linspace(-1, 1, width) if width > 1 else np.zeros(1), order + 1)
+    return powers @ np.linalg.pinv(powers)
+
+
+def one_euro(poses: Poses, min_cutoff: float = 1.0, beta: float = 30.0, speed_cutoff: float = 1.0) -> Poses:
     """Return a low-pass that opens with speed: smooth at rest, quick in motion; uses only the past.
 
     Args:
         poses: detected poses.
         min_cutoff: cut-off frequency at rest in Hz; lower is smoother.
-        beta: Hz more per pixel per second; higher lags less.
+        beta: Hz more for a frame height per second, so that it serves frames of every size; higher lags less.
         speed_cutoff: cut-off frequency of the speed in Hz.
 
     References:
@@ -228,7 +239,7 @@ def one_euro(poses: Poses, min_cutoff: float = 1.0, beta: float = 0.007, speed_c
             step = np.maximum(time - seen, 1) / poses.fps
             mixed = weight(speed_cutoff, step)
             faster = mixed * (now - place) / step + (1 - mixed) * speed
-            mixed = weight(min_cutoff + beta * np.abs(faster), step)
+            mixed = weight(min_cutoff + beta / poses.height * np.abs(faster), step)
             found = np.where(np.isnan(place), now, mixed * now + (1 - mixed) * place)
             smoothed[time, :, :2] = found
             speed = np.where(np.isnan(faster), speed, faster)
@@ -316,15 +327,13 @@ def _median(values: Float[np.ndarray, "*any W"]) -> Float64[np.ndarray, "*any"]:
     return np.where(count > 0, middle / 2, np.nan)[..., 0]
 
 
-def _runs(present: Bool[np.ndarray, "T N"]) -> list[tuple[int, int, list[int]]]:
-    """Return runs of frames without a gap: first frame, stop, and the points that share it."""
-    edges = np.diff(np.pad(present.astype(np.int8), ((1, 1), (0, 0))), axis=0)
-    runs: dict[tuple[int, int], list[int]] = {}
-    for point in range(present.shape[1]):
-        firsts, stops = np.nonzero(edges[:, point] == 1)[0], np.nonzero(edges[:, point] == -1)[0]
-        for first, stop in zip(firsts.tolist(), stops.tolist(), strict=True):
-            runs.setdefault((first, stop), []).append(point)
-    return [(first, stop, points) for (first, stop), points in runs.items()]
+def _runs(
+    present: Bool[np.ndarray, "T N"],
+) -> tuple[Int64[np.ndarray, "R"], Int64[np.ndarray, "R"], Int64[np.ndarray, "R"]]:
+    """Return first frame, stop and point of every run of frames without a gap."""
+    edges = np.diff(np.pad(present.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    points, firsts = np.nonzero(edges == 1)
+    return firsts, np.nonzero(edges == -1)[1], points
 
 
 def _require(holds: bool, sentence: str) -> None:

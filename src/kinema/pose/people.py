@@ -5,6 +5,7 @@ the overlap of their boxes, who of one frame is who of the next, and gives every
 `Poses.people`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -215,3 +216,47 @@ def _index(poses: Poses, who: str) -> int:
     # Of those whose box holds the pixel, whose middle is nearest.
     middle = np.hypot((left + right) / 2 - x, (top + bottom) / 2 - y)
     return int(np.nanargmin(outside + 1e-3 * middle))
+
+
+def take(poses: Poses, who: str = "largest") -> tuple[Poses, tuple[str, ...]]:
+    """Follow people where that is still to be done, and take one of them, or all.
+
+    Args:
+        poses: as read or detected.
+        who: as for `choose`, or "all".
+
+    Returns:
+        The poses, and what a user should know: who was taken, who came and went, frames without a person.
+
+    Raises:
+        ConfigError: for a choice that is none.
+        DataError: when there is no such person, or nobody at all.
+    """
+    notes: list[str] = []
+    if are_unordered(poses):
+        followed = follow(poses)
+        poses = followed.poses
+        if followed.changes:
+            notes.append(f"somebody appears anew, or far from where they were, in {frame_list(followed.changes)}")
+        if followed.dropped:
+            notes.append(f"dropped {followed.dropped} detections of people who were seen only briefly")
+    if who != "all":
+        choice = choose(poses, who)
+        poses = choice.poses
+        notes += [choice.sentence] if choice.sentence else []
+    if absent := absent_frames(poses):
+        notes.append(f"no person in {frame_list(absent)}")
+    return poses, tuple(notes)
+
+
+def frame_list(frames: Sequence[int], most: int = 8) -> str:
+    """Return frame numbers as ranges, such as ``12 frames (3-9, 40, 61-64)``; after `most` ranges only that there are more."""
+    ranges: list[list[int]] = []
+    for frame in frames:
+        if ranges and ranges[-1][1] == frame - 1:
+            ranges[-1][1] = frame
+        else:
+            ranges.append([frame, frame])
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in ranges[:most]]
+    more = ", ..." if len(ranges) > most else ""
+    return f"{len(frames)} frame{'s' * (len(frames) != 1)} ({', '.join(shown)}{more})"

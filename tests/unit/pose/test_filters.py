@@ -6,7 +6,12 @@ import pytest
 from scipy.signal import savgol_filter
 
 from kinema.core.errors import ConfigError
+from kinema.data.motions import sample_motion
+from kinema.data.performers import sample_identity
+from kinema.data.stages import Stage
 from kinema.pose import filters
+from kinema.pose.kinematics import perform
+from kinema.pose.noise import DetectorNoise, detect
 from kinema.pose.sequence import Poses, concatenate
 from kinema.pose.skeleton import COCO_18
 
@@ -124,6 +129,11 @@ def test_a_spike_becomes_missing_and_nothing_else_does() -> None:
     assert np.argwhere(poses.present & ~after.present).tolist() == [[20, 0, 4], [21, 0, 4], [40, 0, 4]]
 
 
+@pytest.mark.parametrize("frames", [1, 2])
+def test_where_no_step_is_known_nothing_is_an_outlier(frames: int) -> None:
+    assert filters.drop_outliers(wave(frames)).present.all()
+
+
 def test_a_move_that_lasts_stays() -> None:
     poses = wave(60)
     poses.points[20:, 0, 4, 0] += 150
@@ -184,13 +194,23 @@ def test_savitzky_golay_is_scipys_on_whole_tracks_and_never_crosses_a_gap() -> N
     assert not after.present[13, 0, 4]
 
 
+def test_savitzky_golay_fits_short_runs_with_what_they_have() -> None:
+    poses = holes(wave(), [5, 10, 13, 15])
+    after = filters.savitzky_golay(poses, 7, 2).points[:, 0, 4, 0]
+    found = poses.points[:, 0, 4, 0]
+    np.testing.assert_allclose(after[:5], savgol_filter(found[:5], 5, 2), rtol=1e-5)
+    np.testing.assert_allclose(after[6:10], savgol_filter(found[6:10], 3, 2), rtol=1e-5)
+    np.testing.assert_array_equal(after[[11, 12, 14]], found[[11, 12, 14]])
+    np.testing.assert_allclose(after[16:], savgol_filter(found[16:], 7, 2), rtol=1e-5)
+
+
 def test_one_euro_by_hand() -> None:
     poses = constant()
     poses.points[0, 0, 4, 0], poses.points[1, 0, 4, 0] = 0, 10
     fps, cutoff, beta = 25, 2.0, 0.1
     speed = 10 * fps / (1 + fps / (2 * np.pi))
     alpha = 1 / (1 + fps / (2 * np.pi * (cutoff + beta * speed)))
-    after = filters.one_euro(poses, cutoff, beta).points[:2, 0, 4, 0]
+    after = filters.one_euro(poses, cutoff, beta * poses.height).points[:2, 0, 4, 0]
     np.testing.assert_allclose(after, [0, 10 * alpha], rtol=1e-6)
 
 
@@ -200,8 +220,42 @@ def test_one_euro_calms_what_rests_and_follows_what_moves() -> None:
     noisy = rest.mapped(lambda points: points + rng.normal(0, 1, points.shape))
     assert np.abs(filters.one_euro(noisy).points - rest.points)[10:].mean() < 0.7 * np.abs(noisy.points - rest.points).mean()
     fast = wave(60, noise=0).mapped(lambda points: points * 20)
-    slow, quick = (np.abs(filters.one_euro(fast, beta=beta).points - fast.points).mean() for beta in (0.0, 0.05))
+    slow, quick = (np.abs(filters.one_euro(fast, beta=beta).points - fast.points).mean() for beta in (0.0, 12.0))
     assert quick < slow / 3
+
+
+# --- What a detector does to somebody who dances
+
+Chain = list[Filter]
+
+
+@pytest.mark.parametrize("size", [128, 512])
+@pytest.mark.parametrize(
+    ("chain", "share"),
+    [
+        ([filters.drop_outliers], 0.95),
+        ([filters.drop_outliers, filters.fill_gaps, filters.median], 0.8),
+        ([filters.drop_outliers, filters.fill_gaps, filters.savitzky_golay], 0.75),
+        ([filters.drop_outliers, filters.fill_gaps, filters.one_euro], 0.95),
+    ],
+)
+def test_filters_bring_a_noisy_dance_nearer_to_the_truth(chain: Chain, share: float, size: int) -> None:
+    rng = np.random.default_rng(0)
+    motion = sample_motion("dance", 300, 25.0, rng, 0.5)
+    joints = perform(motion.angles, motion.lift, sample_identity("ada", rng).body).joints + np.array([0, 0, 6.0])
+    where = Stage("room", 1).project(joints, size)
+    truth = np.concatenate([where, np.ones_like(where[..., :1])], axis=-1).astype(np.float32)
+    seen = Poses(detect(truth, COCO_18, DetectorNoise(), rng)[:, None], COCO_18, size, size, 25.0)
+    after = seen
+    for step in chain:
+        after = step(after)
+
+    def error(poses: Poses) -> float:
+        apart = np.linalg.norm(poses.points[:, 0, :, :2] - truth[..., :2], axis=-1)
+        return float(apart[poses.present[:, 0]].mean())
+
+    assert error(after) < share * error(seen)
+    assert filters.fill_gaps not in chain or (~after.present).mean() < 0.3 * (~seen.present).mean()
 
 
 # --- Rate

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kinema.core.errors import ConfigError, DataError
-from kinema.pose.people import absent_frames, are_unordered, areas, boxes, choose, follow, overlap
+from kinema.pose.people import absent_frames, are_unordered, areas, boxes, choose, follow, frame_list, overlap, take
 from kinema.pose.sequence import UNORDERED, Poses
 from kinema.pose.skeleton import COCO_18
 
@@ -146,3 +146,27 @@ def test_nobody_at_all_is_refused() -> None:
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="overlap between 0 and 1"):
         follow(shuffled(), least_overlap=0)
+
+
+def test_taking_follows_chooses_and_tells() -> None:
+    frames = [*shuffled().points, standing(None, None), *[standing((260, 60), None)] * 6]
+    poses, notes = take(film(frames))
+    assert poses.points.shape[:2] == (27, 1)
+    assert [note.split(" ")[0] for note in notes] == ["somebody", "3", "no"]
+    assert "in 1 frame (21)" in notes[0]
+    assert "no person in 7 frames (20-26)" in notes
+    everybody, notes = take(film(frames), "all")
+    assert everybody.people == (0, 1, 2)
+    assert notes[1] == "no person in 1 frame (20)"
+
+
+def test_people_with_numbers_are_not_followed_again() -> None:
+    poses, notes = take(replace(shuffled(), people=(4, 9), extra=None), "9")
+    assert poses.people == (9,)
+    assert len(notes) == 1
+
+
+def test_frames_are_listed_in_ranges() -> None:
+    assert frame_list([5]) == "1 frame (5)"
+    assert frame_list([1, 2, 3, 7, 9, 10]) == "6 frames (1-3, 7, 9-10)"
+    assert frame_list(range(0, 40, 2), most=2) == "20 frames (0, 2, ...)"
