@@ -18,6 +18,7 @@ from kinema.pose.files import write_poses
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import COCO_17, COCO_18
 from kinema.systems import SYSTEMS
+from kinema.systems.pose_knows import PoseKnows
 from kinema.training.checkpoint import provenance, save_checkpoint
 from small_dataset import write_dataset
 
@@ -113,9 +114,8 @@ def test_a_future_without_chance(place: Path, tmp_path: Path) -> None:
 
 def test_the_code_0_is_what_a_system_without_codes_forecasts() -> None:
     torch.manual_seed(0)
-    config = SYSTEMS["pose-knows"].presets["tiny"].config
-    system = SYSTEMS["pose-knows"](config).eval()
-    plain = SYSTEMS["pose-knows"](replace(config, latent="none")).eval()
+    config = PoseKnows.presets["tiny"].config
+    system, plain = PoseKnows(config).eval(), PoseKnows(replace(config, latent="none")).eval()
     weights = {name: value for name, value in system.state_dict().items() if not name.startswith("future_encoder.")}
     plain.load_state_dict(weights)
     past, poses = torch.rand(2, 3, 5, 16, 16), torch.rand(2, 5, 18, 3) * 10
@@ -205,6 +205,22 @@ def test_the_report_card_of_forecasts(place: Path, tmp_path: Path, capsys: pytes
     assert run(*command[:-1], 9, "--out", tmp_path / "c") == 0
     assert run("evaluate", "--compare", tmp_path / "a", tmp_path / "c") == 2
     assert "clips: 10 and 9" in capsys.readouterr().err
+
+
+def test_rendered_forecasts_stand_beside_the_held_out_clips(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--against", place / "data", "--paired", "--futures", 3, "--count", 9, "--perceptual", "none", "--out", tmp_path)
+    assert run("evaluate", place / "run", *words) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["protocol"]["kind"], report["protocol"]["given frames"]) == ("predictions", 5)
+    assert report["scores"]["psnr"]["given frames"]["value"] == 100  # the past is the true one
+    assert not report["deterministic"]
+    best = [value for _, value in report["scores"]["psnr"]["best of"]]
+    assert best == sorted(best)
+    capsys.readouterr()
+    assert run("evaluate", place / "poses-only", *words, "--overwrite") == 2
+    assert "not yet to render" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

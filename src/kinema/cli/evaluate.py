@@ -63,8 +63,8 @@ class Evaluate(Config):
     """Average content distance (ACD) of the frames of a clip: of their features, of the colour of the shape (Shape Motion), or
     none. auto: features where --features is the packaged network."""
     paired: bool = False
-    """Measure clips against the truth that belongs to each: held-out clips that the run predicts from their first frames, or
-    else reconstructs; or clips of one name (or place, in an .npy) of RUN|CLIPS and DATA, which may then be clips too."""
+    """Measure clips against the truth that belongs to each: held-out clips that the run predicts from their first frames (and
+    poses), or else reconstructs; or clips of one name (or place, in an .npy) of RUN|CLIPS and DATA, which may be clips too."""
     futures: int = 8
     """With --paired: futures of each clip, of which the best of 1, 2, 4, ... is reported, where a system imagines several."""
     perceptual: Literal["efficientnet-lite0", "none"] = "efficientnet-lite0"

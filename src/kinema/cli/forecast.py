@@ -101,7 +101,7 @@ def run(arguments: list[str]) -> int:
     pasts = [past for file in options.files for past in _pasts(file, options, forecaster, trained)]
     if options.typical and forecaster.typical is None:
         raise CheckpointError(f"{trained.metadata.system} has no future without chance; leave out --typical")
-    video = not options.skeletons and has_video(trained)
+    video = not options.skeletons and trained.renders
     if not video and not options.skeletons:
         print(f"note: {trained.name} has learnt to forecast poses and not yet to render them: skeletons alone")
     output = options.output([past.name for past in pasts], trained, "forecast")
@@ -196,11 +196,6 @@ def as_forecaster(name: str, trained: "Trained") -> "Forecaster":
         typical=typical if isinstance(system, ForecastsTypical) else None,
         about=describe_run(name, trained),
     )
-
-
-def has_video(trained: "Trained") -> bool:
-    """Tell whether the stage of the last training is the last of the system's stages, which renders."""
-    return trained.metadata.stage == list(trained.system.stages())[-1]
 
 
 def _modes(
