@@ -160,7 +160,7 @@ def test_unfit_data_are_refused(data: Dataset, tmp_path: Path) -> None:
         judge_forecasts(forecaster(frozen), few, ForecastQuestion())
 
 
-def test_clips_without_joints_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_clips_without_joints_are_left_out_and_data_without_forks_have_a_page(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "blind", 20, per_shard=20, shape=(9, 16, 16), people=True, test_every=1)
     data = Dataset(folder)
     if data.info.skeleton != "coco-18":
@@ -169,7 +169,11 @@ def test_clips_without_joints_are_left_out_and_counted(tmp_path: Path) -> None:
     for index in range(3):
         poses[index][PAST - 1, :, 2] = 0  # nobody in the current frame
     data.array = lambda index, name: poses[index]  # pyright: ignore[reportAttributeAccessIssue]
-    report = judge_forecasts(forecaster(frozen), data, ForecastQuestion(samples=2)).report
+    card = judge_forecasts(forecaster(frozen), data, ForecastQuestion(samples=2))
+    report = write_forecast_reports(tmp_path / "card", card, {"time": "now", "machine": "here"})
+    assert "What may follow" not in (tmp_path / "card" / "report.html").read_text()
+    columns, lines = rows(report)
+    assert all(len(line) == len(columns) for line in lines)
     assert report["protocol"]["clips without joints, left out"] == 3
     assert report["protocol"]["clips"] == 17
     assert "modes" not in report
