@@ -69,7 +69,7 @@ def test_predict_shows_modes_and_keeps_poses(place: Path, tmp_path: Path, capsys
     command = ("predict", place / "run", place / "data", "--count", 2, "--futures", 12, "--modes", 3, "--out", out)
     assert run(*command) == 0
     said = capsys.readouterr().out
-    keys = [Dataset(place / "data", "test").record(index).key for index in range(2)]
+    keys = [Dataset(place / "data", "test").record(index).key for index in (0, -1)]
     assert sorted(path.name for path in out.iterdir()) == sorted(
         f"{key}{end}" for key in keys for end in (".mp4", ".poses.npz")
     )

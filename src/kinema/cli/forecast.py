@@ -43,7 +43,7 @@ class Forecast(Sampling):
     start: int = 0
     """Frame of the clip at which the past begins."""
     count: int = 8
-    """Clips taken from each dataset."""
+    """Clips taken from each dataset, evenly spread."""
     futures: int = 100
     """Futures of each past; the paper's authors draw 800."""
     modes: int = 5
@@ -287,7 +287,7 @@ def _stored(path: Path, options: Forecast, forecaster: "Forecaster") -> list[Pas
             f"--start {first} leaves {data.info.frames - first} of {data.info.frames} frames; {stop - first} are needed"
         )
     found = []
-    for index in range(min(options.count, len(data))):
+    for index in np.linspace(0, len(data) - 1, min(options.count, len(data))).round().astype(int).tolist():
         video, poses = np.array(data.video(index)[first:stop]), np.array(data.array(index, "pose"), np.float32)[first:stop]
         found.append(Past(data.record(index).key, video[:past], poses[:past], video, poses[past:]))
     return found
