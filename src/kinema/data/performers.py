@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from kinema.core.config import Config
-from kinema.core.errors import accepted
+from kinema.core.errors import ConfigError, accepted
 from kinema.data.dataset import Clip, ClipRecord
 from kinema.data.figures import Colour, Identity, View, draw_figure
 from kinema.data.motions import ACTIONS, FUTURES, PASTS, Fork, Motion, sample_fork, sample_motion
@@ -68,8 +68,9 @@ class PerformersSettings(Config):
         self.require(0 < self.fps <= 240, "fps", "above 0 and at most 240")
         self.require(0 <= self.jitter <= self.size / 8, "jitter", f"from 0 to {self.size / 8:g} (an eighth of the size)")
         self.require(0 <= self.pose_noise <= 10, "pose_noise", "from 0 to 10")
-        unknown = [action for action in self.actions if action not in ACTIONS]
-        self.require(not unknown, "actions", accepted(unknown[0], ACTIONS) if unknown else "")
+        for action in self.actions:
+            if action not in ACTIONS:
+                raise ConfigError(f"performers have no action {action!r}; {accepted(action, ACTIONS)}")
         self.require(len(self.actions) > 0, "actions", f"at least one of {', '.join(ACTIONS)}")
         self.require(len(set(self.actions)) == len(self.actions), "actions", "different from each other")
         self._check_fork()

@@ -437,6 +437,8 @@ _NUMBERED = {(COCO_18.joints[first], COCO_18.joints[second]): number for number,
 
 
 def _colour(hue: float, palette: Palette) -> Colour:
-    value = 0.78 if palette == "sides" else 1.0  # on white, full yellow and cyan would vanish
-    red, green, blue = colorsys.hsv_to_rgb(hue % 360 / 360, 1, value)
+    red, green, blue = colorsys.hsv_to_rgb(hue % 360 / 360, 1, 1)
+    if palette == "sides":  # on white, full yellow, green and cyan would vanish
+        dark = min(0.85, 0.45 / (0.21 * red + 0.72 * green + 0.07 * blue))
+        red, green, blue = dark * red, dark * green, dark * blue
     return round(255 * red), round(255 * green), round(255 * blue)

@@ -173,7 +173,7 @@ def test_scenes_are_textured_and_drawn_alike_at_every_size(scene: str) -> None:
     [
         ("frames", 0, "frames is 0; it must be at least 1"),
         ("jitter", 20.0, "jitter is 20.0; it must be from 0 to 8"),
-        ("actions", ("wlak",), "did you mean 'walk'"),
+        ("actions", ("wlak",), "no action 'wlak'; did you mean 'walk'"),
         ("actions", (), "at least one of walk"),
     ],
 )

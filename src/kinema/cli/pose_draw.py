@@ -1,0 +1,223 @@
+"""``kinema pose draw``: poses as pictures, alone or on top of the film in which they were found."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import tyro
+from jaxtyping import UInt8
+
+from kinema.cli.arguments import parse
+from kinema.core.config import Config
+from kinema.core.errors import ConfigError, DataError, MediaError, accepted
+
+if TYPE_CHECKING:
+    from kinema.data.media import MediaInfo
+    from kinema.pose.draw import DrawStyle
+    from kinema.pose.sequence import Poses
+
+Image = UInt8[np.ndarray, "H W 3"]
+SAME_SHAPE = 0.02
+"""How far, relatively, the aspect ratios of poses and film may be apart: whole pixels and padding are no other picture."""
+SAME_RATE = 0.01
+SHEET_FRAMES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawArguments(Config):
+    """Draw poses as stick figures, on an empty canvas or over the film."""
+
+    poses: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="POSES", help_behavior_hint="")]
+    """An .npz, or a folder of OpenPose's *_keypoints.json."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE|FOLDER")]
+    """.mp4 or .webm for a film, .gif, .webp or .apng for a moving picture, .png for a sheet of 8 frames; without an ending, a
+    folder with one .png per frame."""
+    style: str = "edn"
+    """edn (white, warm right and cool left sides), openpose (black, saturated hues), pose-knows (black, thick lines) or
+    confidence (as openpose, darker where the detector was unsure)."""
+    size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Shorter side of the frames in pixels. Default: that of the poses, or of the film under them."""
+    over: Annotated[Path | None, tyro.conf.arg(metavar="FILM", help_behavior_hint="")] = None
+    """Draw on the frames of this film; its sound is kept in .mp4 and .webm."""
+    threshold: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """Joints of this confidence or less are not drawn. Default: the style's."""
+    body: bool = True
+    """Draw no bodies."""
+    face: bool = True
+    """Draw no faces."""
+    hands: bool = True
+    """Draw no hands."""
+    width: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Of the frames that OpenPose saw, where its folder does not say it. Default: the film's."""
+    height: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Of the frames that OpenPose saw, likewise."""
+    fps: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """Frames per second that OpenPose saw, likewise."""
+    overwrite: bool = False
+    """Replace what exists."""
+
+    def check(self) -> None:
+        """Refuse a size in which nothing can be seen."""
+        self.require(self.size is None or 8 <= self.size <= 8192, "size", "from 8 to 8192 pixels")
+
+
+def run(arguments: list[str]) -> int:
+    """Run ``kinema pose draw``."""
+    asked = parse(DrawArguments, arguments, "pose draw")
+    style = _style(asked)
+    _refuse_existing(asked.out, asked.overwrite)
+    from kinema.data.media import probe
+    from kinema.pose.files import read_poses
+
+    film = probe(asked.over) if asked.over else None
+    given = {"width": asked.width, "height": asked.height, "fps": asked.fps}
+    if film:
+        found = {"width": film.width, "height": film.height, "fps": float(film.fps) if film.fps else None}
+        given = {name: given[name] if given[name] is not None else found[name] for name in given}
+    poses = read_poses(asked.poses, **given)
+    if len(poses) == 0:
+        raise DataError(f"{asked.poses} holds no frames; there is nothing to draw")
+    if film:
+        _refuse_another_picture(asked.poses, poses, film)
+    width, height = _frame_size(asked, (film.width, film.height) if film else (poses.width, poses.height))
+    poses = poses.resized(width, height)
+    about = f"{asked.poses.name} in style {asked.style}"
+    with _sink(asked.out, width, height, poses.fps, about, asked.over) as show:
+        _draw_all(asked, poses, style, film, show)
+    empty = int((~poses.present.any(axis=(1, 2))).sum())
+    nobody = f"; nobody in {empty} of them" if empty else ""
+    print(f"{asked.out}: {len(poses)} frames of {width}x{height} in style {asked.style}{nobody}")
+    return 0
+
+
+def _draw_all(
+    asked: DrawArguments, poses: "Poses", style: "DrawStyle", film: "MediaInfo | None", show: Callable[[Image], object]
+) -> None:
+    from kinema.cli.terminal import Progress
+    from kinema.pose.draw import draw
+
+    with Progress() as progress:
+        for number, under in enumerate(_frames(asked.poses, poses, film)):
+            over = None if under is None else under[None]
+            show(draw(poses.window(number, number + 1), style, over=over)[0])
+            progress.show("drawing", number + 1, len(poses))
+
+
+def _style(asked: DrawArguments) -> "DrawStyle":
+    from kinema.pose.draw import STYLES
+
+    if asked.style not in STYLES:
+        raise ConfigError(f"there is no style {asked.style!r}; {accepted(asked.style, STYLES)}")
+    style = replace(STYLES[asked.style], body=asked.body, face=asked.face, hands=asked.hands)
+    return style if asked.threshold is None else replace(style, threshold=asked.threshold)
+
+
+def _frame_size(asked: DrawArguments, natural: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height: the natural ones, or scaled to the shorter side; even where the format wants it."""
+    scale = asked.size / min(natural) if asked.size else 1.0
+    step = 2 if asked.out.suffix.lower() == ".mp4" else 1
+    width, height = (max(step, round(side * scale / step) * step) for side in natural)
+    return width, height
+
+
+def _refuse_another_picture(file: Path, poses: "Poses", film: "MediaInfo") -> None:
+    if abs(poses.width * film.height / (poses.height * film.width) - 1) > SAME_SHAPE:
+        raise DataError(
+            f"the poses of {file} are of {poses.width}x{poses.height} frames and {film.path} has {film.width}x{film.height}: "
+            "that is another part of the picture; name the film in which they were found"
+        )
+
+
+def _frames(file: Path, poses: "Poses", film: "MediaInfo | None") -> Iterator[Image | None]:
+    """Yield what is under each pose: the film's frames at the rate of the poses, or nothing.
+
+    Raises:
+        DataError: when the film has more or fewer frames than there are poses.
+    """
+    if film is None:
+        yield from (None for _ in range(len(poses)))
+        return
+    from kinema.data.media import read_frames, resample
+
+    same = film.fps is None or abs(poses.fps / float(film.fps) - 1) < SAME_RATE
+    frames = read_frames(film, resize=lambda *_: (poses.width, poses.height))
+    for number, (place, image) in enumerate(zip_longest(range(len(poses)), resample(frames, None if same else poses.fps))):
+        if place is None or image is None:
+            film_has = f"only {number}" if image is None else "more"
+            raise DataError(
+                f"{file} has {len(poses)} frames at {poses.fps:g} per second and {film.path} has {film_has} at that rate; "
+                "name the film in which the poses were found"
+            )
+        yield image
+
+
+# --- Where the pictures go ----------------------------------------------------------------------------------------------------
+
+
+def _refuse_existing(out: Path, overwrite: bool) -> None:
+    taken = any(out.iterdir()) if out.is_dir() else out.exists()
+    if taken and not overwrite:
+        raise MediaError(f"{out} exists; give another --out, or --overwrite to replace it")
+
+
+@contextmanager
+def _sink(
+    out: Path, width: int, height: int, fps: float, about: str, sound: Path | None
+) -> Iterator[Callable[[Image], object]]:
+    """Yield what takes the next picture; films grow frame by frame, other files are written at the end.
+
+    Raises:
+        MediaError: for an ending of no known format, or a place that cannot be written.
+    """
+    import kinema
+    from kinema.data.encode import OUTPUT_SUFFIXES
+    from kinema.data.film import FILM_SUFFIXES, film
+
+    tags = {"comment": f"drawn by kinema {kinema.__version__}: {about}"}
+    suffix = out.suffix.lower()
+    if suffix and suffix not in OUTPUT_SUFFIXES:
+        raise MediaError(f"{out} ends in {suffix!r}; accepted: {', '.join(OUTPUT_SUFFIXES)}, or no ending for a folder")
+    folder = out.parent if suffix else out
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"the folder {folder} cannot be made: {error.strerror}") from None
+    if suffix in FILM_SUFFIXES:
+        with film(out, width, height, fps, metadata=tags, sound=sound) as made:
+            yield made.add
+    elif suffix:
+        images: list[Image] = []
+        yield images.append
+        _write_at_once(out, images, fps, tags)
+    else:
+        yield _Folder(out, tags).add
+
+
+def _write_at_once(out: Path, images: Sequence[Image], fps: float, tags: dict[str, str]) -> None:
+    from kinema.data.encode import contact_sheet, write_image, write_video
+
+    video = np.stack(images)
+    if out.suffix.lower() == ".png":
+        write_image(out, contact_sheet([video], frames=min(SHEET_FRAMES, len(video))), metadata=tags)
+    else:
+        write_video(out, video, fps, metadata=tags)
+
+
+class _Folder:
+    """One .png per frame, numbered from 0; takes away the pictures of an earlier drawing."""
+
+    def __init__(self, folder: Path, tags: dict[str, str]) -> None:
+        for old in folder.glob("[0-9]" * 6 + ".png"):
+            old.unlink()
+        self._folder, self._tags, self._count = folder, tags, 0
+
+    def add(self, image: Image) -> None:
+        """Write the next picture."""
+        from kinema.data.encode import write_image
+
+        write_image(self._folder / f"{self._count:06d}.png", image, metadata=self._tags)
+        self._count += 1
