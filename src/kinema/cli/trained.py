@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from kinema.core.errors import CheckpointError, EvaluationError
@@ -77,14 +77,34 @@ class Trained:
     @torch.inference_mode()
     def predict(self, past: UInt8[np.ndarray, "B past H W 3"], seeds: Sequence[int]) -> Clips:
         """Return the future of every past."""
-        return to_pixels(self.system.predict(self._video(past), seeds=seeds))
+        return to_pixels(self.system.predict(self.video(past), seeds=seeds))
+
+    @torch.inference_mode()
+    def forecast(
+        self, clips: Sequence[UInt8[np.ndarray, "T H W 3"]], poses: Sequence[Float32[np.ndarray, "T J 3"]], seeds: Sequence[int]
+    ) -> list[UInt8[np.ndarray, "T H W 3"]]:
+        """Return clips that begin as others do and go on as one future of poses is rendered."""
+        system, past = self.system, self.system.past_frames
+        video = self.video(np.stack(clips))
+        joints = torch.from_numpy(np.stack(poses)).to(self.device)
+        futures = system.forecast_poses(video[:, :, :past], joints[:, :past], seeds=seeds, futures=1)[:, 0]
+        rendered = to_pixels(
+            system.render_poses(video[:, :, past - 1], torch.cat([joints[:, past - 1 : past], futures], dim=1))
+        )
+        return [np.concatenate([clip[:past], made[1:]]) for clip, made in zip(clips, rendered, strict=True)]
+
+    @property
+    def renders(self) -> bool:
+        """Whether the stage of the last training is the last of the system's stages: for one that forecasts, rendering."""
+        return self.metadata.stage == list(self.system.stages())[-1]
 
     @torch.inference_mode()
     def reconstruct(self, clips: Clips) -> Clips:
         """Return the clips as the system remembers them."""
-        return to_pixels(self.system.reconstruct(self._video(clips)))
+        return to_pixels(self.system.reconstruct(self.video(clips)))
 
-    def _video(self, clips: Clips) -> Video:
+    def video(self, clips: Clips) -> Video:
+        """Return clips as the system takes them."""
         return torch.from_numpy(clips).to(self.device).permute(0, 4, 1, 2, 3).div(127.5).sub_(1)
 
 
@@ -131,7 +151,7 @@ def open_source(name: str, device: str = "auto", beginnings: Path | None = None)
 
 def _system_source(name: str, device: str, beginnings: Path | None) -> Source:
     trained = Trained(name, "generate" if beginnings is None else ("generate", "predict"), device)
-    about, fps = _about(name, trained), trained.metadata.dataset.get("fps")
+    about, fps = describe_run(name, trained), trained.metadata.dataset.get("fps")
     rate, shape = float(fps) if fps else None, trained.metadata.clip
     if beginnings is None or trained.ability == "generate":
         source = Source(name, shape, rate, PIXELS, None, lambda seeds: list(trained.generate(seeds)), about)
@@ -159,14 +179,19 @@ def open_pairing(name: str, data: Path, split: str | None, device: str = "auto")
         device: where the system works.
 
     Raises:
-        CheckpointError: for a damaged checkpoint, or a system that neither predicts nor reconstructs.
-        DataError: for a damaged dataset, or one without the split.
+        CheckpointError: for a damaged checkpoint, a system that neither predicts, forecasts nor reconstructs, or one that has
+            not yet learnt to render what it forecasts.
+        DataError: for a damaged dataset, one without the split, or without the poses that a system forecasts from.
         EvaluationError: for clips of another shape or rate than the system's.
     """
-    trained, real = Trained(name, ("predict", "reconstruct"), device), Dataset(data, split)
+    trained, real = Trained(name, ("predict", "forecast", "reconstruct"), device), Dataset(data, split)
     fps = trained.metadata.dataset.get("fps")
     refuse_unlike(Source(name, trained.metadata.clip, float(fps) if fps else None, PIXELS, None, lambda seeds: []), real)
-    predicts = trained.ability == "predict"
+    predicts = trained.ability != "reconstruct"
+    if trained.ability == "forecast":
+        real.require("pose")
+        if not trained.renders:
+            raise CheckpointError(f"{name} has learnt to forecast poses and not yet to render them; train its last stage")
 
     def truth(indices: Sequence[int]) -> list[UInt8[np.ndarray, "T H W 3"]]:
         return [real.video(index) for index in indices]
@@ -174,8 +199,12 @@ def open_pairing(name: str, data: Path, split: str | None, device: str = "auto")
     def make(indices: Sequence[int], draw: int) -> list[UInt8[np.ndarray, "T H W 3"]]:
         if not predicts:
             return list(trained.reconstruct(np.stack(truth(indices))))
-        # A seed of its own for every future of every clip.
-        return _futures(trained, truth(indices), [draw * len(real) + index for index in indices])
+        seeds = [draw * len(real) + index for index in indices]  # one of its own for every future of every clip
+        if trained.ability == "forecast":
+            return trained.forecast(
+                truth(indices), [np.array(real.array(index, "pose"), np.float32) for index in indices], seeds
+            )
+        return _futures(trained, truth(indices), seeds)
 
     return Pairing(
         kind="predictions" if predicts else "reconstructions",
@@ -189,11 +218,12 @@ def open_pairing(name: str, data: Path, split: str | None, device: str = "auto")
         make=make,
         key=lambda index: real.record(index).key,
         protocol={"real data": real.fingerprint, "split": split or "all"},
-        about=_about(name, trained),
+        about=describe_run(name, trained),
     )
 
 
-def _about(name: str, trained: Trained) -> dict[str, Any]:
+def describe_run(name: str, trained: Trained) -> dict[str, Any]:
+    """Return what a report says of a run."""
     return {
         "system": trained.metadata.system,
         "stage": trained.metadata.stage,

@@ -209,6 +209,8 @@ def shoot(joints: Float[np.ndarray, "T 18 3"], settings: MocapSettings) -> Float
 
 def _find(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Return the files of motion capture and those that are none; a file that is named must be one."""
+    if not paths:
+        raise DataError(f"prepare mocap wants files ({', '.join(SUFFIXES)}) or folders of them, and none is named")
     files: list[Path] = []
     ignored: list[Path] = []
     for path in paths:

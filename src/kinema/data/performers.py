@@ -171,9 +171,14 @@ def render(
     behind = video[where] * (255 - opacity[..., None]).astype(np.uint16)
     video[where] = np.minimum((behind + 127) // 255 + colour, 255)
     mask[where] = opacity
+    return Film(video, _seen(performance, view), mask, backdrop(stage, size))
+
+
+def _seen(performance: Performance, view: View) -> Float32[np.ndarray, "T 18 3"]:
+    """Return where the joints are in the picture; confidence 0 outside of it."""
     pose = view.project(performance.joints)
-    inside = ((pose > -0.5) & (pose < size - 0.5)).all(axis=-1, keepdims=True)
-    return Film(video, np.concatenate([pose, inside], axis=-1).astype(np.float32), mask, backdrop(stage, size))
+    inside = ((pose > -0.5) & (pose < view.size - 0.5)).all(axis=-1, keepdims=True)
+    return np.concatenate([pose, inside], axis=-1).astype(np.float32)
 
 
 def _moved(performance: Performance, placement: Placement) -> Performance:
@@ -352,20 +357,54 @@ def render_futures(index: int, settings: PerformersSettings) -> dict[str, Clip]:
     return {future: _forked_clip(index, future, settings) for future in settings.fork}
 
 
+def pose_futures(index: int, settings: PerformersSettings) -> dict[str, Float32[np.ndarray, "T 18 3"]]:
+    """Return the exact poses of `render_futures`, without drawing anybody.
+
+    Args:
+        index: number of the clip, from 0.
+        settings: what to make, with a fork.
+    """
+    found = {}
+    for future in settings.fork:
+        scene = _forked_scene(index, future, settings)
+        performance = _moved(perform(scene.motion.angles, scene.motion.lift, scene.identity.body), scene.placement)
+        shake = np.zeros((settings.frames, 2)) if scene.shake is None else scene.shake
+        found[future] = _seen(performance, View(scene.stage, settings.size, shake))
+    return found
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """Everything that decides how a forked clip looks."""
+
+    motion: Motion
+    identity: Identity
+    stage: Stage
+    placement: Placement
+    shake: Float[np.ndarray, "T 2"] | None
+    rng: np.random.Generator
+
+
 def _drawn_future(index: int, settings: PerformersSettings) -> str:
     """Draw what follows; the past does not depend on it."""
     rng = np.random.default_rng([settings.seed, 2, index])
     return settings.fork[int(rng.choice(len(settings.fork), p=list(settings.odds.values())))]
 
 
-def _forked_clip(index: int, future: str, settings: PerformersSettings) -> Clip:
+def _forked_scene(index: int, future: str, settings: PerformersSettings) -> _Scene:
     rng = np.random.default_rng([settings.seed, 1, index])
     freedom = _FREEDOM[settings.variety]
     identity, stage = _chosen(index, settings, rng)
     fork = sample_fork(settings.fork_past, settings.frames, settings.past, settings.fps, rng, freedom)
     motion = fork.follow(future, np.random.default_rng([settings.seed, 3, index]), freedom)
     placement = _from_one_place(fork, motion, identity, stage, rng, freedom)
-    film = render(motion, identity, stage, placement, size=settings.size, shake=_shake(settings, rng))
+    return _Scene(motion, identity, stage, placement, _shake(settings, rng), rng)
+
+
+def _forked_clip(index: int, future: str, settings: PerformersSettings) -> Clip:
+    scene = _forked_scene(index, future, settings)
+    motion, identity, stage = scene.motion, scene.identity, scene.stage
+    film = render(motion, identity, stage, scene.placement, size=settings.size, shake=scene.shake)
     record = ClipRecord(
         key=f"{index:06d}",
         source="performers",
@@ -376,7 +415,7 @@ def _forked_clip(index: int, future: str, settings: PerformersSettings) -> Clip:
         group=identity.name,
         extra={"speed": round(motion.speed, 3), "scene": stage.scene, "future": future, "fork": settings.past},
     )
-    return Clip(record, film.video, _detected(film.pose, settings, rng), film.mask, film.background)
+    return Clip(record, film.video, _detected(film.pose, settings, scene.rng), film.mask, film.background)
 
 
 def _from_one_place(

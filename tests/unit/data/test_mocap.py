@@ -103,6 +103,8 @@ def test_sequences_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         plan_mocap([folder], SMALL)
     with pytest.raises(DataError, match="does not exist"):
         plan_mocap([tmp_path / "nowhere"], SMALL)
+    with pytest.raises(DataError, match="none is named"):
+        plan_mocap([], SMALL)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no motion capture"):
         plan_mocap([tmp_path / "empty"], SMALL)
