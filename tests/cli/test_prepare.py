@@ -13,6 +13,8 @@ import pytest
 from footage import write_footage
 from kinema.cli import main
 from kinema.data.dataset import Dataset
+from moving_dots import write_film
+from small_onnx import write_network
 
 
 @pytest.fixture
@@ -150,3 +152,19 @@ def test_control_c_says_how_to_go_on(footage: Path) -> None:
     assert "Traceback" not in error
     plan = json.loads(Path("data/prepare/plan.json").read_text())
     assert len(plan["items"]) == 12
+
+
+def test_poses_beside_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A network finds dots in two films, in two processes; in one of them nobody is."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    write_network(tmp_path / "dots.onnx")
+    write_film(tmp_path / "films" / "somebody.mp4", 8)
+    write_film(tmp_path / "films" / "nobody.mp4", 8, empty=[*range(7)])
+    options = ["--frames", "8", "--size", "72", "--stabilise", "off", "--pose", "dots.onnx", "--pose-skeleton", "coco-17"]
+    assert main(["prepare", "films", "--out", "data", "--workers", "2", *options]) == 0
+    assert "refused: 1 no person" in capsys.readouterr().out
+    data = Dataset("data")
+    assert (len(data), data.info.skeleton, data.arrays) == (1, "coco-17", {"video", "pose"})
+    assert main(["prepare", "films", "--out", "gone", "--pose", "gone.onnx"]) == 2
+    assert "the pose model gone.onnx cannot be read" in capsys.readouterr().err

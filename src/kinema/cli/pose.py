@@ -5,6 +5,7 @@ import importlib
 from kinema.core.errors import ConfigError, accepted
 
 ACTIONS: dict[str, tuple[str, str]] = {
+    "detect": ("kinema.cli.pose_detect", "find the people in films and images"),
     "draw": ("kinema.cli.pose_draw", "draw poses as stick figures, alone or over the film"),
     "convert": ("kinema.cli.pose_convert", "choose people, change layout, fill gaps, smooth, resize and write poses"),
 }

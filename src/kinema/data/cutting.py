@@ -7,19 +7,21 @@ in a clip or in a refusal.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain, count, groupby, islice
 from operator import itemgetter
 from typing import Any, Literal
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from kinema.core.config import Config, from_mapping
 from kinema.core.errors import MediaError
 from kinema.data.dataset import Clip, ClipRecord
-from kinema.data.media import Frame, Resize, contain, cover, resample
+from kinema.data.media import Frame, Resize, contain, cover, displayed
 from kinema.data.plan import Job, Refusal, motion
+from kinema.data.posed import Pose, Poser, in_clip, moved, open_poser, placed, share_with_person
 from kinema.data.scene import VIEW, SceneFilter, open_scene_filter
 from kinema.data.shots import LOOK_SIZE, number_shots
 from kinema.data.sources import STILL_FPS, Source, open_source
@@ -84,6 +86,16 @@ class PrepareSettings(Config):
     """Least mean probability over the clip's frames, for classes that name none."""
     scene_frames: int = 4
     """Evenly spaced frames per clip that are recognised."""
+    pose: str | None = None
+    """Store the joints of one person beside the pixels. mediapipe, or the ONNX file of a top-down network such as RTMPose,
+    finds them in the frames as they are, before these are cropped and scaled. A folder or .npz that kinema pose detect made of
+    the same sources, or a folder with a folder of OpenPose's files per source, holds them already."""
+    pose_skeleton: str = "coco-18"
+    """Layout of the joints: coco-18, coco-17, body-25, edn-23, blazepose-33 or penn-13."""
+    pose_version: str | None = None
+    """Refuse another version of MediaPipe than this, or an ONNX file with another SHA-256; filled in by itself."""
+    min_pose: float = 0.5
+    """Refuse clips in which a person (two of shoulders and hips) is found in a smaller share of the frames."""
     strict: bool = False
     """Stop at the first file that cannot be read, instead of listing it."""
 
@@ -120,6 +132,7 @@ class PrepareSettings(Config):
         self.require(0 <= self.min_motion <= 255, "min_motion", "from 0 to 255")
         self.require(self.scene_frames >= 1, "scene_frames", "at least 1")
         self.require(0 <= self.scene_threshold <= 1, "scene_threshold", "from 0 to 1")
+        self.require(0 <= self.min_pose <= 1, "min_pose", "from 0 to 1")
 
 
 @dataclass
@@ -130,21 +143,23 @@ class Window:
         first: index of the first frame in the source, at the rate of the clips.
         video: pixels, in the size of the clips.
         views: larger pictures for the scene filter.
+        pose: joints per frame, in pixels of the clip; 0, 0, 0 where one is missing.
         extra: what was measured.
     """
 
     first: int
     video: UInt8[np.ndarray, "T H W 3"]
     views: UInt8[np.ndarray, "N V V 3"] | None
+    pose: Float32[np.ndarray, "T J 3"] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
 def cut_footage(job: Job) -> Iterator[Clip | Refusal]:
     """Cut the clips of one task; see `kinema.data.plan.Maker`."""
     settings = from_mapping(PrepareSettings, job.settings)
-    scenes = scene_filter(settings)
+    scenes, poser = scene_filter(settings), kept_poser(settings)
     for number, item in enumerate(job.items, job.first):
-        yield from Cutter(Source(**item), number, settings, scenes).cut()
+        yield from Cutter(Source(**item), number, settings, scenes, poser).cut()
 
 
 def scene_filter(settings: PrepareSettings) -> SceneFilter | None:
@@ -152,6 +167,15 @@ def scene_filter(settings: PrepareSettings) -> SceneFilter | None:
     if not settings.scene:
         return None
     return open_scene_filter(settings.scene_model, settings.scene, settings.scene_threshold, settings.scene_names)
+
+
+def poser_of(settings: PrepareSettings) -> Poser | None:
+    """Open what knows the joints, if the settings ask for any."""
+    return None if settings.pose is None else open_poser(settings.pose, settings.pose_skeleton, settings.pose_version)
+
+
+kept_poser = lru_cache(maxsize=1)(poser_of)
+"""For workers, which open a detector once and not once per task."""
 
 
 def unreadable(source: Source, damage: MediaError, frames: int = 0) -> Refusal:
@@ -168,10 +192,18 @@ class Cutter:
         number: of the source, for the keys of its clips.
         settings: how to cut.
         scenes: decides by what is to be seen.
+        poser: knows the joints of the person.
     """
 
-    def __init__(self, source: Source, number: int, settings: PrepareSettings, scenes: SceneFilter | None = None) -> None:
-        self.source, self.number, self.settings, self.scenes = source, number, settings, scenes
+    def __init__(
+        self,
+        source: Source,
+        number: int,
+        settings: PrepareSettings,
+        scenes: SceneFilter | None = None,
+        poser: Poser | None = None,
+    ) -> None:
+        self.source, self.number, self.settings, self.scenes, self.poser = source, number, settings, scenes, poser
         self.rate = settings.fps or STILL_FPS
         self.frames_read = 0
         self.damage: MediaError | None = None
@@ -196,14 +228,14 @@ class Cutter:
         """Yield every shot, and whether it is to be stabilised."""
         mode = self.settings.stabilise
         if mode != "auto":
-            full_size = mode == "on" or self.scenes is not None
+            full_size = mode == "on" or self._wants_full_size
             numbered = number_shots(self._read(None if full_size else self._resize), self.settings.cut)
             for _, shot in groupby(numbered, key=itemgetter(0)):
                 yield (frame for _, frame in shot), mode == "on"
             return
         looked = self._look_ahead()
         any_moves = any(moves for _, moves in looked)
-        frames = self._read(None if any_moves or self.scenes is not None else self._resize)
+        frames = self._read(None if any_moves or self._wants_full_size else self._resize)
         for length, moves in looked:
             yield islice(frames, length), moves
 
@@ -232,6 +264,10 @@ class Cutter:
             self.damage = error
 
     @property
+    def _wants_full_size(self) -> bool:
+        return self.scenes is not None or self.poser is not None
+
+    @property
     def _resize(self) -> Resize:
         return (cover if self.settings.fit == "crop" else contain)(*self.settings.shape)
 
@@ -245,20 +281,20 @@ class Cutter:
         settings = self.settings
         start = next(frames)
         offset = round(start.time * self.rate)
-        pending: list[UInt8[np.ndarray, "_ _ 3"]] = []
+        pending: list[_Posed] = []
         taken = used = skip = 0  # frames of the shot so far; up to the end of what is in a clip or refused; to pass over
         unsteady: Segment | None = None  # the first of the segments since the last clip that were too short to be one
         begun, cut_any = 0, False
-        for image in resample(chain([start], frames), settings.fps):
+        for posed in self._posed(displayed(chain([start], frames), settings.fps)):
             taken += 1
             if skip:
                 skip -= 1
                 used = taken
                 continue
-            pending.append(image)
+            pending.append(posed)
             if len(pending) < settings.frames:
                 continue
-            segment = next(stabilise(pending)) if steady else None
+            segment = next(stabilise(image for image, _ in pending)) if steady else None
             if segment is not None and segment.rejection is not None:
                 # The next clip begins at the frame that failed, so that no frame is lost that could still be used.
                 unsteady, begun = (segment, used) if unsteady is None else (unsteady, begun)
@@ -269,7 +305,7 @@ class Cutter:
                 yield self._unsteady(offset + begun, offset + taken - settings.frames - 1, unsteady)
                 unsteady = None
             cut_any, used = True, taken
-            yield self._window(offset + taken - settings.frames, pending if segment is None else list(segment.frames))
+            yield self._window(offset + taken - settings.frames, pending if segment is None else _steadied(segment, pending))
             del pending[: settings.step]
             skip = max(0, settings.step - settings.frames)
         if unsteady is not None:
@@ -278,18 +314,30 @@ class Cutter:
             detail = {"frames": taken - used, "needed": settings.frames}
             yield Refusal(self.source.name, "rest" if cut_any else "short", offset + used, offset + taken - 1, detail)
 
-    def _window(self, first: int, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Window:
+    def _posed(self, frames: Iterator[Frame]) -> Iterator["_Posed"]:
+        """Yield the images of a shot with the joints in each, where these are wanted."""
+        if self.poser is None:
+            return ((frame.image, None) for frame in frames)
+        return ((frame.image, pose) for frame, pose in self.poser(self.source, frames))
+
+    def _window(self, first: int, posed: Sequence["_Posed"]) -> Window:
         """Scale images to the size of the clips, and some to the size that the scene filter wants."""
+        images = [image for image, _ in posed]
         video = fitted(images, *self.settings.shape, self._resize)
-        if self.scenes is None:
-            return Window(first, video, None)
-        chosen = np.linspace(0, len(images) - 1, self.settings.scene_frames).round().astype(int)
-        return Window(first, video, fitted([images[t] for t in chosen], VIEW, VIEW, cover(VIEW, VIEW)))
+        window = Window(first, video, None)
+        if self.poser is not None:
+            size = images[0].shape[1], images[0].shape[0]
+            poses = [pose for _, pose in posed if pose is not None]
+            window.pose = in_clip(poses, size, self.settings.shape, self._resize)
+        if self.scenes is not None:
+            chosen = np.linspace(0, len(images) - 1, self.settings.scene_frames).round().astype(int)
+            window.views = fitted([images[t] for t in chosen], VIEW, VIEW, cover(VIEW, VIEW))
+        return window
 
     def _unsteady(self, first: int, last: int, segment: Segment) -> Refusal:
         rejection = segment.rejection
         detail = {} if rejection is None else {"gate": rejection.gate, "value": rejection.value, "limit": rejection.limit}
-        video = self._window(first, list(segment.frames)).video
+        video = fitted(list(segment.frames), *self.settings.shape, self._resize)
         return Refusal(self.source.name, "unsteady", first, last, detail, video)
 
     def _judged(self, window: Window) -> Clip | Refusal:
@@ -310,11 +358,15 @@ class Cutter:
             return refuse("frozen", change=change, limit=settings.frozen)
         if moved < settings.min_motion:
             return refuse("still", motion=moved, limit=settings.min_motion)
+        if self.poser is not None and window.pose is not None:
+            window.extra["pose"] = share = share_with_person(window.pose, self.poser.skeleton)
+            if share < settings.min_pose:
+                return refuse("no person", share=share, limit=settings.min_pose)
         if self.scenes is not None and window.views is not None:
             window.extra["scene"] = scores = self.scenes.scores(window.views)
             if not self.scenes.accepts(scores):
                 return refuse("scene", **scores)
-        return Clip(self._record(window), window.video)
+        return Clip(self._record(window), window.video, pose=window.pose)
 
     def _record(self, window: Window) -> ClipRecord:
         source = self.source
@@ -341,16 +393,25 @@ class Cutter:
         return "train" if window.first + len(window.video) <= border * self.rate else None
 
 
+_Posed = tuple[UInt8[np.ndarray, "_ _ 3"], Pose | None]
+"""An image and, where they are wanted, the joints of the person in it."""
+
+
+def _steadied(segment: Segment, pending: Sequence[_Posed]) -> list[_Posed]:
+    """Return stabilised images with the poses of the images as they were, each moved as its own image was."""
+    poses = (pose if pose is None else moved(pose, by) for (_, pose), by in zip(pending, segment.transforms, strict=False))
+    return list(zip(segment.frames, poses, strict=True))
+
+
 def fitted(
     images: Sequence[UInt8[np.ndarray, "h w 3"]], width: int, height: int, resize: Resize
 ) -> UInt8[np.ndarray, "T H W 3"]:
     """Put images of one size into the middle of black pictures, scaled unless they are as large as they should be already."""
     have = images[0].shape[1], images[0].shape[0]
-    want = resize(*have)
+    want, (left, top) = placed(have, (width, height), resize)
     if want != have:
         method = cv2.INTER_AREA if want[0] < have[0] else cv2.INTER_CUBIC
         images = [cv2.resize(image, want, interpolation=method) for image in images]
-    left, top = (want[0] - width) // 2, (want[1] - height) // 2
     inside = slice(max(0, top), max(0, top) + height), slice(max(0, left), max(0, left) + width)
     outside = slice(max(0, -top), max(0, -top) + want[1]), slice(max(0, -left), max(0, -left) + want[0])
     pictures = np.zeros((len(images), height, width, 3), np.uint8)

@@ -232,6 +232,11 @@ def resample(frames: Iterator[Frame], fps: float | None) -> Iterator[UInt8[np.nd
         fps: grid points per second. None keeps the native rate: a constant rate passes through frame by frame, and a variable
             one is put on its nominal grid (long intervals repeat the frame, short ones drop it).
     """
+    return (frame.image for frame in displayed(frames, fps))
+
+
+def displayed(frames: Iterator[Frame], fps: float | None) -> Iterator[Frame]:
+    """Yield, for each point of a constant rate, the frame on display; see `resample`."""
     following = next(frames, None)
     if following is None:
         return
@@ -240,7 +245,7 @@ def resample(frames: Iterator[Frame], fps: float | None) -> Iterator[UInt8[np.nd
     while following is not None:
         frame, following = following, next(frames, None)
         if interval is None:
-            yield frame.image
+            yield frame
             continue
         if fps is None and abs(frame.time - due) < interval / 10:
             due = frame.time  # an imprecise nominal rate must not repeat or drop a frame of constant-rate footage
@@ -249,7 +254,7 @@ def resample(frames: Iterator[Frame], fps: float | None) -> Iterator[UInt8[np.nd
         else:
             end = (frame.time + following.time) / 2
         while due < end - 1e-9:
-            yield frame.image
+            yield frame
             due += interval
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from kinema.core.config import to_mapping
 from kinema.core.errors import DataError, MediaError
-from kinema.data.cutting import PrepareSettings, cut_footage, scene_filter, unreadable
+from kinema.data.cutting import PrepareSettings, cut_footage, poser_of, scene_filter, unreadable
 from kinema.data.dataset import DatasetInfo
 from kinema.data.executor import Kind, open_executor
 from kinema.data.labels import Naming, annotate, split_by_files, split_by_group, split_by_time
@@ -21,7 +21,12 @@ TASK_SECONDS = (0.7, 60.0)  # but no shorter and no longer ones than this, and
 PART_FRAMES = 4096  # a longer video is divided into parts of about so many frames
 SHARD_BYTES = 512 * 2**20  # no larger shards than this
 PIXELS_AT_MOST = 16 * 2**20  # a thousand larger clips no longer fit into the page cache of a laptop, where pixels are quicker
-FRAME_SECONDS, PIXEL_SECONDS, STABILISE_SECONDS = 2e-4, 3.5e-9, 2e-2  # rough cost of a frame, for the size of tasks
+FRAME_SECONDS, PIXEL_SECONDS, STABILISE_SECONDS, POSE_SECONDS = (
+    2e-4,
+    3.5e-9,
+    2e-2,
+    3e-2,
+)  # rough cost of a frame, for the size of tasks
 
 Storage = Literal["auto", "pixels", "encoded"]
 
@@ -80,7 +85,8 @@ def plan_footage(roots: Sequence[Path], settings: PrepareSettings) -> Plan:
     found = find_sources(roots, strips=settings.strip is not None)
     scene_filter(settings)  # now, for what is wrong with it
     refused: list[Refusal] = []
-    named = annotate(found.sources, Naming(settings.labels, settings.captions, settings.group))
+    posed, settings = _posed(found.sources, settings, refused)
+    named = annotate(posed, Naming(settings.labels, settings.captions, settings.group))
     sources = _measured(_listed(_labelled(named, settings, refused), settings, refused), settings, refused)
     if sources:
         sources = [part for source in _split(sources, settings) for part in _parts(source, settings)]
@@ -99,8 +105,22 @@ def plan_footage(roots: Sequence[Path], settings: PrepareSettings) -> Plan:
         refused=[{"source": r.source, "reason": r.reason, "detail": r.detail} for r in refused],
         ignored=list(found.ignored),
         labels=sorted({source.label for source in sources if source.label}),
+        skeleton=settings.pose_skeleton if settings.pose else None,
         duplicates=settings.duplicates if settings.duplicates >= 0 else None,
     )
+
+
+def _posed(
+    sources: Sequence[Source], settings: PrepareSettings, refused: list[Refusal]
+) -> tuple[Sequence[Source], PrepareSettings]:
+    """Take out the sources without poses, where poses are wanted, and note the version of these, for others would differ."""
+    poser = poser_of(settings)
+    if poser is None:
+        return sources, settings
+    known = [source for source in sources if poser.knows(source)]
+    error = f"{settings.pose} holds no poses of that name"
+    refused += [Refusal(source.name, "no poses", detail={"error": error}) for source in sources if source not in known]
+    return known, replace(settings, pose_version=poser.version(known))
 
 
 def work(
@@ -215,6 +235,7 @@ def _seconds(source: Source, settings: PrepareSettings) -> float:
     """Estimate what it costs to cut a source, in seconds of one core."""
     decoding = FRAME_SECONDS + source.width * source.height * PIXEL_SECONDS
     per_frame = {"off": decoding, "auto": 2 * decoding, "on": decoding + STABILISE_SECONDS}[settings.stabilise]
+    per_frame += POSE_SECONDS if settings.pose else 0
     return (source.frames or 0) * per_frame + 1e-3
 
 

@@ -1,0 +1,79 @@
+"""Films with the poses of their people drawn on, to look at."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from kinema.core.errors import MediaError
+from kinema.data.film import film
+from kinema.data.media import resample
+from kinema.data.sources import Source, open_source
+from kinema.pose.detect import has_trunk
+from kinema.pose.draw import STYLES, draw
+from kinema.pose.files import read_poses
+
+STYLE = STYLES["openpose"]
+DRAWN_AT_ONCE = 16  # frames
+EDGE = 3  # pixels of the red edge of a frame without a person
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A film to be drawn on, as it travels to a worker.
+
+    Attributes:
+        source: the footage.
+        poses: file with its poses.
+        out: film to write.
+        fps: of a folder of frames.
+    """
+
+    source: Source
+    poses: Path
+    out: Path
+    fps: float | None = None
+
+
+def write_overlay(job: Overlay) -> None:
+    """Write one film.
+
+    Raises:
+        DataError: the poses are not of this footage.
+        MediaError: the film cannot be written.
+    """
+    job.out.parent.mkdir(parents=True, exist_ok=True)
+    poses = read_poses(job.poses)
+    there = has_trunk(poses.points, poses.skeleton).any(axis=1)
+    width, height = poses.width + poses.width % 2, poses.height + poses.height % 2
+    with film(job.out, width, height, poses.fps) as made:
+        for first, images in _chunks(job):
+            window = poses.window(first, first + len(images))
+            for number, image in enumerate(draw(window, STYLE, over=images[: len(window)]), first):
+                made.add(_even(image if there[number] else _edged(image)))
+
+
+def _chunks(job: Overlay) -> Iterator[tuple[int, UInt8[np.ndarray, "T H W 3"]]]:
+    """Yield frames in small numbers with the number of their first, up to where the source is damaged."""
+    first = 0
+    with suppress(MediaError):
+        frames = resample(open_source(job.source, strip=None, fps=job.fps, resize=None), None)
+        while images := list(islice(frames, DRAWN_AT_ONCE)):
+            yield first, np.stack(images)
+            first += len(images)
+
+
+def _even(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Repeat the last row and column where a side is odd, which the format cannot have."""
+    return np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")
+
+
+def _edged(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    edged = image.copy()
+    edged[:EDGE] = edged[-EDGE:] = (255, 0, 0)
+    edged[:, :EDGE] = edged[:, -EDGE:] = (255, 0, 0)
+    return edged

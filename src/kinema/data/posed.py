@@ -1,0 +1,211 @@
+"""Poses of clips: joints are known in the frames of the footage and move to where the pixels of the clip went.
+
+They are found while the footage is cut, or were found before: by ``kinema pose detect`` (a .npz beside the name of every
+source) or by OpenPose (a folder of ``*_keypoints.json`` under that name).
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from kinema.core.errors import ConfigError, DataError
+from kinema.data.media import Frame, Resize
+from kinema.data.sources import Source
+from kinema.pose.detect import PoseDetector, collect, has_trunk, open_detector, paired, visible
+from kinema.pose.files import read_poses
+from kinema.pose.people import are_unordered, choose, follow
+from kinema.pose.sequence import Poses
+from kinema.pose.skeleton import Skeleton, converter, find_skeleton
+
+Pose = Float32[np.ndarray, "J 3"]
+Size = tuple[int, int]
+"""Width and height."""
+ASPECT = 0.01  # by which poses and footage may differ, relative: sizes are whole numbers
+
+
+@runtime_checkable
+class Poser(Protocol):
+    """Knows the joints of one person in every frame of the footage."""
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Joints."""
+        ...
+
+    def version(self, sources: Sequence[Source]) -> str:
+        """Return what decides the poses of some sources."""
+        ...
+
+    def knows(self, source: Source) -> bool:
+        """Tell whether there is an answer for a source."""
+        ...
+
+    def __call__(self, source: Source, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Pose]]:
+        """Yield the frames of one shot of a source, each with the joints in it."""
+        ...
+
+
+def open_poser(where: str, skeleton: str, version: str | None = None) -> Poser:
+    """Open what knows the joints.
+
+    Args:
+        where: name or file of a detector, or a file or folder with poses.
+        skeleton: name of the joints that are wanted.
+        version: refuse another version of the detector, or of the poses, than this.
+
+    Raises:
+        ConfigError: a detector that there is not, or another version.
+        DataError: an unknown skeleton, or one that the detector cannot give.
+    """
+    if Path(where).is_dir() or where.lower().endswith(".npz"):
+        return RecordedPoses(Path(where), find_skeleton(skeleton))
+    return DetectedPoses(open_detector(where, version=version), find_skeleton(skeleton))
+
+
+@dataclass(frozen=True)
+class DetectedPoses:
+    """Finds the joints now.
+
+    Attributes:
+        detector: finds people; the first of several is taken.
+        skeleton: joints that are wanted.
+
+    Raises:
+        DataError: the detector gives none of the joints that are wanted.
+    """
+
+    detector: PoseDetector
+    skeleton: Skeleton
+
+    def __post_init__(self) -> None:
+        converter(self.detector.skeleton, self.skeleton)
+
+    def version(self, sources: Sequence[Source]) -> str:
+        """Return the version of the detector."""
+        return self.detector.version
+
+    def knows(self, source: Source) -> bool:
+        """Return True: whatever can be read can be looked at."""
+        return True
+
+    def __call__(self, source: Source, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Pose]]:
+        """Yield the frames of one shot, each with the joints of one person."""
+        for frame, people in paired(self.detector, frames, lambda frame: frame.image):
+            yield frame, collect([people[:1]], self.detector.skeleton, self.skeleton)[0, 0]
+
+
+@dataclass(frozen=True)
+class RecordedPoses:
+    """Joints that were found before.
+
+    Attributes:
+        place: a .npz, for a single source, or a folder that holds, under the name of every source, NAME.npz or a folder NAME
+            of OpenPose's files.
+        skeleton: joints that are wanted.
+    """
+
+    place: Path
+    skeleton: Skeleton
+
+    def version(self, sources: Sequence[Source]) -> str:
+        """Return a hash of all files of poses.
+
+        Raises:
+            ConfigError: one file for several sources.
+        """
+        if not self.place.is_dir() and len({source.path for source in sources}) > 1:
+            raise ConfigError(f"{self.place} holds the poses of one source; give a folder with a file for each of several")
+        total = hashlib.sha256()
+        for path in sorted({self._file(source) for source in sources}):
+            for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+                total.update(f"{file.name} {hashlib.sha256(_content(file)).hexdigest()} ".encode())
+        return total.hexdigest()
+
+    def knows(self, source: Source) -> bool:
+        """Tell whether there are poses of that name."""
+        return self._file(source).exists()
+
+    def __call__(self, source: Source, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Pose]]:
+        """Yield the frames of one shot, each with the joints that were found in the one nearest in time."""
+        poses = times = None
+        for frame in frames:
+            if poses is None or times is None:
+                height, width = frame.image.shape[:2]
+                poses, times = _recorded(self._file(source), self.skeleton, width, height, source.fps)
+            yield frame, poses.points[int(np.abs(times - frame.time).argmin()), 0]
+
+    def _file(self, source: Source) -> Path:
+        if not self.place.is_dir():
+            return self.place
+        name = source.name if source.kind == "frames" else source.name.rpartition(".")[0] or source.name
+        file, folder = self.place / f"{name}.npz", self.place / name
+        return folder if folder.is_dir() and not file.exists() else file
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"the poses {file} cannot be read: {error.strerror}") from None
+
+
+@lru_cache(maxsize=1)  # a source is cut shot by shot
+def _recorded(
+    path: Path, skeleton: Skeleton, width: int, height: int, fps: float | None
+) -> tuple[Poses, Float64[np.ndarray, "T"]]:
+    """Read the poses of one person, in pixels of the footage, and the time of each in seconds."""
+    poses = read_poses(path, width=width, height=height, fps=fps) if path.is_dir() else read_poses(path)
+    if abs(poses.width / poses.height / (width / height) - 1) > ASPECT:
+        raise DataError(f"{path} holds poses of {poses.width}x{poses.height} frames, and the footage is {width}x{height}")
+    if poses.present.any():
+        poses = follow(poses).poses if are_unordered(poses) else poses
+        poses = choose(poses).poses
+    poses = poses.converted(skeleton).resized(width, height)
+    times = np.array((poses.extra or {}).get("times", []), np.float64)
+    return poses, times if len(times) == len(poses) else np.arange(len(poses)) / poses.fps
+
+
+def in_clip(poses: Sequence[Pose], have: Size, shape: Size, resize: Resize) -> Float32[np.ndarray, "T J 3"]:
+    """Move poses to where the pixels of a clip are; what is beyond its edges is missing, 0, 0, 0.
+
+    Args:
+        poses: in pixels of the footage.
+        have: size of the footage.
+        shape: size of the clip.
+        resize: how the footage was scaled before its middle was taken, as in `kinema.data.cutting.fitted`.
+    """
+    points = np.stack(poses)
+    want, corner = placed(have, shape, resize)
+    scale = np.array(want) / np.array(have)
+    points[..., :2] = (points[..., :2] + 0.5) * scale - 0.5 - np.array(corner)
+    return np.nan_to_num(visible(points, *shape), nan=0.0)
+
+
+def share_with_person(pose: Float32[np.ndarray, "T J 3"], skeleton: Skeleton) -> float:
+    """Return the share of frames in which a person is."""
+    return round(float(has_trunk(pose, skeleton).mean()), 4)
+
+
+def placed(have: Size, shape: Size, resize: Resize) -> tuple[Size, tuple[int, int]]:
+    """Say how pixels of the footage become those of a clip: the size they are scaled to, and which of them is its first.
+
+    Args:
+        have: size of the footage.
+        shape: size of the clip, whose middle is that of the scaled footage.
+        resize: size of the footage -> size to scale it to.
+    """
+    want = resize(*have)
+    return want, ((want[0] - shape[0]) // 2, (want[1] - shape[1]) // 2)
+
+
+def moved(pose: Pose, transform: Float64[np.ndarray, "2 3"]) -> Pose:
+    """Return the pose of an image that was moved by a transform, in pixels."""
+    turned = pose.copy()
+    turned[:, :2] = pose[:, :2] @ transform[:, :2].T + transform[:, 2]
+    return turned

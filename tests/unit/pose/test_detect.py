@@ -1,0 +1,266 @@
+import hashlib
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kinema.core.errors import ConfigError
+from kinema.data.dataset import Clip
+from kinema.data.performers import PerformersSettings, render_clip
+from kinema.pose.blazepose import require_model
+from kinema.pose.detect import PoseDetector, collect, has_trunk, open_detector, paired, visible
+from kinema.pose.skeleton import COCO_17, COCO_18, anonymous
+from kinema.pose.topdown import decode_axes, decode_heatmaps
+from small_onnx import picture, write_network
+
+
+class Corner:
+    """Says that everybody is where the picture is brightest; looks two frames ahead, as a detector that works in batches."""
+
+    name, version, skeleton = "corner", "1", anonymous(1)
+
+    def detect(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        batch: list[np.ndarray] = []
+        for frame in frames:
+            batch.append(frame)
+            if len(batch) == 2:
+                yield from map(self.answer, batch)
+                batch.clear()
+        yield from map(self.answer, batch)
+
+    def answer(self, frame: np.ndarray) -> np.ndarray:
+        row, column = np.unravel_index(frame[..., 0].argmax(), frame.shape[:2])
+        return np.array([[[column, row, 1]]], np.float32) if frame.any() else np.empty((0, 1, 3), np.float32)
+
+
+def spots(frames: int = 5) -> np.ndarray:
+    video = np.zeros((frames, 8, 8, 3), np.uint8)
+    for t in range(frames):
+        video[t, t, t + 1] = 9
+    return video
+
+
+def test_every_frame_comes_back_with_its_own_people() -> None:
+    assert isinstance(Corner(), PoseDetector)
+    for frame, people in paired(Corner(), spots(), np.asarray):
+        assert people[0, 0, :2].tolist() == [np.argwhere(frame[..., 0])[0, 1], np.argwhere(frame[..., 0])[0, 0]]
+    assert len(list(paired(Corner(), spots(), np.asarray))) == 5
+
+
+def test_pairing_holds_no_more_frames_than_the_detector() -> None:
+    read = 0
+
+    def frames() -> Iterator[np.ndarray]:
+        nonlocal read
+        for frame in spots():
+            read += 1
+            yield frame
+
+    for number, _ in enumerate(paired(Corner(), frames(), np.asarray)):
+        assert read <= number + 2
+
+
+def test_frames_without_people_are_missing_in_the_sequence() -> None:
+    video = spots()
+    video[2] = 0
+    points = collect(list(Corner().detect(video)), anonymous(1), anonymous(1))
+    assert points[:, 0, 0, 2].tolist() == [1, 1, 0, 1, 1]
+    assert points[3, 0, 0].tolist() == [4, 3, 1]
+    nobody = collect([np.empty((0, 17, 3), np.float32)], COCO_17, COCO_18)
+    assert nobody.shape == (1, 1, 18, 3)
+    assert (nobody[..., 2] == 0).all()
+
+
+def test_frames_with_fewer_people_than_others_are_filled_with_missing_ones() -> None:
+    two, one = np.ones((2, 17, 3), np.float32), np.ones((1, 17, 3), np.float32)
+    points = collect([one, two], COCO_17, COCO_18)
+    assert (points[..., 2] > 0).all(axis=2).tolist() == [[True, False], [True, True]]
+
+
+def test_what_is_outside_or_unsure_is_missing() -> None:
+    points = np.array([[-0.5, 0, 0.9], [-0.51, 0, 0.9], [9.49, 4, 0.3], [9.5, 4, 0.9], [3, 3, 0.29], [3, 4.5, 1]])
+    assert (visible(points, 10, 5, 0.3)[:, 2] > 0).tolist() == [True, False, True, False, False, False]
+    assert np.isnan(visible(points, 10, 5, 0.3)[1, :2]).all()
+
+
+def test_two_of_shoulders_and_hips_make_a_person() -> None:
+    pose = np.zeros((4, 18, 3), np.float32)
+    for t, joints in enumerate((["RShoulder", "LShoulder"], ["LShoulder", "LHip"], ["RHip"], ["Nose", "RKnee", "LKnee"])):
+        pose[t, [COCO_18.index(joint) for joint in joints], 2] = 0.5
+    assert has_trunk(pose, COCO_18).tolist() == [True, True, False, False]
+    assert has_trunk(np.full((1, 3, 3), 0.5), anonymous(3)).all()
+
+
+def test_a_detector_that_there_is_not_is_named() -> None:
+    with pytest.raises(
+        ConfigError, match=r"no pose detector 'mediapip'; did you mean 'mediapipe'\? accepted: FILE.onnx, mediapipe"
+    ):
+        open_detector("mediapip")
+
+
+# --- MediaPipe ----------------------------------------------------------------------------------------------------------------
+
+needs_mediapipe = pytest.mark.skipif(find_spec("mediapipe") is None, reason="needs the [pose] extra")
+
+
+@pytest.fixture(scope="module")
+def performer() -> Clip:
+    """A film of somebody drawn, whom MediaPipe takes for a person, with the places of the joints."""
+    return render_clip(1, PerformersSettings(frames=6, size=256))
+
+
+@needs_mediapipe
+def test_mediapipe_finds_a_performer_where_they_are(performer: Clip, capfd: pytest.CaptureFixture[str]) -> None:
+    detector = open_detector("mediapipe")
+    people = list(detector.detect(performer.video))
+    assert capfd.readouterr().err == ""
+    assert [found.shape for found in people] == [(1, 33, 3)] * 6
+    found = collect(people, detector.skeleton, COCO_18)[:, 0]
+    assert performer.pose is not None
+    both = (found[..., 2] > 0) & (performer.pose[..., 2] > 0)
+    assert both.mean() > 0.8
+    distance = np.linalg.norm(found[..., :2] - performer.pose[..., :2], axis=-1)[both]
+    assert np.median(distance) < 6  # pixels of 256; the person is about 160 high
+
+
+@needs_mediapipe
+def test_mediapipe_gives_the_same_again_and_forgets_the_film_before(performer: Clip) -> None:
+    detector = open_detector("mediapipe")
+    first = np.concatenate(list(detector.detect(performer.video[:3])))
+    list(detector.detect(performer.video[::-1]))
+    np.testing.assert_array_equal(np.concatenate(list(detector.detect(performer.video[:3]))), first)
+
+
+@needs_mediapipe
+def test_mediapipe_sees_nobody_where_nobody_is(performer: Clip) -> None:
+    assert performer.background is not None
+    assert [len(found) for found in open_detector("mediapipe", still=True).detect([performer.background])] == [0]
+
+
+@needs_mediapipe
+def test_mediapipe_looks_into_its_view_alone(performer: Clip) -> None:
+    """Two people side by side: the view chooses, and the answer is in pixels of the whole frame."""
+    pair = np.concatenate([performer.video, performer.video[:, :, ::-1]], axis=2)[:3]
+    middles = []
+    for left in (0, 256):
+        people = list(open_detector("mediapipe", view=(left, 0, 256, 256)).detect(pair[:1]))
+        assert all(len(found) == 1 for found in people)
+        middles.append(float(np.nanmean(people[0][0, :, 0])))
+    assert 0 < middles[0] < 256 < middles[1] < 512
+    alone = next(iter(open_detector("mediapipe").detect(performer.video)))
+    np.testing.assert_allclose(middles[0], np.nanmean(alone[0, :, 0]), atol=1e-3)
+
+
+@needs_mediapipe
+def test_another_version_or_complexity_than_there_is_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"mediapipe is of version .*, and 0\.1 is asked for"):
+        open_detector("mediapipe", version="0.1")
+    with pytest.raises(ConfigError, match="complexity is 3; MediaPipe has 0, 1 and 2"):
+        open_detector("mediapipe", complexity=3)
+
+
+def test_a_model_that_is_not_packaged_is_never_fetched_unasked(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"complexity 2 is not in its package; put https://.*heavy.tflite into .*pose_landmark"
+    ):
+        require_model(tmp_path, 2)
+
+
+def test_mediapipe_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kinema.pose.blazepose.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"not installed; pip install 'kinema\[pose\]'"):
+        open_detector("mediapipe")
+
+
+# --- ONNX ---------------------------------------------------------------------------------------------------------------------
+
+needs_onnx = pytest.mark.skipif(find_spec("onnxruntime") is None, reason="needs the [pose] extra")
+
+
+def scattered(left: float, top: float, width: float, height: float, seed: int = 0) -> np.ndarray:
+    """Seventeen places in a part of a picture, none too near another."""
+    cells = np.random.default_rng(seed).permutation(20)[:17]
+    cells = np.stack([cells % 4 + 0.5, cells // 4 + 0.5], axis=1) / (4, 5)
+    return (cells * (width, height) + (left, top)).round()
+
+
+def mean_distance(found: np.ndarray, points: np.ndarray) -> float:
+    assert found.shape == (1, 17, 3)
+    assert (found[0, :, 2] > 0.3).all()
+    return float(np.linalg.norm(found[0, :, :2] - points, axis=1).mean())
+
+
+@needs_onnx
+@pytest.mark.parametrize("axes", [True, False])
+@pytest.mark.parametrize("size", [(96, 128), (200, 150), (120, 240)])
+def test_a_network_finds_its_dots_in_a_whole_frame(tmp_path: Path, axes: bool, size: tuple[int, int]) -> None:
+    model = write_network(tmp_path / "dots.onnx", axes=axes)
+    points = scattered(0, 0, *size)
+    frame = picture(points, *size, radius=min(size) / 6)
+    found = next(iter(open_detector(str(model)).detect([frame])))
+    scale = max(size[0] / 96, size[1] / 128) * 1.25  # frame pixels per pixel of the input
+    assert mean_distance(found, points) < (1 if axes else 2) * scale
+
+
+@needs_onnx
+def test_the_box_follows_from_frame_to_frame(tmp_path: Path) -> None:
+    """A small group in a large frame is seen coarsely at first and exactly from the second frame on; still pictures never."""
+    model = str(write_network(tmp_path / "dots.onnx"))
+    points = [scattered(200 + 3 * t, 150 + 2 * t, 200, 260) for t in range(4)]
+    frames = [picture(p, 500, 500, radius=22) for p in points]
+    followed = [mean_distance(f, p) for f, p in zip(open_detector(model).detect(frames), points, strict=True)]
+    still = [mean_distance(f, p) for f, p in zip(open_detector(model, still=True).detect(frames), points, strict=True)]
+    assert max(followed[1:]) < 0.6 * min(still)
+    given = open_detector(model, view=(200, 150, 200, 260)).detect(frames)
+    assert mean_distance(next(iter(given)), points[0]) < 0.75 * still[0]
+
+
+@needs_onnx
+def test_nobody_in_a_frame_is_nobody_and_the_next_is_looked_at_as_a_whole(tmp_path: Path) -> None:
+    model = str(write_network(tmp_path / "dots.onnx"))
+    points = scattered(30, 30, 60, 80)
+    shown = picture(points, 96, 128, radius=4)
+    elsewhere = picture(scattered(2, 2, 60, 80), 96, 128, radius=4)
+    empty = np.full_like(shown, 120)
+    people = list(open_detector(model).detect([shown, empty, elsewhere]))
+    assert [len(found) for found in people] == [1, 0, 1]
+    alone = next(iter(open_detector(model).detect([elsewhere])))
+    np.testing.assert_array_equal(people[2], alone)
+
+
+def test_places_along_axes_are_divided_by_places_per_pixel() -> None:
+    along_x, along_y = np.zeros((2, 8), np.float32), np.zeros((2, 12), np.float32)
+    along_x[0, 3], along_y[0, 10], along_x[1, 6], along_y[1, 1] = 0.5, 0.75, 1.5, 2
+    assert decode_axes(along_x, along_y, (4, 6)).tolist() == [[1.5, 5, 0.5], [3, 0.5, 1]]
+
+
+def test_peaks_of_heatmaps_move_towards_the_higher_neighbour() -> None:
+    maps = np.zeros((2, 4, 5), np.float32)
+    maps[0, 1, 2], maps[0, 1, 3], maps[0, 0, 2] = 0.8, 0.4, 0.2
+    maps[1, 3, 4] = 0.6
+    assert decode_heatmaps(maps, (20, 16)).round(4).tolist() == [[9, 3, 0.8], [16, 12, 0.6]]
+
+
+@needs_onnx
+def test_files_that_are_no_pose_networks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone.onnx cannot be read \(No such file or directory\); give an ONNX file"):
+        open_detector(str(tmp_path / "gone.onnx"))
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(ConfigError, match=r"text.onnx is no network that onnxruntime runs"):
+        open_detector(str(tmp_path / "text.onnx"))
+    many = write_network(tmp_path / "many.onnx", joints=12)
+    with pytest.raises(ConfigError, match=r"many.onnx gives simcc_x .*must give simcc_x and simcc_y of 1 x 17"):
+        open_detector(str(many))
+    model = write_network(tmp_path / "dots.onnx")
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    assert open_detector(str(model), version=digest).version == digest
+    with pytest.raises(ConfigError, match=f"is of version {digest}, and 00 is asked for"):
+        open_detector(str(model), version="00")
+
+
+def test_onnxruntime_that_is_not_installed_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kinema.pose.topdown.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs onnxruntime, which is not installed; pip install 'kinema\[pose\]'"):
+        open_detector(str(write_network(tmp_path / "dots.onnx")))
