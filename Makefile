@@ -3,8 +3,9 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell comma
 MINUTES ?= 8.5
 BIN := .venv/bin
 SOURCES := src tests benchmarks examples
-# background_flicker.py compares runs, which it must be given.
-BENCHMARKS := $(filter-out benchmarks/background_flicker.py,$(wildcard benchmarks/*.py))
+# Not those that compare runs, which they must be given, or train for a quarter of an hour and longer.
+LONG := $(addprefix benchmarks/,background_flicker.py future_video.py pose_futures.py transfer_performers.py)
+BENCHMARKS := $(filter-out $(LONG),$(wildcard benchmarks/*.py))
 
 .PHONY: demo test test-browser test-all lint type docs bench clean help
 

@@ -1,6 +1,7 @@
 """kinema compare, as a person types it: tiny systems on a small dataset, trained within this process except where said."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from kinema.cli import main
 from kinema.evaluation import trainings
 from kinema.systems.vgan import VGAN
 from small_dataset import write_dataset
+from small_weights import Frame2048, write_program
 
 SHAPE = (8, 16, 16)
 FAST = ("--preset", "tiny", "--count", 32, "--features", "small_features:Colours", "--replicates", 2, "--device", "cpu")
@@ -209,6 +211,7 @@ def test_a_failure_has_a_reason(said: str, status: int, sentence: str) -> None:
         (["--systems", "vgan", "--points", "9"], "clips_seen is 8; it must be a batch or more for every point"),
         (["--systems", "vgan", "--points", "0"], "points is 0; it must be from 1 to 100"),
         (["--systems", "vgan", "--seeds", "0"], "seeds is 0; it must be from 1 to 100"),
+        (["--systems", "vgan", "--features", "i3d"], "--features i3d needs --weights FILE: i3d_torchscript.pt from"),
         (["--systems", "vgan", "--features", "nowhere:Net"], "the feature network nowhere:Net cannot be imported"),
         (["--systems", "vgan", "--out", "data"], "data holds files that are no comparison; give --out another folder"),
     ],
@@ -237,6 +240,17 @@ def test_a_changed_command_is_refused(finished: Path, data: Path, capsys: pytest
     assert run(data, finished, *SYSTEMS, "--points", 2, "--seed", 3) == 2
     complaint = capsys.readouterr().err
     assert "holds another comparison (seed: 0 -> 3); give the command that began it, another --out, or --overwrite" in complaint
+
+
+def test_it_ranks_by_published_features_when_given_their_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainings, "in_own_process", here)
+    weights = write_program(tmp_path / "inception.pt", Frame2048)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    words = ("--features", "inception", "--weights", weights, "--weights-sha256", digest, "--finalists", 0)
+    assert run(data, tmp_path / "out", "--systems", "vgan:one-stream", "--points", 1, *words) == 0
+    assert board_of(tmp_path / "out")["score"] == "FID"
 
 
 # --- Processes ----------------------------------------------------------------------------------------------------------------

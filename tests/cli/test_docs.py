@@ -12,7 +12,7 @@ from kinema.cli import VERBS, main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMAND = re.compile(r"(?:^|`|-m |/)kinema ([a-z]+ [^`#\n]*)", re.MULTILINE)
+COMMAND = re.compile(r"(?:^|`|-m |/)kinema ([a-z-]+ [^`#\n]*)", re.MULTILINE)
 
 
 def commands() -> list[list[str]]:
@@ -34,7 +34,8 @@ def test_documented_options_exist(topic: tuple[str, ...]) -> None:
     asked = [words for words in commands() if tuple(words[: len(topic)]) == topic]
     known = VERBS.keys()
     assert topic[0] in known
-    named = topic if topic[0] in ("train", "study", "pose") or topic[1:2] in (("performers",), ("shapes",)) else topic[:1]
+    drawn = topic[1:2] in (("performers",), ("shapes",), ("mocap",))
+    named = topic if topic[0] in ("train", "study", "pose") or drawn else topic[:1]
     listed = set(re.findall(r"--[a-z][a-z0-9-]*", help_of(list(named))))
     options = {word.partition("=")[0] for words in asked for word in words if word.startswith("--")}
     assert options - {"--help"} <= listed

@@ -12,6 +12,7 @@ from kinema.core.system import Fit, System
 from kinema.core.tasks import (
     PROTOCOLS,
     Decomposes,
+    Forecasts,
     Generates,
     Interpolates,
     Predicts,
@@ -86,7 +87,8 @@ def trained() -> dict[str, System]:
 
 def outputs(system: System, ability: str, rows: int = 3) -> list[torch.Tensor]:
     """Return what one ability makes of fixed inputs."""
-    seeds, video = [11, 12, 13][:rows], clips(system, rows).video
+    seeds, batch = [11, 12, 13][:rows], clips(system, 3)
+    video, pose = batch.video[:rows], None if batch.pose is None else batch.pose[:rows]
     with torch.no_grad():
         match system:
             case Generates() if ability == "generate":
@@ -97,6 +99,11 @@ def outputs(system: System, ability: str, rows: int = 3) -> list[torch.Tensor]:
                 return [system.interpolate(11, 12, rows)]
             case Predicts() if ability == "predict":
                 return [system.predict(video[:, :, : system.past_frames], seeds=seeds)]
+            case Forecasts() if ability == "forecast" and pose is not None:
+                now = system.past_frames
+                futures = system.forecast_poses(video[:, :, :now], pose[:, :now], seeds=seeds, futures=2)
+                film = torch.cat([pose[:, now - 1 : now], futures[:, 1]], dim=1)
+                return [futures, system.render_poses(video[:, :, now - 1], film)]
             case Reconstructs() if ability == "reconstruct":
                 return [system.reconstruct(video)]
             case Scores() if ability == "score":
@@ -230,6 +237,12 @@ def test_outputs_are_finite_clips_in_range(name, ability, trained):
         assert torch.isfinite(made).all()
         if ability == "score":
             assert made.shape == (3,)
+        elif ability == "forecast" and made.shape[-1] == 3 and made.shape[1] == 2:
+            assert made.shape == (3, 2, system.future_frames, 18, 3)
+            assert made[..., 2].min() >= 0
+        elif ability == "forecast":
+            assert made.shape == (3, 3, 1 + system.future_frames, shape.height, shape.width)
+            assert made.abs().max() <= 1
         elif ability == "recognise":
             assert made.shape == (3, system.config.classes)
         else:
@@ -264,4 +277,5 @@ def test_labels_are_used_or_refused(name, trained):
 
 
 def test_every_ability_is_known_to_this_suite():
-    assert set(PROTOCOLS) == {"generate", "streams", "interpolate", "predict", "reconstruct", "score", "recognise", "transfer"}
+    known = {"generate", "streams", "interpolate", "predict", "forecast", "reconstruct", "score", "recognise", "transfer"}
+    assert set(PROTOCOLS) == known

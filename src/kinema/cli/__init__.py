@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("kinema.cli.evaluate", "judge a system or clips against real ones"),
     "probe": ("kinema.cli.probe", "are a run's features good for recognition with few labels?"),
     "compare": ("kinema.cli.compare", "train several systems with one budget, judge them and rank them"),
+    "detect-fake": ("kinema.cli.detect_fake", "is a video synthesised? with measured error rates"),
     "units": ("kinema.cli.units", "show what the units of a trained network look for"),
     "study": ("kinema.cli.study", "let people judge: which of two clips do they prefer?"),
     "pose": ("kinema.cli.pose", "find, convert, smooth and draw poses"),

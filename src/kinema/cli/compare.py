@@ -65,6 +65,10 @@ class Compare(Config):
     """Of judging: first seed of generated clips, and seed of the drawing of real ones."""
     features: str = PACKAGED
     """Feature network, as of kinema evaluate."""
+    weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Weights of --features i3d (FVD) or inception (FID), as of kinema evaluate."""
+    weights_sha256: Annotated[str | None, tyro.conf.arg(metavar="HEX", help_behavior_hint="")] = None
+    """SHA-256 that the weights must have, for a file that kinema does not know."""
     replicates: int = 100
     """Resamplings behind an interval."""
     finalists: int = 2
@@ -87,7 +91,8 @@ def run(arguments: list[str]) -> int:
     from kinema.evaluation.features import open_features
     from kinema.training.distributed import choose_device
 
-    network = open_features(contest.features, choose_device(contest.device))
+    device, digest = choose_device(contest.device), contest.weights_sha256
+    network = open_features(contest.features, device, weights=options.weights, weights_sha256=digest)
     with claimed(options.out, contest, overwrite=options.overwrite), _terminable():
         judge_held_out(contest, options.out, network)
         work(contest, options.out, network)
@@ -306,6 +311,8 @@ def plan(options: Compare) -> "Contest":
         count=min(USUAL_CLIPS, len(training)) if options.count is None else options.count,
         seed=options.seed,
         features=options.features,
+        weights=str(options.weights) if options.weights else None,
+        weights_sha256=options.weights_sha256,
         replicates=options.replicates,
         finalists=options.finalists,
         device=options.device,

@@ -25,6 +25,7 @@ UNPAIRED = (
     *("features", "weights", "weights_sha256", "stride", "replicates", "content", "classifier"),
     *("workers", "executor", "cluster"),
 )
+FORECAST = ("samples",)  # options that --forecast alone has
 PACKAGED = "efficientnet-lite0+dt"  # repeated from kinema.evaluation.features, which needs torch; a test compares them
 
 
@@ -63,9 +64,9 @@ class Evaluate(Config):
     """Average content distance (ACD) of the frames of a clip: of their features, of the colour of the shape (Shape Motion), or
     none. auto: features where --features is the packaged network."""
     paired: bool = False
-    """Measure clips against the truth that belongs to each: held-out clips that the run predicts from their first frames, or
-    else reconstructs, or re-enacts from their poses; or clips of one name (or place, in an .npy) of RUN|CLIPS and DATA, which
-    may then be clips too."""
+    """Measure clips against the truth that belongs to each: held-out clips that the run predicts from their first frames (and
+    poses), or else reconstructs, or re-enacts from their poses; or clips of one name (or place, in an .npy) of RUN|CLIPS and
+    DATA, which may be clips too."""
     futures: int = 8
     """With --paired: futures of each clip, of which the best of 1, 2, 4, ... is reported, where a system imagines several."""
     perceptual: Literal["efficientnet-lite0", "none"] = "efficientnet-lite0"
@@ -75,6 +76,11 @@ class Evaluate(Config):
     detector: Annotated[str | None, tyro.conf.arg(metavar="mediapipe|FILE.onnx", help_behavior_hint="")] = None
     """With --paired, for a run that transfers motion: find the poses again in what it made, for pose distance and missed
     detections."""
+    forecast: bool = False
+    """Measure forecasts of poses beside what happened, from the first frames of held-out clips with poses: best of n, APD, ADE,
+    FDE, MMADE, MMFDE, and on forked performers which of the known futures are imagined."""
+    samples: int = 50
+    """With --forecast: futures of each clip."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder for report.json and report.html. Default: evaluation in the run directory, or NAME-evaluation here."""
     compare: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="REPORT...", help_behavior_hint="")] = ()
@@ -104,10 +110,17 @@ class Evaluate(Config):
         known = digest is None or re.fullmatch("[0-9a-fA-F]{64}", digest) is not None
         self.require(known, "weights_sha256", "64 hexadecimal digits")
         self.require(1 <= self.futures <= 1000, "futures", "from 1 to 1000")
+        self.require(1 <= self.samples <= 1000, "samples", "from 1 to 1000")
+        if self.paired and self.forecast:
+            raise ConfigError("--paired compares videos and --forecast poses; give one of them")
         defaults = {field.name: field.default for field in fields(self)}
-        for name in UNPAIRED if self.paired else PAIRED:
-            if getattr(self, name) != defaults[name]:
-                raise ConfigError(f"--{name.replace('_', '-')} has no meaning {'with' if self.paired else 'without'} --paired")
+        groups = {"paired": PAIRED, "forecast": FORECAST}
+        for kind, names in groups.items():
+            if not getattr(self, kind) and (name := next((n for n in names if getattr(self, n) != defaults[n]), None)):
+                raise ConfigError(f"--{name.replace('_', '-')} has no meaning without --{kind}")
+        kind = next((kind for kind in groups if getattr(self, kind)), None)
+        if kind and (name := next((n for n in UNPAIRED if getattr(self, n) != defaults[n]), None)):
+            raise ConfigError(f"--{name.replace('_', '-')} has no meaning with --{kind}")
 
 
 def run(arguments: list[str]) -> int:
@@ -119,6 +132,8 @@ def run(arguments: list[str]) -> int:
         raise ConfigError("evaluate wants a run or clips, and none is named; or --compare REPORT REPORT")
     if options.against is None:
         raise ConfigError("evaluate wants real clips to judge against; give --against DATA")
+    if options.forecast:
+        return _judge_forecasts(options, options.against)
     return (_judge_pairs if options.paired else _judge)(options, options.against)
 
 
@@ -237,6 +252,31 @@ def _reenacted(options: Evaluate, data: Path, perceptual: "Sequence[PerceptualMe
     return Reenacted(lambda index: stored_pose(judged, index), skeleton, nearest.paste, perceptual, find)
 
 
+def _judge_forecasts(options: Evaluate, data: Path) -> int:
+    from kinema.cli.forecast import open_forecaster
+    from kinema.data.dataset import Dataset
+    from kinema.evaluation.forecast import ForecastQuestion, chosen_clips, judge_forecasts, refuse_unfit
+    from kinema.evaluation.forecast_page import rows, write_forecast_reports
+    from kinema.evaluation.report import HTML_NAME
+    from kinema.training.checkpoint import provenance
+
+    split = None if options.split == "all" else options.split or "test"
+    forecaster, real = open_forecaster(options.run, options.device), Dataset(data, split)
+    folder = _free_folder(options, forecaster.name, "forecast")
+    refuse_unfit(forecaster, real)
+    chosen_clips(forecaster, real, options.count)
+    with Progress() as progress:
+        question = ForecastQuestion(options.count, options.seed, options.samples)
+        card = judge_forecasts(forecaster, real, question, said=progress.show)
+    report = write_forecast_reports(folder, card, provenance())
+    title = f"{forecaster.name} beside {data}: {options.samples} futures of each of {report['protocol']['clips']} clips"
+    print_table(title, *rows(report))
+    for warning in report["warnings"]:
+        print(f"note: {warning}")
+    print(f"report card: {folder / HTML_NAME}")
+    return 0
+
+
 def _free_folder(options: Evaluate, name: str, kind: str = "evaluation") -> Path:
     """Return where reports go, or refuse a folder that has one."""
     from kinema.evaluation.report import HTML_NAME, JSON_NAME
@@ -262,6 +302,11 @@ def _compare(options: Evaluate) -> int:
         raise ConfigError("--compare names a report twice; name each once")
     refuse_unequal(reports)
     first = next(iter(reports.values()))
+    if first["protocol"].get("kind") == "forecasts":
+        from kinema.evaluation.forecast_page import compared as compared_forecasts
+
+        print_table("one protocol", *compared_forecasts(reports))
+        return 0
     if "kind" in first["protocol"]:
         from kinema.evaluation.paired_page import compared
 

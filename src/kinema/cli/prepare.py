@@ -18,6 +18,8 @@ from kinema.core.config import Config
 from kinema.data import plan
 from kinema.data.cutting import PrepareSettings
 from kinema.data.dataset import DatasetInfo
+from kinema.data.mocap import KIND as MOCAP
+from kinema.data.mocap import MocapSettings, film_captures, plan_mocap
 from kinema.data.performers import PerformersSettings
 from kinema.data.prepare import Storage, prepare, work
 from kinema.data.procedural import KINDS, Split, plan_procedural
@@ -64,8 +66,8 @@ _Sources = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metav
 class Footage:
     """Turn footage into a dataset: videos, folders of frames, image strips, and folders of all these.
 
-    Instead of a source, the word performers draws procedural people, and the word shapes moving shapes
-    (see kinema prepare performers --help).
+    Instead of a source, the word performers draws procedural people, the word shapes moving shapes, and the word mocap films
+    motion capture (see kinema prepare performers --help).
     """
 
     sources: _Sources
@@ -92,11 +94,23 @@ class Shapes:
     held_out: tyro.conf.OmitArgPrefixes[Split] = field(default_factory=Split)
 
 
+@dataclass(frozen=True)
+class Mocap:
+    """Film motion capture as stick figures with their poses: CMU sequences (.npz with expmap), DeepMimic's motions (.txt)."""
+
+    sources: _Sources
+    """Files, or folders that are searched."""
+    work: tyro.conf.OmitArgPrefixes[Work]
+    settings: tyro.conf.OmitArgPrefixes[MocapSettings] = field(default_factory=MocapSettings)
+
+
 def run(arguments: list[str]) -> int:
     """Prepare a dataset; returns the exit status."""
     began = time.monotonic()
     if arguments and arguments[0] in KINDS and not Path(arguments[0]).exists():
         out, info = _draw(arguments[0], arguments[1:])
+    elif arguments and arguments[0] == MOCAP and not Path(MOCAP).exists():
+        out, info = _film(arguments[1:])
     else:
         out, info = _cut(arguments)
     _summarise(out, info, time.monotonic() - began)
@@ -115,6 +129,14 @@ def _draw(kind: str, arguments: list[str]) -> tuple[Path, DatasetInfo]:
     todo = plan_procedural(kind, options.settings, options.held_out)
     with _shown(options.work) as progress:
         info = work(options.work.out, todo, KINDS[kind].make, progress=progress, **_who(options.work))
+    return options.work.out, info
+
+
+def _film(arguments: list[str]) -> tuple[Path, DatasetInfo]:
+    options = parse(Mocap, arguments, f"prepare {MOCAP}")
+    todo = plan_mocap(options.sources, options.settings)
+    with _shown(options.work) as progress:
+        info = work(options.work.out, todo, film_captures, progress=progress, **_who(options.work))
     return options.work.out, info
 
 

@@ -1,5 +1,6 @@
 """Verbs that sample from a trained system: generate, predict, reconstruct, interpolate."""
 
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -114,7 +115,10 @@ class Generate(BatchSampling):
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(BatchSampling):
-    """Continue still images, or the beginning of clips."""
+    """Continue still images, or the beginning of clips.
+
+    A system that forecasts poses has other options, which follow below.
+    """
 
     made = "predicted"
 
@@ -181,6 +185,15 @@ def generate(arguments: list[str]) -> int:
 
 def predict(arguments: list[str]) -> int:
     """Run ``kinema predict``."""
+    from kinema.cli import forecast
+
+    if forecast.forecasts(arguments):
+        return forecast.run(arguments)
+    if arguments in (["--help"], ["-h"]):
+        with contextlib.suppress(SystemExit):
+            parse(Predict, arguments, "predict")
+        print("\nWith a RUN of a system that forecasts poses:\n")
+        return forecast.run(arguments)
     options = parse(Predict, arguments, "predict")
     _refuse_none(options.files, "predict wants images or clips")
     trained = _open(options, "predict")

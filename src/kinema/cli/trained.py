@@ -81,12 +81,31 @@ class Trained:
     @torch.inference_mode()
     def predict(self, past: UInt8[np.ndarray, "B past H W 3"], seeds: Sequence[int]) -> Clips:
         """Return the future of every past."""
-        return to_pixels(self.system.predict(self._video(past), seeds=seeds))
+        return to_pixels(self.system.predict(self.video(past), seeds=seeds))
+
+    @torch.inference_mode()
+    def forecast(
+        self, clips: Sequence[UInt8[np.ndarray, "T H W 3"]], poses: Sequence[Float32[np.ndarray, "T J 3"]], seeds: Sequence[int]
+    ) -> list[UInt8[np.ndarray, "T H W 3"]]:
+        """Return clips that begin as others do and go on as one future of poses is rendered."""
+        system, past = self.system, self.system.past_frames
+        video = self.video(np.stack(clips))
+        joints = torch.from_numpy(np.stack(poses)).to(self.device)
+        futures = system.forecast_poses(video[:, :, :past], joints[:, :past], seeds=seeds, futures=1)[:, 0]
+        rendered = to_pixels(
+            system.render_poses(video[:, :, past - 1], torch.cat([joints[:, past - 1 : past], futures], dim=1))
+        )
+        return [np.concatenate([clip[:past], made[1:]]) for clip, made in zip(clips, rendered, strict=True)]
+
+    @property
+    def renders(self) -> bool:
+        """Whether the stage of the last training is the last of the system's stages: for one that forecasts, rendering."""
+        return self.metadata.stage == list(self.system.stages())[-1]
 
     @torch.inference_mode()
     def reconstruct(self, clips: Clips) -> Clips:
         """Return the clips as the system remembers them."""
-        return to_pixels(self.system.reconstruct(self._video(clips)))
+        return to_pixels(self.system.reconstruct(self.video(clips)))
 
     def perform(self, pose: Float32[np.ndarray, "T J 3"], chunk: int, restart: int = 0) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """Yield the person that the system knows, a frame per pose; memory does not grow with their number.
@@ -122,7 +141,8 @@ class Trained:
         """Digest of the checkpoint file."""
         return hashlib.sha256(self._file.read_bytes()).hexdigest()
 
-    def _video(self, clips: Clips) -> Video:
+    def video(self, clips: Clips) -> Video:
+        """Return clips as the system takes them."""
         return torch.from_numpy(clips).to(self.device).permute(0, 4, 1, 2, 3).div(127.5).sub_(1)
 
 
@@ -175,7 +195,7 @@ def open_source(name: str, device: str = "auto", beginnings: Path | None = None)
 
 def _system_source(name: str, device: str, beginnings: Path | None) -> Source:
     trained = Trained(name, "generate" if beginnings is None else ("generate", "predict"), device)
-    about, fps = _about(trained), trained.metadata.dataset.get("fps")
+    about, fps = describe_run(trained), trained.metadata.dataset.get("fps")
     rate, shape = float(fps) if fps else None, trained.metadata.clip
     if beginnings is None or trained.ability == "generate":
         source = Source(name, shape, rate, PIXELS, None, lambda seeds: list(trained.generate(seeds)), about)
@@ -203,16 +223,21 @@ def open_pairing(name: str, data: Path, split: str | None, device: str = "auto")
         device: where the system works.
 
     Raises:
-        CheckpointError: for a damaged checkpoint, or a system that neither predicts nor reconstructs nor transfers motion.
-        DataError: for a damaged dataset, or one without the split.
+        CheckpointError: for a damaged checkpoint, a system that neither predicts, forecasts, reconstructs nor transfers motion,
+            or one that has not yet learnt to render what it forecasts.
+        DataError: for a damaged dataset, one without the split, or without the poses that a system forecasts from.
         EvaluationError: for clips of another shape or rate than the system's, or of other poses than it wants.
     """
-    trained, real = Trained(name, ("predict", "reconstruct", "transfer"), device), Dataset(data, split)
+    trained, real = Trained(name, ("predict", "forecast", "reconstruct", "transfer"), device), Dataset(data, split)
     fps = trained.metadata.dataset.get("fps")
     if trained.ability == "transfer":
         return _reenacting(name, trained, real, split)
     refuse_unlike(Source(name, trained.metadata.clip, float(fps) if fps else None, PIXELS, None, lambda seeds: []), real)
-    predicts = trained.ability == "predict"
+    predicts = trained.ability != "reconstruct"
+    if trained.ability == "forecast":
+        real.require("pose")
+        if not trained.renders:
+            raise CheckpointError(f"{name} has learnt to forecast poses and not yet to render them; train its last stage")
 
     def truth(indices: Sequence[int]) -> list[UInt8[np.ndarray, "T H W 3"]]:
         return [real.video(index) for index in indices]
@@ -220,8 +245,12 @@ def open_pairing(name: str, data: Path, split: str | None, device: str = "auto")
     def make(indices: Sequence[int], draw: int) -> list[UInt8[np.ndarray, "T H W 3"]]:
         if not predicts:
             return list(trained.reconstruct(np.stack(truth(indices))))
-        # A seed of its own for every future of every clip.
-        return _futures(trained, truth(indices), [draw * len(real) + index for index in indices])
+        seeds = [draw * len(real) + index for index in indices]  # one of its own for every future of every clip
+        if trained.ability == "forecast":
+            return trained.forecast(
+                truth(indices), [np.array(real.array(index, "pose"), np.float32) for index in indices], seeds
+            )
+        return _futures(trained, truth(indices), seeds)
 
     return Pairing(
         kind="predictions" if predicts else "reconstructions",
@@ -235,7 +264,7 @@ def open_pairing(name: str, data: Path, split: str | None, device: str = "auto")
         make=make,
         key=lambda index: real.record(index).key,
         protocol={"real data": real.fingerprint, "split": split or "all"},
-        about=_about(trained),
+        about=describe_run(trained),
     )
 
 
@@ -258,7 +287,7 @@ def _reenacting(name: str, trained: Trained, real: Dataset, split: str | None) -
         make=make,
         key=lambda index: real.record(index).key,
         protocol={"real data": real.fingerprint, "split": split or "all"},
-        about=_about(trained),
+        about=describe_run(trained),
     )
 
 
@@ -285,7 +314,8 @@ def stored_pose(data: Dataset, index: int) -> Float32[np.ndarray, "T J 3"]:
     return np.asarray(data.array(index, "pose"), np.float32)
 
 
-def _about(trained: Trained) -> dict[str, Any]:
+def describe_run(trained: Trained) -> dict[str, Any]:
+    """Return what a report says of a run."""
     return {
         "system": trained.metadata.system,
         "stage": trained.metadata.stage,

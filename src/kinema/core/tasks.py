@@ -51,6 +51,41 @@ class Predicts(Protocol):
 
 
 @runtime_checkable
+class Forecasts(Protocol):
+    """Continues a past of frames and poses: possible futures as poses first, then as video."""
+
+    past_frames: int
+    """Frames (and poses) of the past; the last of them is the current one."""
+    future_frames: int
+    """Poses of a future."""
+    skeleton: str
+    """Name of the joints' layout."""
+
+    def forecast_poses(
+        self, past: Video, poses: Float[Tensor, "B past J 3"], *, seeds: Sequence[int], futures: int
+    ) -> Float[Tensor, "B N T J 3"]:
+        """Return `futures` possible futures of every past, in pixels of its frames.
+
+        Future n of clip i depends on ``seeds[i]``, n and that clip alone: fewer futures are the first of more. A joint that is
+        missing (confidence 0) in the current pose stays missing.
+        """
+        ...
+
+    def render_poses(self, image: Image, poses: Float[Tensor, "B T J 3"]) -> Video:
+        """Return one frame per pose, of the image's size; the first of the 1 + `future_frames` poses is the image's own."""
+        ...
+
+
+@runtime_checkable
+class ForecastsTypical(Protocol):
+    """Forecasts one future without chance, beside the many: a line in the best-of-n plot."""
+
+    def forecast_typical(self, past: Video, poses: Float[Tensor, "B past J 3"]) -> Float[Tensor, "B T J 3"]:
+        """Return the future that the system takes for the most likely one, in pixels."""
+        ...
+
+
+@runtime_checkable
 class Reconstructs(Protocol):
     """Encodes clips and decodes them again."""
 
@@ -111,6 +146,7 @@ PROTOCOLS: Mapping[str, type] = {
     "streams": Decomposes,
     "interpolate": Interpolates,
     "predict": Predicts,
+    "forecast": Forecasts,
     "reconstruct": Reconstructs,
     "score": Scores,
     "recognise": Recognises,

@@ -123,6 +123,12 @@ def walk(time: Curve, angles: Angles, style: Style) -> Curve | None:
     way, leg = style.sign() * style.angle(88, 30), time / 2.6
     turned = np.where(leg < 1, 1, ease(4 * (leg % 1)))
     angles["yaw"] += way * np.where(leg.astype(int) % 2 == 0, 1, -1) * (2 * turned - 1)
+    _stride(time, angles, style)
+    return None
+
+
+def _stride(time: Curve, angles: Angles, style: Style) -> None:
+    """Move legs and arms as somebody who walks where they face."""
     angles["lean"] += style.angle(4, 4)
     phase = time / 1.3 + style.phase()
     stride, fold, swing, bent = (style.angle(*it) for it in ((20, 4), (62, 12), (26, 14), (16, 14)))
@@ -135,7 +141,6 @@ def walk(time: Curve, angles: Angles, style: Style) -> Curve | None:
         angles[f"{side}_knee"] += fold * folded
         angles[f"{side}_shoulder_flexion"] -= swing * cos(2 * pi * p)
         angles[f"{side}_elbow_flexion"] += bent + 0.25 * swing * (1 - cos(2 * pi * p))
-    return None
 
 
 def wave(time: Curve, angles: Angles, style: Style) -> Curve | None:
@@ -370,8 +375,115 @@ def sample_motion(action: str, frames: int, fps: float, rng: np.random.Generator
     """
     if action not in ACTIONS:
         raise ConfigError(f"there is no action {action!r}; {accepted(action, ACTIONS)}")
-    speed = float(np.exp(rng.uniform(np.log(0.7), np.log(1.45))))
+    speed = _speed(rng)
     angles = standing(frames)
     lift = ACTIONS[action].curves(np.arange(frames) * speed / fps, angles, Style(rng, freedom))
     table = np.stack([angles[name] for name in ANGLES], axis=1)
     return Motion(action, speed, table, np.zeros(frames) if lift is None else lift)
+
+
+def _speed(rng: np.random.Generator) -> float:
+    return float(np.exp(rng.uniform(np.log(0.7), np.log(1.45))))
+
+
+# One past, several futures
+
+
+PASTS = ("walk", "stand")
+"""What people do before the fork."""
+FUTURES = {
+    "go_on": "goes on",
+    "stop": "stops",
+    "turn_back": "turns back",
+    "kick": "kicks",
+    "wave": "waves",
+    "squat": "squats",
+    "bow": "bows",
+}
+"""What may follow, with the verb of a caption."""
+CHANGE = 0.4  # seconds from what was done to what follows
+TURN = 0.8  # seconds of turning back
+
+
+class _FromRest(Style):
+    """A style whose repeating motions start at their beginning, as somebody does who stood or walked before."""
+
+    def phase(self) -> float:
+        """Return the beginning."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A past that several futures may follow.
+
+    Attributes:
+        past: one of `PASTS`.
+        speed: 1 is the natural speed.
+        times: of the frames in seconds of natural speed.
+        fork: frames of the past; up to there, all futures are the same to the bit.
+        angles: what happens where nothing changes.
+    """
+
+    past: str
+    speed: float
+    times: Curve
+    fork: int
+    angles: Angles
+
+    def follow(self, future: str, rng: np.random.Generator, freedom: float = 1.0) -> Motion:
+        """Return the past with one of the futures.
+
+        Args:
+            future: one of `FUTURES`.
+            rng: source of the style of what follows.
+            freedom: 0 (textbook) to 1.
+
+        Raises:
+            ConfigError: for an unknown future.
+        """
+        if future not in FUTURES:
+            raise ConfigError(f"there is no future {future!r}; {accepted(future, FUTURES)}")
+        since = self.times - self.times[self.fork - 1]
+        angles = dict(self.angles)
+        if future == "turn_back":
+            yaw = angles["yaw"]
+            angles["yaw"] = yaw - np.sign(yaw) * pi * ease(since / TURN)
+        elif future != "go_on":
+            changed = standing(len(self.times))
+            if future in ACTIONS:
+                ACTIONS[future].curves(np.maximum(since, 0), changed, _FromRest(rng, freedom))
+            changed["yaw"] = angles["yaw"]
+            done = ease(since / CHANGE)
+            angles = {name: curve + done * (changed[name] - curve) for name, curve in angles.items()}
+        table = np.stack([angles[name] for name in ANGLES], axis=1)
+        return Motion(future, self.speed, table, np.zeros(len(self.times)))
+
+
+def sample_fork(past: str, frames: int, fork: int, fps: float, rng: np.random.Generator, freedom: float = 1.0) -> Fork:
+    """Draw a past.
+
+    Args:
+        past: one of `PASTS`.
+        frames: of past and future together.
+        fork: of the past, at least 1.
+        fps: frames per second.
+        rng: source of heading, style, speed and phase.
+        freedom: 0 (textbook) to 1.
+
+    Raises:
+        ConfigError: for an unknown past, or a fork out of range.
+    """
+    if past not in PASTS:
+        raise ConfigError(f"there is no past {past!r}; {accepted(past, PASTS)}")
+    if not 1 <= fork < frames:
+        raise ConfigError(f"fork {fork} of {frames} frames leaves no past or no future; it must be from 1 to {frames - 1}")
+    speed, style = _speed(rng), Style(rng, freedom)
+    times, angles = np.arange(frames) * speed / fps, standing(frames)
+    if past == "walk":
+        angles["yaw"] += style.sign() * style.angle(80, 15)
+        _stride(times, angles, style)
+    else:
+        angles["yaw"] += style.sign() * style.angle(50, 30)
+        sway(angles, radians(style.around(1.5, 1.5)) * sin(2 * pi * (times / 1.9 + style.phase())))
+    return Fork(past, speed, times, fork, angles)

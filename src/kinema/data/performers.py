@@ -17,10 +17,10 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from kinema.core.config import Config
-from kinema.core.errors import accepted
+from kinema.core.errors import ConfigError, accepted
 from kinema.data.dataset import Clip, ClipRecord
 from kinema.data.figures import Colour, Identity, View, draw_figure
-from kinema.data.motions import ACTIONS, Motion, sample_motion
+from kinema.data.motions import ACTIONS, FUTURES, PASTS, Fork, Motion, sample_fork, sample_motion
 from kinema.data.stages import SCENES, Stage, backdrop
 from kinema.pose.kinematics import Body, Performance, perform
 from kinema.pose.noise import DetectorNoise, detect
@@ -54,6 +54,15 @@ class PerformersSettings(Config):
     """Shaking of the camera: standard deviation in pixels; 0 is a camera that stands still."""
     pose_noise: float = 0.0
     """Faults of a pose detector in the stored poses: 0 exact, 1 usual (jitter, drop-outs, left and right swapped)."""
+    fork: tuple[str, ...] = ()
+    """One past and several futures, such as go_on stop turn_back kick wave squat bow: everybody does --fork-past up to frame
+    --fork-frame, then one of these, which becomes the label; --actions are not used."""
+    fork_odds: tuple[float, ...] = ()
+    """How likely each of --fork is, in any unit; without it all are equally likely."""
+    fork_past: Literal["walk", "stand"] = "walk"
+    """What everybody does before the fork."""
+    fork_frame: int = 0
+    """Frames of the past; 0 is half of the clip."""
 
     def check(self) -> None:
         """Refuse values out of range."""
@@ -62,14 +71,41 @@ class PerformersSettings(Config):
         self.require(0 < self.fps <= 240, "fps", "above 0 and at most 240")
         self.require(0 <= self.jitter <= self.size / 8, "jitter", f"from 0 to {self.size / 8:g} (an eighth of the size)")
         self.require(0 <= self.pose_noise <= 10, "pose_noise", "from 0 to 10")
-        unknown = [action for action in self.actions if action not in ACTIONS]
-        self.require(not unknown, "actions", accepted(unknown[0], ACTIONS) if unknown else "")
+        for action in self.actions:
+            if action not in ACTIONS:
+                raise ConfigError(f"performers have no action {action!r}; {accepted(action, ACTIONS)}")
         known = _NAMES[: _CAST[self.variety][0]] if self.variety in _CAST else ()
-        strangers = [name for name in self.people if name not in known]
-        nobody = "empty at high variety, where everybody is drawn anew"
-        self.require(not strangers, "people", accepted(strangers[0], known) if strangers and known else nobody)
+        self.require(not self.people or bool(known), "people", "empty at high variety, where everybody is drawn anew")
+        for person in self.people:
+            if person not in known:
+                raise ConfigError(f"nobody of {self.variety} variety is called {person!r}; {accepted(person, known)}")
         self.require(len(self.actions) > 0, "actions", f"at least one of {', '.join(ACTIONS)}")
         self.require(len(set(self.actions)) == len(self.actions), "actions", "different from each other")
+        self._check_fork()
+
+    def _check_fork(self) -> None:
+        unknown = [future for future in self.fork if future not in FUTURES]
+        self.require(not unknown, "fork", accepted(unknown[0], FUTURES) if unknown else "")
+        self.require(len(set(self.fork)) == len(self.fork), "fork", "different from each other")
+        self.require(len(self.fork) != 1, "fork", "two futures or more, or none")
+        self.require(self.fork_past in PASTS, "fork_past", f"one of {', '.join(PASTS)}")
+        odds = self.fork_odds
+        self.require(len(odds) in (0, len(self.fork)), "fork_odds", f"one number for each of the {len(self.fork)} of fork")
+        self.require(all(0 < one < float("inf") for one in odds), "fork_odds", "above 0")
+        if self.fork:
+            self.require(0 <= self.fork_frame < self.frames, "fork_frame", f"from 1 to {self.frames - 1}, or 0 for half")
+            self.require(self.frames >= 2, "frames", "at least 2, for a past and a future")
+
+    @property
+    def past(self) -> int:
+        """Frames before the fork."""
+        return self.fork_frame or self.frames // 2
+
+    @property
+    def odds(self) -> dict[str, float]:
+        """Probability of every future."""
+        odds = self.fork_odds or (1.0,) * len(self.fork)
+        return {future: share / sum(odds) for future, share in zip(self.fork, odds, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -135,9 +171,14 @@ def render(
     behind = video[where] * (255 - opacity[..., None]).astype(np.uint16)
     video[where] = np.minimum((behind + 127) // 255 + colour, 255)
     mask[where] = opacity
+    return Film(video, _seen(performance, view), mask, backdrop(stage, size))
+
+
+def _seen(performance: Performance, view: View) -> Float32[np.ndarray, "T 18 3"]:
+    """Return where the joints are in the picture; confidence 0 outside of it."""
     pose = view.project(performance.joints)
-    inside = ((pose > -0.5) & (pose < size - 0.5)).all(axis=-1, keepdims=True)
-    return Film(video, np.concatenate([pose, inside], axis=-1).astype(np.float32), mask, backdrop(stage, size))
+    inside = ((pose > -0.5) & (pose < view.size - 0.5)).all(axis=-1, keepdims=True)
+    return np.concatenate([pose, inside], axis=-1).astype(np.float32)
 
 
 def _moved(performance: Performance, placement: Placement) -> Performance:
@@ -262,9 +303,12 @@ def cast(seed: int, variety: Variety) -> tuple[tuple[Identity, ...], tuple[Stage
     return tuple(actors), tuple(sample_stage(rng, _FREEDOM[variety], scene) for scene in list(SCENES)[:stages])
 
 
-def caption(motion: Motion, identity: Identity) -> str:
+def caption(motion: Motion, identity: Identity, past: str | None = None) -> str:
     """Say in a sentence what a film shows."""
     article = "an" if identity.shirt_name[0] in "aeiou" else "a"
+    if past:
+        does = f"{'walks' if past == 'walk' else 'stands'}, then {FUTURES[motion.action]}"
+        return f"a person in {article} {identity.shirt_name} shirt {does}"
     pace = " slowly" if motion.speed < 0.85 else " quickly" if motion.speed > 1.2 else ""
     return f"a person in {article} {identity.shirt_name} shirt {ACTIONS[motion.action].verb}{pace}"
 
@@ -276,19 +320,16 @@ def render_clip(index: int, settings: PerformersSettings) -> Clip:
         index: number of the clip, from 0.
         settings: what to make.
     """
+    if settings.fork:
+        return _forked_clip(index, _drawn_future(index, settings), settings)
     rng = np.random.default_rng([settings.seed, 1, index])
     freedom = _FREEDOM[settings.variety]
     action = settings.actions[int(rng.integers(len(settings.actions)))]
-    people, stages = cast(settings.seed, settings.variety)
-    playing = [one for one in people if one.name in settings.people] or people
-    identity = playing[int(rng.integers(len(people))) % len(playing)] if people else sample_identity(f"person-{index:06d}", rng)
-    stage = stages[int(rng.integers(len(stages)))] if stages else sample_stage(rng)
+    identity, stage = _chosen(index, settings, rng)
     motion = sample_motion(action, settings.frames, settings.fps, rng, freedom)
     placement = place(motion, identity, stage, rng, freedom)
     film = render(motion, identity, stage, placement, size=settings.size, shake=_shake(settings, rng))
-    pose = film.pose
-    if settings.pose_noise > 0:
-        pose = detect(pose, COCO_18, DetectorNoise().scaled(settings.pose_noise), rng)
+    pose = _detected(film.pose, settings, rng)
     record = ClipRecord(
         key=f"{index:06d}",
         source="performers",
@@ -300,6 +341,105 @@ def render_clip(index: int, settings: PerformersSettings) -> Clip:
         extra={"speed": round(motion.speed, 3), "scene": stage.scene},
     )
     return Clip(record, film.video, pose, film.mask, film.background)
+
+
+def render_futures(index: int, settings: PerformersSettings) -> dict[str, Clip]:
+    """Make clip `index` once with every future: one past, to the pixel, and after the fork all that might have happened.
+
+    Args:
+        index: number of the clip, from 0.
+        settings: what to make, with a fork.
+
+    Raises:
+        ConfigError: for settings without a fork.
+    """
+    settings.require(bool(settings.fork), "fork", "two futures or more, for a past has no other futures without it")
+    return {future: _forked_clip(index, future, settings) for future in settings.fork}
+
+
+def pose_futures(index: int, settings: PerformersSettings) -> dict[str, Float32[np.ndarray, "T 18 3"]]:
+    """Return the exact poses of `render_futures`, without drawing anybody.
+
+    Args:
+        index: number of the clip, from 0.
+        settings: what to make, with a fork.
+    """
+    found = {}
+    for future in settings.fork:
+        scene = _forked_scene(index, future, settings)
+        performance = _moved(perform(scene.motion.angles, scene.motion.lift, scene.identity.body), scene.placement)
+        shake = np.zeros((settings.frames, 2)) if scene.shake is None else scene.shake
+        found[future] = _seen(performance, View(scene.stage, settings.size, shake))
+    return found
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """Everything that decides how a forked clip looks."""
+
+    motion: Motion
+    identity: Identity
+    stage: Stage
+    placement: Placement
+    shake: Float[np.ndarray, "T 2"] | None
+    rng: np.random.Generator
+
+
+def _drawn_future(index: int, settings: PerformersSettings) -> str:
+    """Draw what follows; the past does not depend on it."""
+    rng = np.random.default_rng([settings.seed, 2, index])
+    return settings.fork[int(rng.choice(len(settings.fork), p=list(settings.odds.values())))]
+
+
+def _forked_scene(index: int, future: str, settings: PerformersSettings) -> _Scene:
+    rng = np.random.default_rng([settings.seed, 1, index])
+    freedom = _FREEDOM[settings.variety]
+    identity, stage = _chosen(index, settings, rng)
+    fork = sample_fork(settings.fork_past, settings.frames, settings.past, settings.fps, rng, freedom)
+    motion = fork.follow(future, np.random.default_rng([settings.seed, 3, index]), freedom)
+    placement = _from_one_place(fork, motion, identity, stage, rng, freedom)
+    return _Scene(motion, identity, stage, placement, _shake(settings, rng), rng)
+
+
+def _forked_clip(index: int, future: str, settings: PerformersSettings) -> Clip:
+    scene = _forked_scene(index, future, settings)
+    motion, identity, stage = scene.motion, scene.identity, scene.stage
+    film = render(motion, identity, stage, scene.placement, size=settings.size, shake=scene.shake)
+    record = ClipRecord(
+        key=f"{index:06d}",
+        source="performers",
+        first_frame=0,
+        fps=settings.fps,
+        label=future,
+        caption=caption(motion, identity, settings.fork_past),
+        group=identity.name,
+        extra={"speed": round(motion.speed, 3), "scene": stage.scene, "future": future, "fork": settings.past},
+    )
+    return Clip(record, film.video, _detected(film.pose, settings, scene.rng), film.mask, film.background)
+
+
+def _from_one_place(
+    fork: Fork, motion: Motion, identity: Identity, stage: Stage, rng: np.random.Generator, freedom: float
+) -> Placement:
+    """Draw where somebody goes on from a fork without a change, and return where another future begins at that place."""
+    same = fork.follow("go_on", rng, freedom)
+    placement = place(same, identity, stage, rng, freedom)
+    usual, other = (perform(one.angles, one.lift, identity.body).joints[0, 1] for one in (same, motion))
+    return Placement(placement.x + float(usual[0] - other[0]), placement.depth + float(usual[2] - other[2]))
+
+
+def _chosen(index: int, settings: PerformersSettings, rng: np.random.Generator) -> tuple[Identity, Stage]:
+    people, stages = cast(settings.seed, settings.variety)
+    playing = [one for one in people if one.name in settings.people] or people
+    identity = playing[int(rng.integers(len(people))) % len(playing)] if people else sample_identity(f"person-{index:06d}", rng)
+    return identity, stages[int(rng.integers(len(stages)))] if stages else sample_stage(rng)
+
+
+def _detected(pose: Float32[np.ndarray, "T 18 3"], settings: PerformersSettings, rng: np.random.Generator) -> np.ndarray:
+    """Return the poses as a detector would have found them, where the settings ask for its faults."""
+    if settings.pose_noise == 0:
+        return pose
+    return detect(pose, COCO_18, DetectorNoise().scaled(settings.pose_noise), rng)
 
 
 def _shake(settings: PerformersSettings, rng: np.random.Generator) -> Float[np.ndarray, "T 2"] | None:

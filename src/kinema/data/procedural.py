@@ -87,7 +87,7 @@ def plan_procedural(kind: str, settings: PerformersSettings | ShapesSettings, sp
         items=[],
         tasks=tasks,
         costs=[float(stop - first) for first, stop in tasks],
-        labels=list(KINDS[kind].labels),
+        labels=list(settings.fork if isinstance(settings, PerformersSettings) and settings.fork else KINDS[kind].labels),
         skeleton=KINDS[kind].skeleton,
     )
 

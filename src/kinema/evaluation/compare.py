@@ -181,6 +181,10 @@ class Contest(Config):
     """Contestants of the study."""
     device: str
     """Where to compute."""
+    weights: str | None = None
+    """File with the weights of the feature network, where it is not packaged."""
+    weights_sha256: str | None = None
+    """What the digest of that file must be."""
 
     def check(self) -> None:
         """Refuse budgets that are none."""

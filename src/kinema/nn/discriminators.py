@@ -55,14 +55,15 @@ class StridedNetwork(nn.Module):
         left: extent of the last feature map, which the last convolution covers: two numbers for images, three for videos.
         outputs: channels that come out.
         norm: normalisation of the hidden layers.
+        inputs: channels that come in: colours, and what is shown beside them.
     """
 
-    def __init__(self, widths: list[int], left: tuple[int, ...], outputs: int, norm: Normalisation) -> None:
+    def __init__(self, widths: list[int], left: tuple[int, ...], outputs: int, norm: Normalisation, inputs: int = 3) -> None:
         super().__init__()
         rank = len(left)
         last = CONVOLUTION[rank](widths[-1], outputs, left)
         self.features = nn.Sequential(
-            down_block(rank, 3, widths[0], "none" if norm == "batch" else norm),
+            down_block(rank, inputs, widths[0], "none" if norm == "batch" else norm),
             *(down_block(rank, narrow, wide, norm) for narrow, wide in pairwise(widths)),
         )
         self.last = spectral_norm(last) if norm == "spectral" else last

@@ -41,6 +41,24 @@ def generator_term(fake: Float[Tensor, "B"], adversary: Adversary) -> Scalar:
             return -fake.float().mean()
 
 
+def masked_squared_error(
+    predicted: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"], mask: Float[Tensor, "*shape"]
+) -> Scalar:
+    """Return the mean squared error over the elements whose mask is 1; 0 where there is none."""
+    return ((predicted.float() - target.float()).square() * mask).sum() / mask.sum().clamp_min(1)
+
+
+def kl_to_normal(mu: Float[Tensor, "B Z"], log_variance: Float[Tensor, "B Z"]) -> Scalar:
+    r"""Return the divergence of $N(\mu, \sigma^2)$ from N(0, I) in nats, summed over dimensions; mean of the batch.
+
+    $-\frac{1}{2} \sum (1 + \log \sigma^2 - \mu^2 - \sigma^2)$.
+
+    References:
+        Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014, Appendix B.
+    """
+    return -0.5 * (1 + log_variance - mu.square() - log_variance.exp()).sum(dim=1).mean()
+
+
 def r1_penalty(score: Callable[[Video], Float[Tensor, "B"]], real: Video) -> Scalar:
     """Return half the mean squared norm of the score's gradient at real clips.
 

@@ -4,6 +4,8 @@ from typing import Any
 
 from kinema.core.system import System
 from kinema.systems.dance import Dance
+from kinema.systems.fake_detector import FakeDetector
+from kinema.systems.pose_knows import PoseKnows
 from kinema.systems.vgan import VGAN, FutureVGAN, VGANAutoencoder
 from kinema.systems.vgan_recogniser import VGANRecogniser
 
@@ -13,4 +15,6 @@ SYSTEMS: dict[str, type[System[Any]]] = {
     "vgan-autoencoder": VGANAutoencoder,
     "vgan-recogniser": VGANRecogniser,
     "dance": Dance,
+    "fake-detector": FakeDetector,
+    "pose-knows": PoseKnows,
 }

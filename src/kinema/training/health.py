@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from kinema.core.errors import KinemaError
 from kinema.core.system import Fit, System
-from kinema.core.tasks import Decomposes, Generates, Predicts, Reconstructs, Scores
+from kinema.core.tasks import Decomposes, Forecasts, Generates, Predicts, Reconstructs, Scores
 from kinema.core.types import Video
 from kinema.data.dataset import Dataset
 
@@ -30,6 +30,7 @@ Verdict = Literal["ok", "watch", "bad"]
 Signature = Float[Tensor, "_ D"]
 Scored = Float[Tensor, "_"]
 Clips = Float[Tensor, "_ _ _ _ _"]
+Joints = Float[Tensor, "_ _ J 3"]
 Made = TypeVar("Made")
 
 FRAMES, CELLS = 4, 8  # a signature is this many frames of this many cells squared
@@ -341,13 +342,14 @@ def players_of(system: System[Any], stage: str) -> dict[str, tuple[nn.Module, ..
     return {} if isinstance(players, Fit) else {player.name: player.moves for player in players}
 
 
-def sample_clips(sampler: System[Any], count: int, real: Video) -> Clips:
+def sample_clips(sampler: System[Any], count: int, real: Video, poses: Joints | None = None) -> Clips:
     """Return clips as the system makes them: generated from seeds 0, 1, ..., else predicted or reconstructed from real ones.
 
     Args:
         sampler: a system in evaluation mode.
         count: clips wanted; predictions and reconstructions are limited by the real clips.
         real: clips to predict from or to reconstruct; held-out ones where there are any.
+        poses: of the real clips, for a system that forecasts from them.
     """
     if isinstance(sampler, Generates):
         portions = [range(first, min(first + PORTION, count)) for first in range(0, count, PORTION)]
@@ -357,9 +359,26 @@ def sample_clips(sampler: System[Any], count: int, real: Video) -> Clips:
     if isinstance(sampler, Predicts):
         past = real[:count, :, : sampler.past_frames]
         return torch.cat([sampler.predict(part, seeds=range(len(part))) for part in past.split(PORTION)])
+    if isinstance(sampler, Forecasts) and poses is not None:
+        pairs = zip(real[:count].split(PORTION), poses[:count].split(PORTION), strict=True)
+        return torch.cat([forecast_clips(sampler, clips, joints)[1] for clips, joints in pairs])
     if isinstance(sampler, Reconstructs):
         return _in_portions(sampler.reconstruct, real[:count])
     return real[:0]
+
+
+def forecast_clips(sampler: Forecasts, real: Video, poses: Joints) -> tuple[Joints, Clips]:
+    """Return one future per clip from the current frame on: its poses, and the frames that the system renders for them.
+
+    Args:
+        sampler: a system in evaluation mode.
+        real: clips, of which the past is used.
+        poses: of these clips.
+    """
+    past = sampler.past_frames
+    futures = sampler.forecast_poses(real[:, :, :past], poses[:, :past], seeds=range(len(real)), futures=1)
+    film = torch.cat([poses[:, past - 1 : past], futures[:, 0]], dim=1)
+    return film, sampler.render_poses(real[:, :, past - 1], film)
 
 
 def able(make: Callable[[], Made]) -> Made | None:

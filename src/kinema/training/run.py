@@ -16,21 +16,22 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 import kinema
 from kinema.core.config import Config, to_mapping
 from kinema.core.errors import CheckpointError, KinemaError, TrainingError
 from kinema.core.system import Fit, System
-from kinema.core.tasks import abilities
+from kinema.core.tasks import Forecasts, Transfers, abilities
 from kinema.core.types import Batch
 from kinema.data.dataset import Dataset
 from kinema.data.loader import Loader
 from kinema.training import distributed, runlog
 from kinema.training.checkpoint import CHECKPOINT_NAME, load_resume, provenance, save_checkpoint, save_resume
-from kinema.training.health import YOUNG, Watch, not_finite, players_of, sample_clips
+from kinema.training.health import COMPARED, YOUNG, Watch, evenly_spread, not_finite, players_of, sample_clips
 from kinema.training.report import write_report
-from kinema.training.sheets import COMPARED, comparisons, write_sheets
+from kinema.training.sheets import BESIDE, comparisons, write_sheets
 from kinema.training.trainer import NotFiniteError, TrainConfig, Trainer, run_fit
 
 RESUME_VERSION = 1
@@ -325,15 +326,25 @@ class Run:
         """Return the seconds that the run has taken, earlier stages and sessions included."""
         return self.seconds_before + trainer.seconds_done
 
+    def poses(self) -> torch.Tensor | None:
+        """Return the poses of the clips that looks show, for a system that forecasts from them."""
+        if not isinstance(self.system, Forecasts):
+            return None
+        shown = self.held_out or self.dataset
+        poses = [shown.alike(index, "pose") for index in evenly_spread(len(shown), COMPARED)]
+        return torch.from_numpy(np.stack(poses)[:, : self.system.clip_shape.frames]).to(self.device)
+
     @torch.no_grad()
     def look_at(self, sampler: System[Any], stage: str, step: int) -> None:
         """Draw the sheets of a sampler and judge it."""
         if self.watch is None or self.display is None:
             return
         real = self.watch.held_out if len(self.watch.held_out) else self.watch.training
-        clips = sample_clips(sampler, SAMPLES, real)
+        poses = self.poses()
+        clips = sample_clips(sampler, SAMPLES, real, poses)
         findings = self.watch.look(sampler, players_of(self.system, stage), step, clips)
-        sheets = write_sheets(self.log, step, clips, comparisons(sampler, real, self.driving()), self.dataset.info.fps)
+        kinds = comparisons(sampler, real, poses, self.driving())
+        sheets = write_sheets(self.log, step, clips, kinds, self.dataset.info.fps)
         self.log.report(step, stage, findings, sheets)
         for finding in findings:
             changed = finding.verdict != self.verdicts.get(finding.name, "ok")
@@ -343,11 +354,11 @@ class Run:
         write_report(self.folder)
 
     def driving(self) -> Batch | None:
-        """Return whole clips with poses to be re-enacted, held-out ones where there are any; None for who learns without."""
+        """Return whole clips with poses for a system that transfers to re-enact, held-out ones where there are any."""
         dataset = self.held_out or self.dataset
-        if "pose" not in self.system.needs:
+        if not isinstance(self.system, Transfers):
             return None
-        loader = Loader(dataset, min(COMPARED, len(dataset)), shuffle=False, fields=("pose",))
+        loader = Loader(dataset, min(BESIDE, len(dataset)), shuffle=False, fields=("pose",))
         return next(loader.epoch()).to_batch(self.device)
 
     def save_sampler(self, sampler: System[Any], stage: str, step: int) -> None:
@@ -478,6 +489,11 @@ def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
             f"{system.name} learns from {' and '.join(sorted(system.needs))}; the clips of {dataset.path} come without "
             f"{' and '.join(missing)}: prepare them with it"
         )
+    if isinstance(system, Forecasts) and dataset.info.skeleton != system.skeleton:
+        raise TrainingError(
+            f"the poses of {dataset.path} have the skeleton {dataset.info.skeleton}, and {system.name} is set to "
+            f"{system.skeleton}; give --skeleton {dataset.info.skeleton}, or convert the poses"
+        )
 
 
 def used_up(training: TrainConfig, trainer: Mapping[str, Any]) -> bool:
@@ -492,6 +508,7 @@ def summary(dataset: Dataset, held_out: Dataset | None) -> dict[str, Any]:
         "path": str(dataset.path.absolute()),
         "fingerprint": dataset.fingerprint,
         "clips": len(dataset),
+        "split": dataset.split or "all",
         "held_out": len(held_out) if held_out else 0,
         "shape": str(dataset.shape),
         "fps": dataset.info.fps,

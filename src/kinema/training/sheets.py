@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
+from jaxtyping import UInt8
 
 from kinema.core.system import System
-from kinema.core.tasks import Decomposes, Predicts, Reconstructs, Transfers
+from kinema.core.tasks import Decomposes, Forecasts, Predicts, Reconstructs, Transfers
 from kinema.core.types import Batch, Video
+from kinema.pose.draw import STYLES, DrawStyle, draw_points
 from kinema.pose.skeleton import find_skeleton
-from kinema.training.health import Clips, able
+from kinema.training.health import Clips, Joints, able, forecast_clips
 from kinema.training.runlog import SAMPLES_NAME, RunLog
 
 SHOWN = 16  # clips of a moving grid
 SHEET_CLIPS, SHEET_FRAMES = 8, 8  # of a contact sheet
-COMPARED = 4  # clips of a comparison
+BESIDE = 4  # clips of a comparison
 GRID_CELL = 128  # pixels: smaller clips are enlarged to about this in a grid
 
 
@@ -29,41 +29,66 @@ def to_pixels(video: Video) -> UInt8[np.ndarray, "B T H W 3"]:
     return levels.permute(0, 2, 3, 4, 1).expand(-1, -1, -1, -1, 3).contiguous().numpy()
 
 
-def comparisons(sampler: System[Any], real: Video, driving: Batch | None = None) -> dict[str, dict[str, Clips]]:
+def comparisons(
+    sampler: System[Any], real: Video, poses: Joints | None = None, driving: Batch | None = None
+) -> dict[str, dict[str, Clips]]:
     """Return what a system can show beside each other: kind -> name of a column -> clips.
 
     Args:
         sampler: a system in evaluation mode.
         real: clips to predict from and to reconstruct; the same at every look.
-        driving: whole clips with poses, to be re-enacted.
+        poses: of these clips, for a system that forecasts from them.
+        driving: whole clips with poses, to be re-enacted by a system that transfers.
     """
     kinds: dict[str, dict[str, Clips]] = {}
-    if isinstance(sampler, Decomposes) and (streams := able(lambda: sampler.streams(range(COMPARED)))):
+    if isinstance(sampler, Decomposes) and (streams := able(lambda: sampler.streams(range(BESIDE)))):
         kinds["streams"] = dict(streams)
     if isinstance(sampler, Transfers) and driving is not None and driving.pose is not None:
         kinds["transfers"] = {
-            "pose": drawn(sampler, driving.pose),
+            "pose": drawn(driving.pose, sampler.skeleton, sampler.style, sampler.frame_shape),
             "real": driving.video,
             "made": sampler.transfer(driving.pose),
         }
     if not len(real):
         return kinds
-    real = real[:COMPARED]
+    real = real[:BESIDE]
     if isinstance(sampler, Predicts):
         predicted = sampler.predict(real[:, :, : sampler.past_frames], seeds=range(len(real)))
         kinds["predictions"] = {"real": real, "predicted": predicted}
+    if isinstance(sampler, Forecasts) and poses is not None:
+        kinds["forecasts"] = _forecasts(sampler, real, poses[:BESIDE])
     if isinstance(sampler, Reconstructs):
         kinds["reconstructions"] = {"real": real, "reconstructed": sampler.reconstruct(real)}
     return kinds
 
 
-def drawn(sampler: Transfers, pose: Float[Tensor, "B T J 3"]) -> Video:
-    """Return poses as a system that transfers sees them."""
-    from kinema.pose.draw import draw_points
+def _forecasts(sampler: Forecasts, real: Video, poses: Joints) -> dict[str, Clips]:
+    """Return what happened, its skeleton and what the system renders for that, then the skeleton and video of a forecast."""
+    now = sampler.past_frames - 1
+    true = poses[:, now : now + 1 + sampler.future_frames]
+    forecast, rendered = forecast_clips(sampler, real, poses)
+    size = (real.shape[3], real.shape[4])
+    return {
+        "real": real[:, :, now : now + true.shape[1]],
+        "real skeleton": drawn(true, sampler.skeleton, STYLES["openpose"], size),
+        "rendered from it": sampler.render_poses(real[:, :, now], true),
+        "forecast skeleton": drawn(forecast, sampler.skeleton, STYLES["openpose"], size),
+        "forecast": rendered,
+    }
 
-    height, width = sampler.frame_shape
-    clips = [draw_points(one, find_skeleton(sampler.skeleton), width, height, sampler.style) for one in pose.cpu().numpy()]
-    return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+def drawn(poses: Joints, skeleton: str, style: DrawStyle, size: tuple[int, int]) -> Video:
+    """Draw poses.
+
+    Args:
+        poses: joints of clips, in pixels.
+        skeleton: name of their layout.
+        style: how they are drawn.
+        size: height and width of the frames in pixels.
+    """
+    layout, (height, width) = find_skeleton(skeleton), size
+    clips = [draw_points(clip, layout, width, height, style) for clip in poses.float().cpu().numpy()]
+    return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1)
 
 
 def write_sheets(

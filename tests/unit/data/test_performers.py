@@ -145,7 +145,7 @@ def test_one_person_alone_moves_as_everybody_did() -> None:
         for clip, other in zip(everybody, ada, strict=True)
     ]
     assert same == [clip.record.group == "ada" for clip in everybody]
-    with pytest.raises(ConfigError, match=r"people is \('lina',\); it must be .*accepted: ada, ben, cleo, dan"):
+    with pytest.raises(ConfigError, match=r"nobody of low variety is called 'lina'; .*accepted: ada, ben, cleo, dan"):
         PerformersSettings(people=("lina",))
     with pytest.raises(ConfigError, match=r"people .* must be empty at high variety"):
         PerformersSettings(people=("ada",), variety="high")
@@ -190,7 +190,7 @@ def test_scenes_are_textured_and_drawn_alike_at_every_size(scene: str) -> None:
     [
         ("frames", 0, "frames is 0; it must be at least 1"),
         ("jitter", 20.0, "jitter is 20.0; it must be from 0 to 8"),
-        ("actions", ("wlak",), "did you mean 'walk'"),
+        ("actions", ("wlak",), "no action 'wlak'; did you mean 'walk'"),
         ("actions", (), "at least one of walk"),
     ],
 )

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from kinema.nn.losses import discriminator_terms, generator_term, r1_penalty
+from kinema.nn.losses import discriminator_terms, generator_term, kl_to_normal, masked_squared_error, r1_penalty
 
 
 def test_undecided_logits_cost_log_two():
@@ -27,6 +27,19 @@ def test_a_generator_gains_by_higher_scores(adversary):
     generator_term(score, adversary).backward()
     assert score.grad is not None
     assert score.grad.item() < 0
+
+
+def test_a_masked_error_is_the_mean_over_what_counts():
+    predicted, target = torch.tensor([[1.0, 5.0], [2.0, 9.0]]), torch.tensor([[0.0, 1.0], [2.0, 100.0]])
+    mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    assert masked_squared_error(predicted, target, mask).item() == pytest.approx((1 + 16 + 0) / 3)
+    assert masked_squared_error(predicted, target, torch.zeros(2, 2)).item() == 0
+
+
+def test_divergence_from_the_normal_distribution_by_hand():
+    mu, log_variance = torch.tensor([[0.0, 2.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 1.0]])
+    expected = (2.0 + 0.5 * (torch.e - 1 - 1)) / 2
+    assert kl_to_normal(mu, log_variance).item() == pytest.approx(expected)
 
 
 def test_r1_of_a_linear_score_is_half_its_squared_norm():

@@ -1,0 +1,329 @@
+r"""Settings and networks of The Pose Knows; `kinema.systems.pose_knows` says what the paper is and plays the two games."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kinema.core.config import Config
+from kinema.core.errors import ConfigError, DataError
+from kinema.core.types import Image, Video
+from kinema.nn.convolution import Normalisation, down_block
+from kinema.nn.discriminators import StridedNetwork
+from kinema.nn.unet import UNet, levels_down_to_one
+from kinema.pose.draw import STYLES, DrawStyle
+from kinema.pose.skeleton import find_skeleton
+
+Joints = Float[Tensor, "B K J 2"]  # x and y per joint at K times, or their displacements over K steps; 0 where missing
+Present = Float[Tensor, "B K J"]  # 1 or 0
+Features = Float[Tensor, "B K _"]
+State = tuple[Tensor, Tensor]  # h and c of an LSTM, each (layers, B, state)
+CENTRE = (0.407, 0.456, 0.482)  # of the tower's pixels in [0, 1]
+REPEATS = (10, 100)  # the posterior sees directions and magnitudes so often: it balances their sizes
+
+
+# --- Configuration ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PoseKnowsConfig(Config):
+    """Settings of The Pose Knows; the defaults are the release's."""
+
+    height: int = 240
+    """Height of the clips in pixels."""
+    width: int = 320
+    """Width of the clips in pixels."""
+    skeleton: str = "coco-18"
+    """Layout of the joints."""
+    frames_per_step: int = 6
+    """Frames from one pose of the model to the next; poses between are interpolated."""
+    past_steps: int = 2
+    """Steps of the past: it has frames_per_step * past_steps + 1 frames, the last of which is the current one."""
+    future_steps: int = 5
+    """Steps of the future: it has frames_per_step * future_steps frames."""
+    confidence: float = 0.1
+    """Joints of less confidence are missing."""
+    origin: Literal["frame", "person"] = "frame"
+    """Where coordinates begin: at the frame's corner (release), or at the mean of the current joints."""
+    tower: Literal["paper", "small"] = "paper"
+    """Network of the current frame: the release's five convolutions, or halvings down to 4 pixels (square frames)."""
+    tower_width: int = 16
+    """Channels of the small tower's first feature map; doubled with every halving."""
+    image_features: int = 1024
+    """Features of the current frame."""
+    pose_features: int = 1024
+    """Features of the pose and velocity of a past step."""
+    state: int = 1024
+    """Units of each of the two LSTM layers, in encoder and decoders."""
+    code: int = 4
+    """Dimensions of the code of one future step."""
+    posterior_width: int = 512
+    """Hidden units of the future encoder."""
+    posterior_sees: Literal["moves", "poses"] = "moves"
+    """What the future encoder is given: velocities (release), or future poses too (slides)."""
+    pose_norm: Literal["batch", "layer"] = "batch"
+    """Normalisation in the pose-VAE."""
+    displacement: Literal["directions", "euclidean"] = "directions"
+    """How velocities are put into numbers: Equation 1, or x and y divided by their spread in the footage."""
+    latent: Literal["gaussian", "none"] = "gaussian"
+    """Codes, or none: one future per past, from a network of the same size."""
+    kl_weight: float = 0.008
+    """Weight of the KL divergence of a clip, summed over all codes."""
+    kl_doubles_at: int = 60000
+    """Step from which that weight is doubled; 0: never."""
+    fed: Literal["truth", "itself"] = "truth"
+    """Which poses the future decoder is fed in training: true ones, or those that it has forecast."""
+    pose_learning_rate: float = 1e-3
+    """Adam's step size for the pose-VAE."""
+    video_height: int = 64
+    """Height of the rendered video; a power of two, at least 8."""
+    video_width: int = 80
+    """Width of the rendered video; a multiple of video_height / 4."""
+    generator_width: int = 32
+    """Channels of the U-Net's finest feature map; doubled per level, eightfold at most."""
+    discriminator_width: int = 128
+    """Channels of the discriminator's first feature map; doubled per level."""
+    discriminator_norm: Literal["batch", "spectral"] = "batch"
+    """Normalisation in the discriminator."""
+    discriminator_logits: Literal[1, 2] = 2
+    """Outputs of the discriminator: 2 with cross-entropy (release), or 1; the same function of their difference."""
+    condition_discriminator: bool = False
+    """Show the discriminator the skeleton beside the video; without, only the L1 term asks for the right pose."""
+    bottleneck_norm: Literal["batch", "layer"] = "batch"
+    """Normalisation of the U-Net's single innermost position; a batch norm there cannot train on one clip."""
+    dropout: float = 0.5
+    """Dropout behind the U-Net's two innermost layers on the way up."""
+    start: Literal["grey", "image"] = "grey"
+    """What the video shows before the U-Net learns: grey (release) or the current frame."""
+    l1_weight: float = 500.0
+    """Weight alpha of the mean absolute error of a pixel in [-1, 1]: half the release's, whose pixels span half as much."""
+    learning_rate: float = 2e-4
+    """Adam's step size for generator and discriminator."""
+    drawing: DrawStyle = field(default_factory=lambda: STYLES["pose-knows"])
+    """How skeletons are drawn."""
+
+    def check(self) -> None:
+        """Refuse what cannot be computed."""
+        self.at_least(1, "height", "width", "frames_per_step", "past_steps", "future_steps", "tower_width", "image_features")
+        self.at_least(1, "pose_features", "state", "code", "posterior_width", "generator_width", "discriminator_width")
+        self.at_least(0, "kl_weight", "kl_doubles_at", "pose_learning_rate", "l1_weight", "learning_rate")
+        self.require(0 <= self.confidence < 1, "confidence", "in [0, 1)")
+        self.require(0 <= self.dropout < 1, "dropout", "in [0, 1)")
+        tall, wide = self.video_height, self.video_width
+        self.require(tall >= 8 and tall & (tall - 1) == 0, "video_height", "a power of two, at least 8")
+        self.require(wide >= tall // 4 and wide % (tall // 4) == 0, "video_width", f"a multiple of {tall // 4}")
+        if self.tower == "small" and (self.height != self.width or self.height < 8 or self.height & (self.height - 1)):
+            raise ConfigError(f"tower 'small' takes square frames of 8, 16, 32, ... pixels, not {self.width}x{self.height}")
+        if self.tower == "paper" and min(self.height, self.width) < 64:
+            raise ConfigError(f"tower 'paper' takes frames of 64 pixels or more, not {self.width}x{self.height}")
+        try:
+            find_skeleton(self.skeleton)
+        except DataError as error:
+            raise ConfigError(str(error)) from None
+
+    @property
+    def joints(self) -> int:
+        """Joints of the skeleton."""
+        return len(find_skeleton(self.skeleton))
+
+    @property
+    def past_frames(self) -> int:
+        """Frames of the past, the current one included."""
+        return self.frames_per_step * self.past_steps + 1
+
+    @property
+    def future_frames(self) -> int:
+        """Frames of the future."""
+        return self.frames_per_step * self.future_steps
+
+    @property
+    def halvings(self) -> int:
+        """How often the video networks halve every extent before the last layer, which leaves 4 rows."""
+        return self.video_height.bit_length() - 3
+
+    @property
+    def video_frames(self) -> int:
+        """Frames that the video half sees: the current one, the future, and its last one again up to a suitable length."""
+        return -(-(1 + self.future_frames) // (1 << self.halvings)) << self.halvings
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Numbers of the parts of which a velocity consists: directions and magnitudes, or displacements."""
+        return (2 * self.joints, 2) if self.displacement == "directions" else (2 * self.joints,)
+
+
+# --- Velocities in numbers ----------------------------------------------------------------------------------------------------
+
+
+class Steps(NamedTuple):
+    """Poses at the borders of steps, in units of the frame's longer side."""
+
+    places: Joints
+    present: Present
+
+    def moves(self) -> tuple[Joints, Present]:
+        """Return the displacement over every step, and which joints have both ends."""
+        both = self.present[:, 1:] * self.present[:, :-1]
+        return (self.places[:, 1:] - self.places[:, :-1]) * both[..., None], both
+
+    def features(self) -> Features:
+        """Return all x, all y and all confidences, as numbers of a network."""
+        return torch.cat([rearrange(self.places, "b k j c -> b k (c j)"), self.present], dim=-1)
+
+
+def to_directions(moves: Joints) -> tuple[Features, Features]:
+    r"""Put displacements Y into directions $5 Y / m$ and magnitudes $(e^m - 1.1) / 0.1$, apart for x and y (Equation 1).
+
+    m is the norm over all joints; where it is 0 the directions are too.
+    """
+    halves = rearrange(moves, "b k j c -> b k c j")
+    m = halves.norm(dim=-1)
+    directions = 5 * halves / m.clamp_min(1e-8)[..., None]
+    return rearrange(directions, "b k c j -> b k (c j)"), (m.exp() - 1.1) / 0.1
+
+
+def from_directions(directions: Features, magnitudes: Features) -> Joints:
+    """Return the displacements of directions and magnitudes, the inverse of Equation 1; m is at least 0."""
+    m = (0.1 * magnitudes.clamp_min(-1) + 1.1).log()
+    return rearrange(directions, "b k (c j) -> b k j c", c=2) / 5 * m[:, :, None]
+
+
+# --- Networks of the pose-VAE -------------------------------------------------------------------------------------------------
+
+
+class Embedding(nn.Module):
+    """A linear layer and a normalisation; a batch norm has one set of statistics for all steps."""
+
+    def __init__(self, inputs: int, outputs: int, norm: str) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.norm = nn.BatchNorm1d(outputs) if norm == "batch" else nn.LayerNorm(outputs)
+
+    def forward(self, features: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
+        """Embed every row."""
+        return self.norm(self.linear(features).flatten(0, -2)).unflatten(0, features.shape[:-1])
+
+    def is_fed_zeros(self) -> None:
+        """Keep weights that would only ever be multiplied by zeros out of training."""
+        self.linear.weight.requires_grad_(False)
+
+
+class ImageTower(nn.Module):
+    """The current frame, with the drawing of its pose, as a vector."""
+
+    def __init__(self, config: PoseKnowsConfig) -> None:
+        super().__init__()
+        if config.tower == "paper":
+            shape = [(6, 32, 7, 4, 2, True), (32, 128, 5, 1, 2, True), (128, 192, 3, 1, 1, False)]
+            shape += [(192, 192, 3, 1, 1, False), (192, 128, 3, 1, 1, True)]
+            layers: list[nn.Module] = []
+            height, width, channels = config.height, config.width, 128
+            for inputs, outputs, kernel, stride, padding, pooled in shape:
+                layers += [nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.ReLU(inplace=True), nn.BatchNorm2d(outputs)]
+                layers += [nn.MaxPool2d(3, 2)] if pooled else []
+                height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+                height, width = ((side - 3) // 2 + 1 if pooled else side for side in (height, width))
+            self.convolutions = nn.Sequential(*layers)
+        else:
+            widths = [6, *(config.tower_width << level for level in range(config.height.bit_length() - 3))]
+            blocks = (down_block(2, *pair, "batch", nn.ReLU(inplace=True)) for pair in pairwise(widths))
+            self.convolutions = nn.Sequential(*blocks)
+            height = width = 4
+            channels = widths[-1]
+        self.head = Embedding(channels * height * width, config.image_features, config.pose_norm)
+
+    def forward(self, image: Image, drawing: Image) -> Float[Tensor, "B F"]:
+        """Return the features of a frame and a drawing."""
+        centre = image.new_tensor(CENTRE * 2)[:, None, None]
+        return self.head(self.convolutions((torch.cat([image, drawing], dim=1) + 1) / 2 - centre).flatten(1))
+
+
+class PastEncoder(nn.Module):
+    """The current frame and the poses and velocities of the past as the state of an LSTM."""
+
+    def __init__(self, config: PoseKnowsConfig) -> None:
+        super().__init__()
+        wide, norm = 3 * config.joints, config.pose_norm
+        self.tower = ImageTower(config)
+        self.inputs = nn.ModuleList(Embedding(size, wide, norm) for size in (wide, *config.parts))
+        self.pose = Embedding(wide * len(self.inputs), config.pose_features, norm)
+        self.lstm = nn.LSTM(config.image_features + config.pose_features, config.state, 2, batch_first=True)
+
+    def forward(self, image: Image, drawing: Image, poses: Features, velocities: Sequence[Features]) -> State:
+        """Return h and c after the past."""
+        parts = [embed(part) for embed, part in zip(self.inputs, (poses, *velocities), strict=True)]
+        pose = self.pose(torch.cat(parts, dim=-1))
+        seen = repeat(self.tower(image, drawing), "b f -> b k f", k=pose.shape[1])
+        return self.lstm(torch.cat([seen, pose], dim=-1))[1]
+
+
+class FutureEncoder(nn.Module):
+    """The posterior Q over the codes of all steps, given the future and the state h after the past."""
+
+    def __init__(self, config: PoseKnowsConfig) -> None:
+        super().__init__()
+        sizes = [config.future_steps * size for size in config.parts]
+        self.repeats = [*REPEATS[: len(sizes)]]
+        if config.posterior_sees == "poses":
+            sizes, self.repeats = [*sizes, config.future_steps * 3 * config.joints], [*self.repeats, REPEATS[0]]
+        self.inputs = nn.ModuleList(Embedding(size, size, config.pose_norm) for size in sizes)
+        width = sum(size * times for size, times in zip(sizes, self.repeats, strict=True)) + 2 * config.state
+        self.hidden = nn.Sequential(nn.Linear(width, config.posterior_width), nn.ReLU())
+        self.mu = nn.Linear(config.posterior_width, config.future_steps * config.code)
+        self.log_variance = nn.Linear(config.posterior_width, config.future_steps * config.code)
+
+    def forward(self, future: Sequence[Features], state: State) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
+        """Return mean and logarithm of the variance of the codes."""
+        parts = zip(self.inputs, future, self.repeats, strict=True)
+        seen = [embed(part.flatten(1)).repeat(1, times) for embed, part, times in parts]
+        hidden = self.hidden(torch.cat([*seen, rearrange(state[0], "l b s -> b (l s)")], dim=-1))
+        return self.mu(hidden).float(), self.log_variance(hidden).float()
+
+
+class PoseDecoder(nn.Module):
+    """Codes and poses as velocities, one step after the other; begins with the state of the past encoder."""
+
+    def __init__(self, config: PoseKnowsConfig) -> None:
+        super().__init__()
+        wide = 3 * config.joints
+        self.code, self.pose = Embedding(config.code, wide, config.pose_norm), Embedding(wide, wide, config.pose_norm)
+        self.lstm = nn.LSTM(2 * wide, config.state, 2, batch_first=True)
+        self.heads = nn.ModuleList(nn.Linear(config.state, size) for size in config.parts)
+
+    def forward(self, codes: Float[Tensor, "B K Z"], poses: Features, state: State) -> tuple[list[Features], State]:
+        """Return the parts of the velocity of every step, and the state after them."""
+        hidden, state = self.lstm(torch.cat([self.code(codes), self.pose(poses)], dim=-1), state)
+        return [head(hidden).float() for head in self.heads], state
+
+
+# --- Networks of the pose-GAN -------------------------------------------------------------------------------------------------
+
+
+class Critic(StridedNetwork):
+    """VGAN's discriminator for clips that need not be square; it may see the skeleton too."""
+
+    def __init__(self, config: PoseKnowsConfig) -> None:
+        left = tuple(side >> config.halvings for side in (config.video_frames, config.video_height, config.video_width))
+        widths = [config.discriminator_width << level for level in range(config.halvings)]
+        norm: Normalisation = config.discriminator_norm
+        super().__init__(widths, left, config.discriminator_logits, norm, 6 if config.condition_discriminator else 3)
+
+    def forward(self, video: Video) -> Float[Tensor, "B"]:
+        """Return a logit per clip, positive for real; cross-entropy of two logits is the same function of their difference."""
+        logits = self.last(self.features(video)).flatten(1)
+        return logits[:, 0] if logits.shape[1] == 1 else logits[:, 0] - logits[:, 1]
+
+
+def unet(config: PoseKnowsConfig) -> UNet:
+    """Return the generator: first frame and skeleton video in, video out."""
+    count = config.halvings + 1
+    widths = [config.generator_width * min(8, 1 << level) for level in range(count)]
+    dropouts = [config.dropout if level >= count - 2 else 0.0 for level in range(count)]
+    levels = levels_down_to_one((config.video_frames, config.video_height, config.video_width), widths, dropouts)
+    inner = nn.BatchNorm3d if config.bottleneck_norm == "batch" else lambda width: nn.GroupNorm(1, width)
+    return UNet(3, 6, 3, levels, nn.BatchNorm3d, inner)

@@ -1,0 +1,40 @@
+"""The detector against what is known of the paper's, and its own stated numbers; the paper has no equation for it."""
+
+import torch
+
+from kinema.systems.fake_detector import FakeDetector, FakeDetectorConfig
+
+
+def test_it_sees_pairs_of_frames_unless_told_otherwise():
+    assert FakeDetectorConfig().frames == 2
+    assert {preset.config.frames for preset in FakeDetector.presets.values()} == {2}
+
+
+def test_a_judgement_sees_17_x_17_pixels_of_every_frame():
+    torch.manual_seed(0)
+    system = FakeDetector(FakeDetectorConfig(frames=3, height=48, width=48, channels=8))
+    stacked = torch.rand(1, 3 * 5, 48, 48, requires_grad=True)
+    made = system.patches(stacked)
+    made[0, 0, made.shape[2] // 2, made.shape[3] // 2].backward()
+    assert stacked.grad is not None
+    seen = stacked.grad[0].abs().sum(dim=0) > 0
+    assert seen.any(dim=0).sum() == seen.any(dim=1).sum() == 17
+    assert bool((stacked.grad[0].abs().sum(dim=(1, 2)) > 0).all())  # all frames and all differences
+
+
+def test_parameters_by_hand():
+    """Convolutions of k*k*in*out + out, for 9 planes and 24 channels."""
+    system = FakeDetector(FakeDetector.presets["laptop"].config)
+    convolutions = (9 * 9 * 24 + 24) + (9 * 24 * 48 + 48) + (9 * 48 * 96 + 96) + 2 * (9 * 96 * 96 + 96) + (96 + 1)
+    assert sum(parameter.numel() for parameter in system.parameters()) == convolutions == 220_129
+
+
+def test_evidence_is_the_mean_over_patches_and_any_size_has_some():
+    torch.manual_seed(0)
+    system = FakeDetector(FakeDetectorConfig(height=24, width=40, channels=8)).eval()
+    video = torch.rand(2, 3, 2, 24, 40)
+    stacked = torch.cat([video, 4 * (video[:, :, 1:] - video[:, :, :1])], dim=2)
+    planes = torch.stack([stacked[:, colour, plane] for colour in range(3) for plane in range(3)], dim=1)
+    patches = system.patches(planes)
+    assert patches.shape == (2, 1, 4, 12)
+    torch.testing.assert_close(system.evidence(video), patches.mean(dim=(1, 2, 3)))
