@@ -122,7 +122,10 @@ def test_the_content_of_shapes(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["vgan", "--against", "data"], "vgan cannot predict or forecast or reconstruct; systems that can: vgan-future"),
+        (
+            ["vgan", "--against", "data"],
+            "vgan cannot predict or forecast or reconstruct or transfer motion; systems that can: vgan-future",
+        ),
         (["vgan-future", "--against", "wide"], "vgan-future has clips of 8x16x16 and wide of 8x16x20"),
         (["vgan-future", "--against", "few"], "few has 4 clips to stand beside vgan-future; a mean with an interval needs"),
         (["vgan-future", "--against", "truth"], "truth has no dataset.json"),
