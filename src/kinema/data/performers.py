@@ -84,8 +84,9 @@ class PerformersSettings(Config):
         self._check_fork()
 
     def _check_fork(self) -> None:
-        unknown = [future for future in self.fork if future not in FUTURES]
-        self.require(not unknown, "fork", accepted(unknown[0], FUTURES) if unknown else "")
+        for future in self.fork:
+            if future not in FUTURES:
+                raise ConfigError(f"performers have no future {future!r}; {accepted(future, FUTURES)}")
         self.require(len(set(self.fork)) == len(self.fork), "fork", "different from each other")
         self.require(len(self.fork) != 1, "fork", "two futures or more, or none")
         self.require(self.fork_past in PASTS, "fork_past", f"one of {', '.join(PASTS)}")
