@@ -487,7 +487,7 @@ def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
     if missing := sorted(system.needs - carries):
         raise TrainingError(
             f"{system.name} learns from {' and '.join(sorted(system.needs))}; the clips of {dataset.path} come without "
-            f"{' and '.join(missing)}: prepare them with it"
+            f"{' and '.join(missing)}: prepare them with {'--pose mediapipe' if missing == ['pose'] else 'it'}"
         )
     if isinstance(system, Forecasts) and dataset.info.skeleton != system.skeleton:
         raise TrainingError(
