@@ -296,3 +296,16 @@ def test_the_target_is_remembered():
     again = dance()
     again.load_state_dict(system.state_dict())
     assert again.target_statistics() == known
+
+
+def test_after_the_face_the_generator_is_trained_again_where_asked():
+    assert list(dance().stages()) == ["statistics", "global", "local", "face"]
+    twice = dance(alternate=2)
+    stages = twice.stages()
+    assert list(stages)[4:] == ["local-2", "face-2", "local-3", "face-3"]
+    assert twice.shares()["local-3"] == 30
+    assert stages["local-2"] is stages["local-3"] is stages["local"]
+    assert stages["face-3"] is stages["face"]
+    assert "global-2" in dance(alternate=1, enhancer=False).stages()
+    with pytest.raises(ConfigError, match=r"alternate.*0 where face is False"):
+        replace(TINY, alternate=1, face=False)

@@ -40,6 +40,14 @@ class PerceptualLoss(Protocol):
         ...
 
 
+class Frozen:
+    """Something that never changes: copies of what holds it share it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
+        """Return itself."""
+        return self
+
+
 def perceptual_loss(network: PerceptualNetwork, weights: str, digest: str, device: torch.device) -> PerceptualLoss:
     """Open the loss that a configuration names.
 
@@ -131,7 +139,7 @@ def unit(activations: Tensor) -> Tensor:
     return activations / (torch.linalg.vector_norm(activations, dim=1, keepdim=True) + EPSILON)
 
 
-class PackagedLoss:
+class PackagedLoss(Frozen):
     """Mean over layers of the squared distance of EfficientNet-Lite0's unit activations; it is no VGG loss.
 
     Layers of fewer than `LEAST` pixels, which say what is shown and no longer where, are left out.
@@ -180,7 +188,7 @@ def vgg_slices() -> nn.ModuleList:
     return slices
 
 
-class VGGLoss:
+class VGGLoss(Frozen):
     """Weighted mean absolute differences of VGG19's activations, as the release computes them: images in [-1, 1] as they are.
 
     Args:
@@ -196,7 +204,8 @@ class VGGLoss:
         try:
             content = file.read_bytes()
         except OSError:
-            raise ConfigError(f"perceptual_weights is {str(file)!r}, which is no file; {VGG_WANTED}") from None
+            named = f"{str(file)!r}, which is no file" if file.name else "not given"
+            raise ConfigError(f"perceptual_weights is {named}; {VGG_WANTED}") from None
         if not (found := hashlib.sha256(content).hexdigest()).startswith(digest.lower()):
             raise ConfigError(f"{file} has the SHA-256 {found}, which does not begin with {digest!r}; {VGG_WANTED}")
         slices = vgg_slices()
@@ -221,4 +230,7 @@ class VGGLoss:
         return total
 
 
-VGG_WANTED = "it is torchvision's: torch.save(torchvision.models.vgg19(weights='DEFAULT').state_dict(), 'vgg19.pth')"
+VGG_WANTED = (
+    "it is torchvision's file https://download.pytorch.org/models/vgg19-dcbb9e9d.pth, whose SHA-256 begins with dcbb9e9d "
+    "(give --perceptual-digest dcbb9e9d to have it checked)"
+)

@@ -106,6 +106,8 @@ class DanceConfig(Config):
     """Residual blocks of the face generator."""
     face_terms: Literal["face", "all"] = "face"
     """The face generator minimises the face's terms (paper), or those of the whole frame too (release)."""
+    alternate: int = 0
+    """How often the generator is trained again after stage "face", and the face again after it; 0 in the paper."""
     discriminator_joins: int = 0
     """With face_terms "all": steps of stage "face" after which the frame's discriminator learns too."""
     feature_weight: float = 10.0
@@ -132,7 +134,7 @@ class DanceConfig(Config):
         self.at_least(32, "height", "width")
         self.at_least(2, "chain")
         self.at_least(1, "base", "enhancer_blocks", "discriminator_width", "face_base", "face_downs", "face_blocks")
-        self.at_least(0, "downs", "blocks", "scales", "face_size", "discriminator_joins")
+        self.at_least(0, "downs", "blocks", "scales", "face_size", "alternate", "discriminator_joins")
         self.at_least(0, "feature_weight", "perceptual_weight", "pixel_weight", "learning_rate")
         for name in ("beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "in [0, 1)")
@@ -141,6 +143,7 @@ class DanceConfig(Config):
         for name in ("height", "width"):
             self._divides(name, getattr(self, name), (2 if self.enhancer else 1) << self.depth)
         points = find_skeleton(self.skeleton)
+        self.require(self.face or not self.alternate, "alternate", "0 where face is False: there is nothing to alternate with")
         if self.face:
             self._divides("face_size", self.face_side, 1 << self.face_downs)
             self.require(self.face_side <= min(self.height, self.width), "face_size", "no larger than the frame")
@@ -304,7 +307,17 @@ class Dance(System[DanceConfig]):
 
     def shares(self) -> Mapping[str, float]:
         """Divide a budget as the paper's 5, 30 and 5 epochs; without the local enhancer all of the first two is "global"."""
-        return {"global": 5.0, "local": 30.0, "face": 5.0} if self.enhancer else {"global": 35.0, "face": 5.0}
+        weights = {"global": 5.0, "local": 30.0, "face": 5.0} if self.enhancer else {"global": 35.0, "face": 5.0}
+        return {name: weights[kind] for name in self.stages() if (kind := name.partition("-")[0]) in weights}
+
+    def skipped(self) -> Mapping[str, str]:
+        """Return every stage "face" where stage "statistics" has found no face."""
+        known = self.known.read() or {}
+        if known.get("faces") != 0:  # checkpoints of the first releases do not say
+            return {}
+        joints = " or ".join(dict.fromkeys(name for names in FACE for name in names))
+        reason = f"No face is visible in any of the {known['frames']:,} frames ({joints}): there is none to learn."
+        return {name: reason for name in self.stages() if name.startswith("face")}
 
     def averaged(self) -> tuple[nn.Module, ...]:
         """Return what draws frames."""
@@ -317,7 +330,10 @@ class Dance(System[DanceConfig]):
     # Stages
 
     def stages(self) -> Mapping[str, Stage]:
-        """Return "statistics", "global", then "local" and "face" where they are configured; only the last leaves G as it is."""
+        """Return "statistics", "global", then "local" and "face" where they are configured; only the last leaves G as it is.
+
+        With `alternate` the last stage of G and "face" follow again as "global-2" (or "local-2"), "face-2" and so on.
+        """
         rate, first = self._adam(), 1 if self.enhancer else 0
         coarse = tuple(self.discriminator.scales[first:])
         stages: dict[str, Stage] = {
@@ -334,7 +350,10 @@ class Dance(System[DanceConfig]):
             ]
             if self.config.face_terms == "all":
                 players.append(Player("discriminator", (self.discriminator,), self.late_discriminator_objective, rate))
-            stages["face"] = tuple(players)
+            again = {"local" if self.enhancer else "global": stages[next(reversed(stages))], "face": tuple(players)}
+            stages["face"] = again["face"]
+            rounds = range(2, 2 + self.config.alternate)
+            stages |= {f"{name}-{number}": stage for number in rounds for name, stage in again.items()}
         return stages
 
     def _players(self, makers: Modules, judges: Modules, perform: Perform, first: int, share: float) -> tuple[Player, ...]:
@@ -346,7 +365,7 @@ class Dance(System[DanceConfig]):
         return adam(self.config.learning_rate, self.config.beta1, self.config.beta2)
 
     def fit_statistics(self, batches: Iterable[Batch]) -> Mapping[str, float]:
-        """Measure the target's poses for the normaliser, and find what stands still; returns the number of frames."""
+        """Measure the target's poses for the normaliser, and find what stands still; returns numbers of frames."""
         poses: list[Tensor] = []
 
         def watched() -> Iterator[Video]:
@@ -364,8 +383,10 @@ class Dance(System[DanceConfig]):
             deque(watched(), maxlen=0)
         points = torch.cat(poses).numpy()
         found = measure(Poses(points, self.joints, self.config.width, self.config.height, fps=1.0))
-        self.known.write(found.to_mapping())
-        return {"frames": float(found.frames), "standing": float(found.floor.standing if found.floor else 0)}
+        faces = int(places(torch.cat(poses)[:, 0], self.joints, FACE)[1].sum())
+        self.known.write({**found.to_mapping(), "faces": faces})
+        standing = found.floor.standing if found.floor else 0
+        return {"frames": float(found.frames), "standing": float(standing), "faces": float(faces)}
 
     def target_statistics(self) -> BodyStatistics:
         """Return the statistics of the person that it was trained on, for a normaliser.
@@ -461,6 +482,12 @@ class Dance(System[DanceConfig]):
 
     # Objectives
 
+    def open_files(self, device: torch.device) -> None:
+        """Open the perceptual network, which is apart from the weights: it is no part of the system."""
+        c = self.config
+        if c.perceptual_network != "none":
+            self._perceptual = perceptual_loss(c.perceptual_network, c.perceptual_weights, c.perceptual_digest, device)
+
     def judged(self, labels: Frames, frames: Frames) -> Float[Tensor, "N D H W"]:
         """Return what the discriminator sees: pairs of frames with their poses (Equation 1), or single ones, stacked."""
         single = [torch.cat([label, frame.to(label.dtype)], dim=1) for label, frame in zip(labels, frames, strict=True)]
@@ -492,9 +519,9 @@ class Dance(System[DanceConfig]):
     def likeness(self, fake: Image, real: Image, share: float) -> dict[str, Scalar]:
         """Return the terms that compare images with the truth."""
         c, terms = self.config, {}
-        if c.perceptual_network != "none":
-            if self._perceptual is None:  # apart from the weights: it is no part of the system
-                self._perceptual = perceptual_loss(c.perceptual_network, c.perceptual_weights, c.perceptual_digest, fake.device)
+        if self._perceptual is None:
+            self.open_files(fake.device)
+        if self._perceptual is not None:
             terms[f"perceptual_{c.perceptual_network}"] = share * c.perceptual_weight * self._perceptual(fake, real)
         if c.pixel_weight:
             terms["pixels"] = c.pixel_weight * (fake.float() - real.float()).abs().mean()

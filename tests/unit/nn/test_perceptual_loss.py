@@ -64,6 +64,8 @@ def test_vgg_is_weighted_differences_of_five_layers(vgg_file):
 
 
 def test_what_is_no_vgg_is_refused(vgg_file, tmp_path):
+    with pytest.raises(ConfigError, match=r"perceptual_weights is not given; it is .* https://.* SHA-256 begins with dcbb9e9d"):
+        perceptual_loss("vgg19", "", "", CPU)
     with pytest.raises(ConfigError, match=r"perceptual_weights is .*none.pth', which is no file; it is torchvision's"):
         perceptual_loss("vgg19", str(tmp_path / "none.pth"), "", CPU)
     with pytest.raises(ConfigError, match=r"has the SHA-256 .* which does not begin with 'dcbb9e9d'"):
