@@ -127,7 +127,7 @@ class Sparse(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return every second place."""
         layer = self.convolution
-        if features.dtype != torch.bfloat16 or features.device.type != "cpu":
+        if features.dtype != torch.bfloat16 or features.device.type != "cpu" or not features.requires_grad:
             return layer(features)
         rows, columns = layer.stride
         padded = layer.static_padding(features)

@@ -38,9 +38,9 @@ from torch.nn.functional import interpolate
 
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError
-from kinema.core.system import Fit, Objective, OptimizerFactory, Paper, Player, Preset, Stage, System, adam
+from kinema.core.system import Fit, Objective, OptimizerFactory, Paper, Player, Preset, Stage, System, adam, learning
 from kinema.core.types import Batch, ClipShape, Image, Scalar, Video
-from kinema.nn.discriminators import MultiScaleDiscriminator, PatchDiscriminator, halved
+from kinema.nn.discriminators import Judgement, MultiScaleDiscriminator, PatchDiscriminator, halved
 from kinema.nn.losses import feature_matching, least_squares
 from kinema.nn.perceptual import PerceptualLoss, PerceptualNetwork, perceptual_loss
 from kinema.nn.record import Record
@@ -203,17 +203,22 @@ class Face:
 
 @dataclass(frozen=True)
 class Scene:
-    """Drawn poses, photographs and made frames of a chain, and its faces where the stage sees any."""
+    """Drawn poses, photographs and made frames of a chain, and its faces where the stage sees any.
+
+    Attributes:
+        verdicts: what the discriminator, which has not moved since, said of the photographs, for every scale; empty: not asked.
+    """
 
     labels: Frames
     real: Frames
     fake: Frames
     face: Face | None = None
+    verdicts: Sequence[Tensor] = ()
 
-    def settled(self) -> "Scene":
-        """Return the scene without its graph."""
+    def settled(self, verdicts: Sequence[Tensor] = ()) -> "Scene":
+        """Return the scene without its graph, and with what the discriminator has said."""
         face = self.face and Face(self.face.label, self.face.real, self.face.fake.detach())
-        return Scene(self.labels, self.real, [frame.detach() for frame in self.fake], face)
+        return Scene(self.labels, self.real, [frame.detach() for frame in self.fake], face, verdicts)
 
 
 Paint = Callable[[int, Image, Image], Image]  # number of the frame, drawn pose, previous frame -> frame
@@ -499,20 +504,22 @@ class Dance(System[DanceConfig]):
     def generator_objective(self, batch: Batch, perform: Perform, first: int, share: float) -> Objective:
         """Equation 2 minimised over G: adversarial, feature matching and perceptual, halved in stage "global"."""
         scene = perform(batch)
-        self.shown = (batch, scene.settled())
+        with learning(*self.discriminator.scales[first:]):
+            real = self.discriminator(self.judged(scene.labels, scene.real), first)
+        # The discriminator's turn goes on from here; a compiled graph could not be differentiated once more.
+        said = [] if torch.compiler.is_compiling() else [one.logits for one in real]
+        self.shown = (batch, scene.settled(said))
         if perform == self.perform_local:
             self.enhanced.fill_(True)
-        return Objective(self.frame_terms(scene, first, share))
+        return Objective(self.frame_terms(scene, real, first, share))
 
-    def frame_terms(self, scene: Scene, first: int, share: float) -> dict[str, Scalar]:
-        """Return the terms of Equation 2 that ask for good frames."""
+    def frame_terms(self, scene: Scene, real: list[Judgement], first: int, share: float) -> dict[str, Scalar]:
+        """Return the terms of Equation 2 that ask for good frames, given what the discriminator makes of the real ones."""
         c = self.config
-        with torch.no_grad():
-            real = self.discriminator(self.judged(scene.labels, scene.real), first)
         fake = self.discriminator(self.judged(scene.labels, scene.fake), first)
         terms = {"adversarial": least_squares([one.logits for one in fake], 1.0)}
         if c.feature_weight:
-            layers = [one.features for one in real], [one.features for one in fake]
+            layers = [[layer.detach() for layer in one.features] for one in real], [one.features for one in fake]
             terms["feature_matching"] = c.feature_weight * feature_matching(*layers)
         return terms | self.likeness(torch.cat(scene.fake), torch.cat(scene.real), 2 * share)
 
@@ -535,11 +542,10 @@ class Dance(System[DanceConfig]):
     def discriminator_objective(self, batch: Batch, perform: Perform, first: int) -> Objective:
         """Equation 1 maximised over D, as least squares: half the real pairs' distance from 1 and the made ones' from 0."""
         scene = self.take_shown(batch, perform)
-        real, fake = self.judged(scene.labels, scene.real), self.judged(scene.labels, scene.fake)
-        both = [
-            one.logits.chunk(2) for one in self.discriminator(torch.cat([real, fake]), first)
-        ]  # instance norm: nothing mixes
-        return _verdict([real for real, _ in both], [fake for _, fake in both])
+        self.shown = (batch, scene.settled())  # what was said holds once: this turn moves who said it
+        real = scene.verdicts or [one.logits for one in self.discriminator(self.judged(scene.labels, scene.real), first)]
+        fake = self.discriminator(self.judged(scene.labels, scene.fake), first)
+        return _verdict(real, [one.logits for one in fake])
 
     def face_objective(self, batch: Batch) -> Objective:
         """Equation 4 minimised over G_f: Equation 3 as least squares, and the perceptual term."""
@@ -552,7 +558,9 @@ class Dance(System[DanceConfig]):
         judgement = self.face_discriminator(torch.cat([scene.face.label, scene.face.fake], dim=1))
         terms = {"adversarial": least_squares([judgement.logits], 1.0)} | self.likeness(scene.face.fake, scene.face.real, 1.0)
         if self.config.face_terms == "all":
-            terms |= {f"frame_{name}": term for name, term in self.frame_terms(scene, 0, 1.0).items()}
+            with torch.no_grad():
+                real = self.discriminator(self.judged(scene.labels, scene.real))
+            terms |= {f"frame_{name}": term for name, term in self.frame_terms(scene, real, 0, 1.0).items()}
         return Objective(terms)
 
     def face_discriminator_objective(self, batch: Batch) -> Objective:
