@@ -1,8 +1,9 @@
 """Speed of Everybody Dance Now on a processor: a training step against the same step in plain fp32, and generation.
 
 Preset `laptop` at 128 pixels, stage "global". The reference is the same trainer, networks and losses in fp32 and contiguous
-memory, with torch's own instance norm and reflection padding. Both sides take turns (A B A B ...), so that other load on the
-machine falls on both; medians are compared, of time on the clock and of processor time (which other load disturbs less).
+memory, with torch's own instance norm, reflection padding and convolutions. Both sides take turns (A B A B ...), so that other
+load on the machine falls on both; medians are compared, of time on the clock and of processor time (which other load disturbs
+less).
 
     python benchmarks/dance_step.py --threads 2
 
