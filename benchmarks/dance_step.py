@@ -1,8 +1,9 @@
 """Speed of Everybody Dance Now on a processor: a training step against the same step in plain fp32, and generation.
 
 Preset `laptop` at 128 pixels, stage "global". The reference is the same trainer, networks and losses in fp32 and contiguous
-memory, with torch's own instance norm and reflection padding. Both sides take turns (A B A B ...), so that other load on the
-machine falls on both; medians are compared, of time on the clock and of processor time (which other load disturbs less).
+memory, with torch's own instance norm, reflection padding and convolutions. Both sides take turns (A B A B ...), so that other
+load on the machine falls on both; medians are compared, of time on the clock and of processor time (which other load disturbs
+less).
 
     python benchmarks/dance_step.py --threads 2
 
@@ -15,12 +16,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from kinema.core.types import Batch
-from kinema.nn.resnet import InstanceNorm, ReflectionPad
+from kinema.nn.resnet import InstanceNorm, NarrowConvolution, Overlay, ReflectionPad
 from kinema.systems.dance import Dance
 from kinema.training import TrainConfig, Trainer
 
@@ -30,12 +32,22 @@ FRAMES = 24  # of a generated film
 def plain(system: Dance) -> Dance:
     """Put torch's own modules in place of the written ones."""
     for module in list(system.modules()):
+        if isinstance(module, Overlay):
+            module.forward = partial(composed, module)
         for name, part in list(module.named_children()):
             if isinstance(part, InstanceNorm):
                 setattr(module, name, nn.InstanceNorm2d(0))
             elif isinstance(part, ReflectionPad):
                 setattr(module, name, nn.ReflectionPad2d(part.reach))
+            elif isinstance(part, NarrowConvolution):
+                setattr(module, name, nn.Conv2d(part.in_channels, part.out_channels, part.kernel_size[0]))
     return system
+
+
+def composed(overlay: Overlay, numbers: Tensor) -> Tensor:
+    """Return what an overlay does, as it is written in a formula."""
+    mask, generated = torch.sigmoid(numbers[:, 3:]), torch.tanh(numbers[:, :3])
+    return mask * generated + (1 - mask) * overlay.background
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:

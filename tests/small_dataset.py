@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kinema.data.dataset import Clip, ClipRecord, DatasetInfo, shard_name, write_info, write_shard
+from kinema.pose.skeleton import find_skeleton
 
 
 def make_video(number: int, frames: int = 4, height: int = 6, width: int = 8) -> np.ndarray:
@@ -34,11 +35,12 @@ def write_dataset(
     test_every: int = 5,
     captions: bool = True,
     people: bool = False,
+    faceless: bool = False,
     encoded: bool = False,
 ) -> Path:
     """Write clips 00000, 00001, ... with the labels in turn; every `test_every`-th is of the test split.
 
-    With `people` they have poses and masks, see `make_pose` and `make_mask`.
+    With `people` they have poses and masks, see `make_pose` and `make_mask`; `faceless` people turn their backs.
     """
 
     def clip(number: int) -> Clip:
@@ -52,7 +54,12 @@ def write_dataset(
             split="test" if number % test_every == 0 else "train",
         )
         video = make_video(number, *shape)
-        return Clip(record, video, make_pose(number, *shape), make_mask(number, *shape)) if people else Clip(record, video)
+        if not people:
+            return Clip(record, video)
+        pose = make_pose(number, *shape)
+        if faceless:
+            pose[:, [find_skeleton("coco-18").index(name) for name in ("Nose", "REar", "LEar")]] = 0
+        return Clip(record, video, pose, make_mask(number, *shape))
 
     starts = range(0, clips, per_shard)
     names = tuple(shard_name(number) for number in range(len(starts)))

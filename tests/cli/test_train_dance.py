@@ -39,3 +39,49 @@ def test_poses_of_another_layout_are_refused(tmp_path: Path) -> None:
     plain = Dataset(write_dataset(tmp_path / "plain", shape=(4, 32, 32)))
     with pytest.raises(TrainingError, match="come without pose: prepare them with it"):
         refuse_misfit(plain, system)
+
+
+def test_where_no_face_is_ever_visible_its_stage_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, run = write_dataset(tmp_path / "data", shape=(6, 32, 32), people=True, faceless=True), tmp_path / "run"
+    options = ["--preset", "tiny", "--batch-size", "2", "--log-steps", "1"]
+    assert main(["train", "dance", str(data), "--out", str(run), *options, "--steps", "7"]) == 0
+    said = capsys.readouterr().err
+    reason = "No face is visible in any of the 48 frames (Nose or REar or LEar): there is none to learn."
+    assert f"face: skipped. {reason}" in said
+    assert f"make clips with: kinema transfer --source VIDEO --target {run} --out FILE" in said
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {line["stage"]: line["step"] for line in lines if "stage" in line} == {"statistics": 0, "global": 1, "local": 7}
+    assert reason in (run / "index.html").read_text()
+    trained = load(run)
+    assert isinstance(trained, Dance)
+    assert not bool(trained.corrected)
+    again = ["train", "dance", str(data), "--out", str(run), "--resume", "--steps"]
+    assert main([*again, "7"]) == 2
+    assert "there is nothing to resume" in capsys.readouterr().err
+    assert main([*again, "14"]) == 0  # 12 of the steps are for "local", of which 6 are done; none for "face"
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (last["stage"], last["step"], last["end"]) == ("local", 13, "finished")
+
+
+def test_without_the_file_of_vgg19_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, run = write_dataset(tmp_path / "data", shape=(4, 32, 32), people=True), tmp_path / "run"
+    options = ["--preset", "tiny", "--perceptual-network", "vgg19", "--perceptual-weight", "10"]
+    assert main(["train", "dance", str(data), "--out", str(run), *options]) == 2
+    assert "perceptual_weights is not given; it is torchvision's file https://" in capsys.readouterr().err
+    wrong = tmp_path / "vgg19.pth"
+    wrong.write_bytes(b"something else")
+    options += ["--perceptual-weights", str(wrong), "--perceptual-digest", "dcbb9e9d"]
+    assert main(["train", "dance", str(data), "--out", str(run), *options]) == 2
+    said = capsys.readouterr().err
+    assert "has the SHA-256" in said
+    assert "does not begin with 'dcbb9e9d'" in said
+    assert not run.exists()
+
+
+def test_generator_and_face_alternate(tmp_path: Path) -> None:
+    data, run = write_dataset(tmp_path / "data", shape=(6, 32, 32), people=True), tmp_path / "run"
+    options = ["--preset", "tiny", "--steps", "15", "--batch-size", "2", "--log-steps", "1", "--alternate", "1"]
+    assert main(["train", "dance", str(data), "--out", str(run), *options]) == 0
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    reached = {line["stage"]: line["step"] for line in lines if "stage" in line}
+    assert reached == {"statistics": 0, "global": 1, "local": 7, "face": 8, "local-2": 14, "face-2": 15}

@@ -174,7 +174,26 @@ def test_the_generators_terms():
     gap = (torch.cat(scene.fake) - torch.cat(scene.real)).abs().mean()
     assert terms["pixels"].item() == pytest.approx(3 * gap.item(), rel=1e-5)
     same = Scene(scene.labels, scene.real, scene.real)
-    assert system.frame_terms(same, 0, 1.0)["feature_matching"] == 0
+    assert (
+        system.frame_terms(same, system.discriminator(system.judged(same.labels, same.real)), 0, 1.0)["feature_matching"] == 0
+    )
+
+
+@pytest.mark.parametrize("stage", ["global", "local"])
+def test_the_discriminator_goes_on_from_what_it_said_of_the_photographs(stage: str):
+    system, given = dance(), batch()
+    judges = list(system.discriminator.scales[1 if stage == "global" else 0 :].parameters())
+    system.discriminator.requires_grad_(False)  # the generator's turn
+    player(system, stage, "generator").objective(given).total.backward()
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in judges)
+    system.discriminator.requires_grad_(True)
+    assert system.shown[1].verdicts
+    found = []
+    for _ in range(2):  # with what it said, and anew
+        objective = player(system, stage, "discriminator").objective(given)
+        found.append([*objective.terms.values(), *torch.autograd.grad(objective.total, judges)])
+        assert not system.shown[1].verdicts
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.equation("dance", "2")
@@ -296,3 +315,16 @@ def test_the_target_is_remembered():
     again = dance()
     again.load_state_dict(system.state_dict())
     assert again.target_statistics() == known
+
+
+def test_after_the_face_the_generator_is_trained_again_where_asked():
+    assert list(dance().stages()) == ["statistics", "global", "local", "face"]
+    twice = dance(alternate=2)
+    stages = twice.stages()
+    assert list(stages)[4:] == ["local-2", "face-2", "local-3", "face-3"]
+    assert twice.shares()["local-3"] == 30
+    assert stages["local-2"] is stages["local-3"] is stages["local"]
+    assert stages["face-3"] is stages["face"]
+    assert "global-2" in dance(alternate=1, enhancer=False).stages()
+    with pytest.raises(ConfigError, match=r"alternate.*0 where face is False"):
+        replace(TINY, alternate=1, face=False)

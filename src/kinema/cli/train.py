@@ -1,8 +1,8 @@
 """``kinema train SYSTEM DATA --out RUN``: the command line of training, and its loop, `play`.
 
 A run plays and fits the stages of its system in order. Stages that are played share the budget of steps and minutes equally;
-closed-form stages (such as fitting a mixture) read every clip once and count towards no budget. Between two stages the system
-takes over its averaged weights.
+closed-form stages (such as fitting a mixture) read every clip once and count towards no budget; they may find a later stage to
+be in vain, which is then skipped. Between two stages the system takes over its averaged weights.
 """
 
 from collections.abc import Sequence
@@ -55,6 +55,8 @@ kinema train SYSTEM --help lists the presets and settings of a system.
 def train(run: Run) -> int:
     """Play or fit every stage that is not done yet; returns the exit status: 128 plus the signal where one stopped it."""
     for stage in run.stages_to_do():
+        if stage in run.system.skipped():
+            continue
         if isinstance(run.stages[stage], Fit):
             run.fit(stage)
             continue

@@ -100,7 +100,7 @@ class Trained:
     @property
     def renders(self) -> bool:
         """Whether the stage of the last training is the last of the system's stages: for one that forecasts, rendering."""
-        return self.metadata.stage == list(self.system.stages())[-1]
+        return self.metadata.stage == [name for name in self.system.stages() if name not in self.system.skipped()][-1]
 
     @torch.inference_mode()
     def reconstruct(self, clips: Clips) -> Clips:

@@ -140,6 +140,20 @@ class System(nn.Module, Generic[ConfigT]):
         """Return the weight of a stage's share in the budget of a run; stages that are not named count as 1."""
         return {}
 
+    def skipped(self) -> Mapping[str, str]:
+        """Return the stages that can learn nothing, as an earlier stage has found out, each with the reason: a sentence."""
+        return {}
+
+    def open_files(self, device: torch.device) -> None:
+        """Open what only training needs and no checkpoint holds, before a run writes anything.
+
+        Args:
+            device: where it will be used.
+
+        Raises:
+            ConfigError: when something is missing or is not what it should be.
+        """
+
     def averaged(self) -> tuple[nn.Module, ...]:
         """Return the modules whose weights are averaged (EMA) for sampling: all of them, unless a subclass knows better."""
         return (self,)

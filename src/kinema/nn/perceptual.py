@@ -11,8 +11,9 @@ References:
 import hashlib
 import io
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,14 @@ class PerceptualLoss(Protocol):
     def __call__(self, made: Image, truth: Image) -> Scalar:
         """Return a distance whose gradient reaches `made`; 0 for equal images."""
         ...
+
+
+class Frozen:
+    """Something that never changes: copies of what holds it share it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
+        """Return itself."""
+        return self
 
 
 def perceptual_loss(network: PerceptualNetwork, weights: str, digest: str, device: torch.device) -> PerceptualLoss:
@@ -107,7 +116,7 @@ class ImageActivations:
 
 
 class Sparse(nn.Module):
-    """A strided depthwise convolution; in bfloat16 on a processor every place is computed and most are left out.
+    """A strided depthwise convolution of frozen weights; in bfloat16 on a processor its gradient is that of the unstrided one.
 
     The gradient of the strided one has no fast path there: three to eight times the time of the one that wastes its work.
     """
@@ -121,9 +130,31 @@ class Sparse(nn.Module):
         layer = self.convolution
         if features.dtype != torch.bfloat16 or features.device.type != "cpu":
             return layer(features)
-        rows, columns = layer.stride
-        padded = layer.static_padding(features)
-        return conv2d(padded, layer.weight, layer.bias, groups=layer.groups)[:, :, ::rows, ::columns]
+        weight, bias = layer.weight.to(features.dtype), layer.bias.to(features.dtype)
+        return cast(Tensor, Thinned.apply(layer.static_padding(features), weight, bias, layer.stride))
+
+
+class Thinned(torch.autograd.Function):
+    """Strided depthwise convolution; the places that it leaves out have a gradient of zero."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, weight: Tensor, bias: Tensor, stride: Sequence[int]) -> Tensor:
+        """Return the places that are kept."""
+        ctx.save_for_backward(image, weight)
+        ctx.stride = stride
+        return conv2d(image, weight, bias, stride=stride, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        """Return the gradient of the image."""
+        (gradient,), (image, weight), (down, across) = gradients, ctx.saved_tensors, ctx.stride
+        batch, channels, height, width = image.shape
+        places = (batch, channels, height - weight.shape[2] + 1, width - weight.shape[3] + 1)
+        full = torch.empty(places, dtype=gradient.dtype, memory_format=torch.channels_last).zero_()
+        full[:, :, ::down, ::across] = gradient
+        plain = ((1, 1), (0, 0), (1, 1), False, (0, 0), channels)
+        found = torch.ops.aten.convolution_backward(full, image, weight, [channels], *plain, (True, False, False))
+        return found[0], None, None, None
 
 
 def unit(activations: Tensor) -> Tensor:
@@ -131,7 +162,7 @@ def unit(activations: Tensor) -> Tensor:
     return activations / (torch.linalg.vector_norm(activations, dim=1, keepdim=True) + EPSILON)
 
 
-class PackagedLoss:
+class PackagedLoss(Frozen):
     """Mean over layers of the squared distance of EfficientNet-Lite0's unit activations; it is no VGG loss.
 
     Layers of fewer than `LEAST` pixels, which say what is shown and no longer where, are left out.
@@ -180,7 +211,7 @@ def vgg_slices() -> nn.ModuleList:
     return slices
 
 
-class VGGLoss:
+class VGGLoss(Frozen):
     """Weighted mean absolute differences of VGG19's activations, as the release computes them: images in [-1, 1] as they are.
 
     Args:
@@ -196,7 +227,8 @@ class VGGLoss:
         try:
             content = file.read_bytes()
         except OSError:
-            raise ConfigError(f"perceptual_weights is {str(file)!r}, which is no file; {VGG_WANTED}") from None
+            named = f"{str(file)!r}, which is no file" if file.name else "not given"
+            raise ConfigError(f"perceptual_weights is {named}; {VGG_WANTED}") from None
         if not (found := hashlib.sha256(content).hexdigest()).startswith(digest.lower()):
             raise ConfigError(f"{file} has the SHA-256 {found}, which does not begin with {digest!r}; {VGG_WANTED}")
         slices = vgg_slices()
@@ -221,4 +253,7 @@ class VGGLoss:
         return total
 
 
-VGG_WANTED = "it is torchvision's: torch.save(torchvision.models.vgg19(weights='DEFAULT').state_dict(), 'vgg19.pth')"
+VGG_WANTED = (
+    "it is torchvision's file https://download.pytorch.org/models/vgg19-dcbb9e9d.pth, whose SHA-256 begins with dcbb9e9d "
+    "(give --perceptual-digest dcbb9e9d to have it checked)"
+)

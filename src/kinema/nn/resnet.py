@@ -8,9 +8,10 @@ from itertools import pairwise
 from typing import Any, cast
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm, pad
+from torch.nn.functional import batch_norm, conv2d, pad
 
 from kinema.core.types import Image
 
@@ -67,6 +68,80 @@ class Mirrored(torch.autograd.Function):
         return gradient, None
 
 
+class NarrowConvolution(nn.Conv2d):
+    """A convolution to a few channels, of stride 1 and without padding.
+
+    The same numbers as `nn.Conv2d`, in half the time on a processor, which computes 16 channels where 4 are asked for: here
+    neighbouring places are further channels of one convolution that steps over them.
+    """
+
+    def forward(self, input: Image) -> Float[Tensor, "B D h w"]:
+        """Return the channels."""
+        if input.device.type != "cpu" or self.bias is None:
+            return super().forward(input)
+        parts = (input, self.weight, self.bias)
+        if torch.is_autocast_enabled("cpu"):
+            parts = tuple(part.to(torch.get_autocast_dtype("cpu")) for part in parts)
+        return cast(Tensor, Packed.apply(*parts))
+
+
+class Packed(torch.autograd.Function):
+    """Convolution whose neighbouring places are channels, for the result and for the gradient of the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return the channels of every place."""
+        ctx.save_for_backward(image, weight)
+        places = neighbours(image.shape[3] - weight.shape[3] + 1)
+        packed = conv2d(image, spread(weight, places), bias.repeat(places), stride=(1, places))
+        return rearrange(rearrange(packed, "b (n c) h w -> b h (w n) c", n=places), "b h w c -> b c h w")
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the gradients of image, weight and bias; that of the image has a fast path of its own."""
+        (gradient,), (image, weight) = gradients, ctx.saved_tensors
+        of_image, of_weight, of_bias = ctx.needs_input_grad
+        found: list[Tensor | None] = [None, None, None]
+        if of_image:
+            found[0] = convolution_backward(gradient, image, weight, 1, (True, False, False))[0]
+        if of_weight or of_bias:
+            places, reach = neighbours(gradient.shape[3]), weight.shape[3]
+            packed = rearrange(rearrange(gradient, "b c h (w n) -> b h w (n c)", n=places), "b h w c -> b c h w")
+            both = convolution_backward(packed, image, spread(weight, places), places, (False, True, True))[1:]
+            wide, biases = cast(tuple[Tensor, Tensor], both)
+            parts = rearrange(wide, "(n d) c h w -> n d c h w", n=places)
+            found[1] = sum((part[..., place : place + reach] for place, part in enumerate(parts)), torch.zeros_like(weight))
+            found[2] = rearrange(biases, "(n d) -> n d", n=places).sum(dim=0)
+        return found[0], found[1], found[2]
+
+
+def neighbours(width: int) -> int:
+    """Return how many places become channels in rows of a width."""
+    return next(places for places in (4, 2, 1) if width % places == 0)
+
+
+def spread(weight: Float[Tensor, "D C k k"], places: int) -> Float[Tensor, "E C k w"]:
+    """Return the weights of neighbouring places, one after the other, over all that they see together."""
+    moved = [pad(weight, (place, places - 1 - place)) for place in range(places)]
+    return torch.cat(moved).contiguous(memory_format=torch.channels_last)
+
+
+def convolution_backward(
+    gradient: Tensor, image: Tensor, weight: Tensor, step: int, wanted: tuple[bool, bool, bool]
+) -> Sequence[Tensor | None]:
+    """Return the gradients of image, weight and bias, as far as they are wanted.
+
+    Args:
+        gradient: of the result.
+        image: what came in.
+        weight: of the convolution.
+        step: from place to place within a row.
+        wanted: which of the three.
+    """
+    plain = ([len(weight)], (1, step), (0, 0), (1, 1), False, (0, 0), 1)
+    return torch.ops.aten.convolution_backward(gradient, image, weight, *plain, wanted)
+
+
 class ResidualBlock(nn.Module):
     """Two convolutions of kernel 3 whose result is added to what came in."""
 
@@ -100,7 +175,7 @@ def doubling(inputs: int, outputs: int) -> Sequence[nn.Module]:
 
 def closing(inputs: int, outputs: int, output: nn.Module) -> nn.Sequential:
     """Return the last layers: a convolution of kernel 7 and what makes an image of its numbers."""
-    return nn.Sequential(ReflectionPad(3), nn.Conv2d(inputs, outputs, 7), output)
+    return nn.Sequential(ReflectionPad(3), NarrowConvolution(inputs, outputs, 7), output)
 
 
 class ResidualGenerator(nn.Module):
@@ -183,8 +258,10 @@ class Overlay(nn.Module):
 
     def forward(self, numbers: Float[Tensor, "B 4 H W"]) -> Float[Tensor, "B 3 H W"]:
         """Return m * generated + (1 - m) * background."""
-        mask, generated = torch.sigmoid(numbers[:, 3:]), torch.tanh(numbers[:, :3])
-        return mask * generated + (1 - mask) * self.background
+        # Apart in memory: a slice of channels-last numbers is walked through one by one.
+        mask = torch.sigmoid(numbers[:, 3:].contiguous()).float()
+        generated = torch.tanh(numbers[:, :3].contiguous(memory_format=torch.channels_last)).float()
+        return torch.lerp(self.background.contiguous(memory_format=torch.channels_last), generated, mask)
 
 
 def initialise_pix2pix(module: nn.Module) -> None:

@@ -22,13 +22,12 @@ Departures from the release, whose slips are not repeated:
   network in place of VGG19, whose weights are not ours to give.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -36,155 +35,26 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from kinema.core.config import Config
 from kinema.core.errors import ConfigError
-from kinema.core.system import Fit, Objective, OptimizerFactory, Paper, Player, Preset, Stage, System, adam
+from kinema.core.system import Fit, Objective, OptimizerFactory, Paper, Player, Preset, Stage, System, adam, learning
 from kinema.core.types import Batch, ClipShape, Image, Scalar, Video
-from kinema.nn.discriminators import MultiScaleDiscriminator, PatchDiscriminator, halved
+from kinema.nn.discriminators import Judgement, MultiScaleDiscriminator, PatchDiscriminator, halved
 from kinema.nn.losses import feature_matching, least_squares
-from kinema.nn.perceptual import PerceptualLoss, PerceptualNetwork, perceptual_loss
+from kinema.nn.perceptual import PerceptualLoss, perceptual_loss
 from kinema.nn.record import Record
 from kinema.nn.regions import Corners, boxes_around, crop, paste, places
 from kinema.nn.resnet import LocalEnhancer, Overlay, ResidualGenerator, initialise_pix2pix
 from kinema.nn.stillness import still_picture
-from kinema.pose.draw import STYLES, DrawStyle, draw_points
+from kinema.pose.draw import DrawStyle, draw_points
 from kinema.pose.normalise import BodyStatistics, measure
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import Skeleton, find_skeleton
+from kinema.systems.dance_config import DanceConfig
 
 Pose = Float[Tensor, "B T J 3"]
 STATISTICS_BYTES = 32768  # half of them are used by the longest
 Frames = list[Image]  # one after the other
 FACE = (("Nose",), ("REar", "LEar"), ("REar",), ("LEar",))  # where the face is: between the first of these that are visible
-
-# --- Configuration ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class DanceConfig(Config):
-    """Settings; the defaults are the paper's at its larger size."""
-
-    height: int = 512
-    """Of a frame in pixels."""
-    width: int = 1024
-    """Of a frame in pixels."""
-    chain: int = 2
-    """Frames that are made one from the other in training; 2 in the paper."""
-    skeleton: str = "coco-18"
-    """Layout of the poses."""
-    style: DrawStyle = STYLES["edn"]
-    """How poses are drawn, in training and ever after."""
-    label_range: Literal["signed", "unit"] = "signed"
-    """Drawn poses are in [-1, 1] like photographs, or in [0, 1] (release)."""
-    smoothing: bool = True
-    """Temporal smoothing: every frame follows from the one before it, and pairs are judged. Without, frames stand alone."""
-    base: int = 64
-    """Channels of the generator at full size."""
-    downs: int = 0
-    """How often the generator halves the frame; 0: down to 16 pixels, at least twice and at most 4 times."""
-    blocks: int = 0
-    """Residual blocks at the lowest resolution; 0: 3 for every halving after the first, 9 in the paper."""
-    enhancer: bool = True
-    """A stage "local" that adds detail at twice the resolution."""
-    enhancer_blocks: int = 3
-    """Residual blocks of the local enhancer."""
-    background: bool = False
-    """A mask chooses between what is generated and a still picture, which starts from what stands still in the footage."""
-    discriminator_width: int = 64
-    """Channels of the discriminators' first layers."""
-    scales: int = 0
-    """Sizes at which frames are judged; 0: 1 below 256 pixels, 2 from there on, 3 from 512 on."""
-    face: bool = True
-    """A stage "face" that corrects the face."""
-    face_size: int = 0
-    """Side of the face's box in pixels; 0: a quarter of the height, 128 in the paper."""
-    face_base: int = 64
-    """Channels of the face generator at full size."""
-    face_downs: int = 3
-    """How often the face generator halves the box."""
-    face_blocks: int = 5
-    """Residual blocks of the face generator."""
-    face_terms: Literal["face", "all"] = "face"
-    """The face generator minimises the face's terms (paper), or those of the whole frame too (release)."""
-    discriminator_joins: int = 0
-    """With face_terms "all": steps of stage "face" after which the frame's discriminator learns too."""
-    feature_weight: float = 10.0
-    """Weight of feature matching."""
-    perceptual_weight: float = 10.0
-    """Weight of the perceptual term; half of it in stage "global"."""
-    perceptual_network: PerceptualNetwork = "vgg19"
-    """vgg19 (paper; a file), efficientnet-lite0 (packaged, of the features extra), or none."""
-    perceptual_weights: str = ""
-    """File of torchvision's VGG19 weights."""
-    perceptual_digest: str = ""
-    """SHA-256 of that file, or how it begins; empty: not checked."""
-    pixel_weight: float = 0.0
-    """Weight of the mean absolute error of pixels; 0 in the paper."""
-    learning_rate: float = 2e-4
-    """Adam's step size."""
-    beta1: float = 0.5
-    """Adam's decay of the gradient's mean."""
-    beta2: float = 0.999
-    """Adam's decay of the gradient's square."""
-
-    def check(self) -> None:
-        """Refuse what cannot be computed, with the nearest that can."""
-        self.at_least(32, "height", "width")
-        self.at_least(2, "chain")
-        self.at_least(1, "base", "enhancer_blocks", "discriminator_width", "face_base", "face_downs", "face_blocks")
-        self.at_least(0, "downs", "blocks", "scales", "face_size", "discriminator_joins")
-        self.at_least(0, "feature_weight", "perceptual_weight", "pixel_weight", "learning_rate")
-        for name in ("beta1", "beta2"):
-            self.require(0 <= getattr(self, name) < 1, name, "in [0, 1)")
-        self.require(not self.enhancer or self.base % 2 == 0, "base", "even, for the local enhancer has half as many channels")
-        self.require(self.scales != 1 or not self.enhancer, "scales", "0, or 2 or more where a local enhancer follows")
-        for name in ("height", "width"):
-            self._divides(name, getattr(self, name), (2 if self.enhancer else 1) << self.depth)
-        points = find_skeleton(self.skeleton)
-        if self.face:
-            self._divides("face_size", self.face_side, 1 << self.face_downs)
-            self.require(self.face_side <= min(self.height, self.width), "face_size", "no larger than the frame")
-            known = {"Nose", "REar", "LEar"} & set(points.joints)
-            self.require(bool(known), "skeleton", "one with a nose or ears where face is True")
-        if (self.perceptual_network == "none") != (self.perceptual_weight == 0):
-            raise ConfigError(
-                f"perceptual_network is {self.perceptual_network!r} and perceptual_weight {self.perceptual_weight}; "
-                "to train without, say both: 'none' and 0"
-            )
-
-    def _divides(self, name: str, value: int, unit: int) -> None:
-        """Refuse a size that halvings do not divide."""
-        below = value // unit * unit
-        near = f"{below} or {below + unit}" if below else str(unit)
-        self.require(value % unit == 0, name, f"a multiple of {unit}; the nearest: {near}")
-
-    @property
-    def coarse(self) -> tuple[int, int]:
-        """Height and width at which stage "global" trains."""
-        part = 2 if self.enhancer else 1
-        return self.height // part, self.width // part
-
-    @property
-    def depth(self) -> int:
-        """How often the generator halves the frame."""
-        return self.downs or min(4, max(2, round(math.log2(min(self.coarse) / 16))))
-
-    @property
-    def depth_blocks(self) -> int:
-        """Residual blocks at the lowest resolution."""
-        return self.blocks or 3 * max(1, self.depth - 1)
-
-    @property
-    def judged_scales(self) -> int:
-        """Sizes at which frames are judged."""
-        least = 2 if self.enhancer else 1
-        return self.scales or min(3, max(least, (min(self.height, self.width) // 128).bit_length()))
-
-    @property
-    def face_side(self) -> int:
-        """Side of the face's box."""
-        return self.face_size or max(1, round(self.height / 4) >> self.face_downs) << self.face_downs
-
 
 # --- What is made -------------------------------------------------------------------------------------------------------------
 
@@ -200,17 +70,22 @@ class Face:
 
 @dataclass(frozen=True)
 class Scene:
-    """Drawn poses, photographs and made frames of a chain, and its faces where the stage sees any."""
+    """Drawn poses, photographs and made frames of a chain, and its faces where the stage sees any.
+
+    Attributes:
+        verdicts: what the discriminator, which has not moved since, said of the photographs, for every scale; empty: not asked.
+    """
 
     labels: Frames
     real: Frames
     fake: Frames
     face: Face | None = None
+    verdicts: Sequence[Tensor] = ()
 
-    def settled(self) -> "Scene":
-        """Return the scene without its graph."""
+    def settled(self, verdicts: Sequence[Tensor] = ()) -> "Scene":
+        """Return the scene without its graph, and with what the discriminator has said."""
         face = self.face and Face(self.face.label, self.face.real, self.face.fake.detach())
-        return Scene(self.labels, self.real, [frame.detach() for frame in self.fake], face)
+        return Scene(self.labels, self.real, [frame.detach() for frame in self.fake], face, verdicts)
 
 
 Paint = Callable[[int, Image, Image], Image]  # number of the frame, drawn pose, previous frame -> frame
@@ -304,7 +179,17 @@ class Dance(System[DanceConfig]):
 
     def shares(self) -> Mapping[str, float]:
         """Divide a budget as the paper's 5, 30 and 5 epochs; without the local enhancer all of the first two is "global"."""
-        return {"global": 5.0, "local": 30.0, "face": 5.0} if self.enhancer else {"global": 35.0, "face": 5.0}
+        weights = {"global": 5.0, "local": 30.0, "face": 5.0} if self.enhancer else {"global": 35.0, "face": 5.0}
+        return {name: weights[kind] for name in self.stages() if (kind := name.partition("-")[0]) in weights}
+
+    def skipped(self) -> Mapping[str, str]:
+        """Return every stage "face" where stage "statistics" has found no face."""
+        known = self.known.read() or {}
+        if known.get("faces") != 0:  # checkpoints of the first releases do not say
+            return {}
+        joints = " or ".join(dict.fromkeys(name for names in FACE for name in names))
+        reason = f"No face is visible in any of the {known['frames']:,} frames ({joints}): there is none to learn."
+        return {name: reason for name in self.stages() if name.startswith("face")}
 
     def averaged(self) -> tuple[nn.Module, ...]:
         """Return what draws frames."""
@@ -317,7 +202,10 @@ class Dance(System[DanceConfig]):
     # Stages
 
     def stages(self) -> Mapping[str, Stage]:
-        """Return "statistics", "global", then "local" and "face" where they are configured; only the last leaves G as it is."""
+        """Return "statistics", "global", then "local" and "face" where they are configured; only the last leaves G as it is.
+
+        With `alternate` the last stage of G and "face" follow again as "global-2" (or "local-2"), "face-2" and so on.
+        """
         rate, first = self._adam(), 1 if self.enhancer else 0
         coarse = tuple(self.discriminator.scales[first:])
         stages: dict[str, Stage] = {
@@ -334,7 +222,10 @@ class Dance(System[DanceConfig]):
             ]
             if self.config.face_terms == "all":
                 players.append(Player("discriminator", (self.discriminator,), self.late_discriminator_objective, rate))
-            stages["face"] = tuple(players)
+            again = {"local" if self.enhancer else "global": stages[next(reversed(stages))], "face": tuple(players)}
+            stages["face"] = again["face"]
+            rounds = range(2, 2 + self.config.alternate)
+            stages |= {f"{name}-{number}": stage for number in rounds for name, stage in again.items()}
         return stages
 
     def _players(self, makers: Modules, judges: Modules, perform: Perform, first: int, share: float) -> tuple[Player, ...]:
@@ -346,7 +237,7 @@ class Dance(System[DanceConfig]):
         return adam(self.config.learning_rate, self.config.beta1, self.config.beta2)
 
     def fit_statistics(self, batches: Iterable[Batch]) -> Mapping[str, float]:
-        """Measure the target's poses for the normaliser, and find what stands still; returns the number of frames."""
+        """Measure the target's poses for the normaliser, and find what stands still; returns numbers of frames."""
         poses: list[Tensor] = []
 
         def watched() -> Iterator[Video]:
@@ -364,8 +255,10 @@ class Dance(System[DanceConfig]):
             deque(watched(), maxlen=0)
         points = torch.cat(poses).numpy()
         found = measure(Poses(points, self.joints, self.config.width, self.config.height, fps=1.0))
-        self.known.write(found.to_mapping())
-        return {"frames": float(found.frames), "standing": float(found.floor.standing if found.floor else 0)}
+        faces = int(places(torch.cat(poses)[:, 0], self.joints, FACE)[1].sum())
+        self.known.write({**found.to_mapping(), "faces": faces})
+        standing = found.floor.standing if found.floor else 0
+        return {"frames": float(found.frames), "standing": float(standing), "faces": float(faces)}
 
     def target_statistics(self) -> BodyStatistics:
         """Return the statistics of the person that it was trained on, for a normaliser.
@@ -461,6 +354,12 @@ class Dance(System[DanceConfig]):
 
     # Objectives
 
+    def open_files(self, device: torch.device) -> None:
+        """Open the perceptual network, which is apart from the weights: it is no part of the system."""
+        c = self.config
+        if c.perceptual_network != "none":
+            self._perceptual = perceptual_loss(c.perceptual_network, c.perceptual_weights, c.perceptual_digest, device)
+
     def judged(self, labels: Frames, frames: Frames) -> Float[Tensor, "N D H W"]:
         """Return what the discriminator sees: pairs of frames with their poses (Equation 1), or single ones, stacked."""
         single = [torch.cat([label, frame.to(label.dtype)], dim=1) for label, frame in zip(labels, frames, strict=True)]
@@ -472,29 +371,31 @@ class Dance(System[DanceConfig]):
     def generator_objective(self, batch: Batch, perform: Perform, first: int, share: float) -> Objective:
         """Equation 2 minimised over G: adversarial, feature matching and perceptual, halved in stage "global"."""
         scene = perform(batch)
-        self.shown = (batch, scene.settled())
+        with learning(*self.discriminator.scales[first:]):
+            real = self.discriminator(self.judged(scene.labels, scene.real), first)
+        # The discriminator's turn goes on from here; a compiled graph could not be differentiated once more.
+        said = [] if torch.compiler.is_compiling() else [one.logits for one in real]
+        self.shown = (batch, scene.settled(said))
         if perform == self.perform_local:
             self.enhanced.fill_(True)
-        return Objective(self.frame_terms(scene, first, share))
+        return Objective(self.frame_terms(scene, real, first, share))
 
-    def frame_terms(self, scene: Scene, first: int, share: float) -> dict[str, Scalar]:
-        """Return the terms of Equation 2 that ask for good frames."""
+    def frame_terms(self, scene: Scene, real: list[Judgement], first: int, share: float) -> dict[str, Scalar]:
+        """Return the terms of Equation 2 that ask for good frames, given what the discriminator makes of the real ones."""
         c = self.config
-        with torch.no_grad():
-            real = self.discriminator(self.judged(scene.labels, scene.real), first)
         fake = self.discriminator(self.judged(scene.labels, scene.fake), first)
         terms = {"adversarial": least_squares([one.logits for one in fake], 1.0)}
         if c.feature_weight:
-            layers = [one.features for one in real], [one.features for one in fake]
+            layers = [[layer.detach() for layer in one.features] for one in real], [one.features for one in fake]
             terms["feature_matching"] = c.feature_weight * feature_matching(*layers)
         return terms | self.likeness(torch.cat(scene.fake), torch.cat(scene.real), 2 * share)
 
     def likeness(self, fake: Image, real: Image, share: float) -> dict[str, Scalar]:
         """Return the terms that compare images with the truth."""
         c, terms = self.config, {}
-        if c.perceptual_network != "none":
-            if self._perceptual is None:  # apart from the weights: it is no part of the system
-                self._perceptual = perceptual_loss(c.perceptual_network, c.perceptual_weights, c.perceptual_digest, fake.device)
+        if self._perceptual is None:
+            self.open_files(fake.device)
+        if self._perceptual is not None:
             terms[f"perceptual_{c.perceptual_network}"] = share * c.perceptual_weight * self._perceptual(fake, real)
         if c.pixel_weight:
             terms["pixels"] = c.pixel_weight * (fake.float() - real.float()).abs().mean()
@@ -508,11 +409,10 @@ class Dance(System[DanceConfig]):
     def discriminator_objective(self, batch: Batch, perform: Perform, first: int) -> Objective:
         """Equation 1 maximised over D, as least squares: half the real pairs' distance from 1 and the made ones' from 0."""
         scene = self.take_shown(batch, perform)
-        real, fake = self.judged(scene.labels, scene.real), self.judged(scene.labels, scene.fake)
-        both = [
-            one.logits.chunk(2) for one in self.discriminator(torch.cat([real, fake]), first)
-        ]  # instance norm: nothing mixes
-        return _verdict([real for real, _ in both], [fake for _, fake in both])
+        self.shown = (batch, scene.settled())  # what was said holds once: this turn moves who said it
+        real = scene.verdicts or [one.logits for one in self.discriminator(self.judged(scene.labels, scene.real), first)]
+        fake = self.discriminator(self.judged(scene.labels, scene.fake), first)
+        return _verdict(real, [one.logits for one in fake])
 
     def face_objective(self, batch: Batch) -> Objective:
         """Equation 4 minimised over G_f: Equation 3 as least squares, and the perceptual term."""
@@ -525,7 +425,9 @@ class Dance(System[DanceConfig]):
         judgement = self.face_discriminator(torch.cat([scene.face.label, scene.face.fake], dim=1))
         terms = {"adversarial": least_squares([judgement.logits], 1.0)} | self.likeness(scene.face.fake, scene.face.real, 1.0)
         if self.config.face_terms == "all":
-            terms |= {f"frame_{name}": term for name, term in self.frame_terms(scene, 0, 1.0).items()}
+            with torch.no_grad():
+                real = self.discriminator(self.judged(scene.labels, scene.real))
+            terms |= {f"frame_{name}": term for name, term in self.frame_terms(scene, real, 0, 1.0).items()}
         return Objective(terms)
 
     def face_discriminator_objective(self, batch: Batch) -> Objective:

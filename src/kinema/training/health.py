@@ -198,6 +198,16 @@ def not_finite(complaint: str) -> Finding:
     return Finding("finite numbers", None, "bad", f"{complaint.rstrip('.')}. {advice}")
 
 
+def left_out(stage: str, reason: str) -> Finding:
+    """Say that a stage was skipped, and why.
+
+    Args:
+        stage: its name.
+        reason: a sentence.
+    """
+    return Finding(f"stage {stage}", None, "watch", f"Skipped, and its budget given to the others. {reason}")
+
+
 def no_held_out() -> Finding:
     """Say that over-fitting cannot be seen."""
     advice = "prepare the dataset with a test split to watch over-fitting and copying."

@@ -29,7 +29,7 @@ from kinema.data.dataset import Dataset
 from kinema.data.loader import Loader
 from kinema.training import distributed, runlog
 from kinema.training.checkpoint import CHECKPOINT_NAME, load_resume, provenance, save_checkpoint, save_resume
-from kinema.training.health import COMPARED, YOUNG, Watch, evenly_spread, not_finite, players_of, sample_clips
+from kinema.training.health import COMPARED, YOUNG, Watch, evenly_spread, left_out, not_finite, players_of, sample_clips
 from kinema.training.report import write_report
 from kinema.training.sheets import BESIDE, comparisons, write_sheets
 from kinema.training.trainer import NotFiniteError, TrainConfig, Trainer, run_fit
@@ -121,6 +121,7 @@ class Run:
             raise TrainingError(
                 f"{plan.system.name} plays {' and '.join(self.played)} in turn and needs a budget; give --steps"
             )
+        self.system.open_files(self.device)
         self.loader()  # refuses a batch that cannot be drawn before anything is written
         self.first = distributed.is_first()
         if self.first:
@@ -242,8 +243,9 @@ class Run:
             yield clips.to_batch(self.device)
 
     def share(self, stage: str) -> TrainConfig:
-        """Return the training settings of one stage: its share of the budget."""
-        weights = {name: self.system.shares().get(name, 1.0) for name in self.played}
+        """Return the training settings of one stage: its share of the budget, which the skipped ones have none of."""
+        skipped, shares = self.system.skipped(), self.system.shares()
+        weights = {name: shares.get(name, 1.0) for name in self.played if name not in skipped}
         part, steps, minutes = weights[stage] / sum(weights.values()), self.training.steps, self.training.minutes
         return replace(self.training, steps=steps and math.ceil(steps * part - 1e-9), minutes=minutes and minutes * part)
 
@@ -261,6 +263,7 @@ class Run:
             raise CheckpointError(
                 f"{path} has format {state['format_version']}; this kinema reads {RESUME_VERSION}: update kinema"
             )
+        self.system.load_state_dict(state["trainer"]["system"])  # it knows which stages are skipped
         lines = runlog.read_metrics(self.folder)
         if lines and lines[-1].get("end") == "finished" and used_up(self.share(state["stage"]), state["trainer"]):
             raise TrainingError(
@@ -317,6 +320,11 @@ class Run:
         self.steps_saved = self.step(trainer)
 
     # Looking, saving, ending
+
+    @property
+    def last_stage(self) -> str:
+        """Name of the last stage that is not skipped."""
+        return [name for name in self.stages if name not in self.system.skipped()][-1]
 
     def step(self, trainer: Trainer) -> int:
         """Return the steps of the run, earlier stages included."""
@@ -382,9 +390,17 @@ class Run:
         numbers = run_fit(self.system, stage, (clips.to_batch() for clips in loader.epoch()), self.training, self.device)
         if self.first:
             self.log.write(self.steps_before, stage, numbers)
+            self.warn_of_skipped(stage)
         if self.first and self.steps_before:  # before anything was played there is nothing to look at
             self.look_at(self.system.eval(), stage, self.steps_before)
             self.save_sampler(self.system, stage, self.steps_before)
+
+    def warn_of_skipped(self, stage: str) -> None:
+        """Say which stages a closed-form stage has found to be in vain, on the terminal and in the report."""
+        for name, reason in self.system.skipped().items():
+            if self.display:
+                self.display.say(f"{name}: skipped. {reason}")
+            self.log.report(self.steps_before, stage, [left_out(name, reason)])
 
     @contextmanager
     def playing(self, trainer: Trainer, loader: Loader) -> Iterator[None]:
@@ -414,7 +430,7 @@ class Run:
         """End a stage: its steps are done, and the next one begins with the averaged weights."""
         self.steps_before += trainer.steps_done
         self.seconds_before += trainer.seconds_done
-        if trainer.stage_name != list(self.stages)[-1] and trainer.sampler is not self.system:
+        if trainer.stage_name != self.last_stage and trainer.sampler is not self.system:
             self.system.load_state_dict(self.sampler(trainer).state_dict())
 
     def stop(self, trainer: Trainer, received: signal.Signals) -> int:
@@ -431,10 +447,12 @@ class Run:
         if self.display is None:
             return
         took, able = runlog.clock(self.seconds_before), abilities(self.system)
-        verb = next((verb for verb in ("generate", "predict", "reconstruct") if verb in able), None)
-        then = f", make clips with: kinema {verb} {self.folder}" if verb else ""
+        verbs = {verb: f"{verb} {self.folder}" for verb in ("generate", "predict", "reconstruct")}
+        verbs |= {"transfer": f"transfer --source VIDEO --target {self.folder} --out FILE"}
+        command = next((command for verb, command in verbs.items() if verb in able), None)
+        then = f", make clips with: kinema {command}" if command else ""
         self.display.say(f"finished: {self.steps_before:,} steps in {took}; open {self.folder / runlog.REPORT_NAME}{then}")
-        self.close(self.steps_before, list(self.stages)[-1], "finished", "")
+        self.close(self.steps_before, self.last_stage, "finished", "")
 
     def close(self, step: int, stage: str, how: str, sentence: str) -> None:
         """End the log and write the report a last time."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kinema.core.errors import ConfigError
-from kinema.nn.perceptual import VGG_WEIGHTS, ImageActivations, PackagedLoss, VGGLoss, perceptual_loss, vgg_slices
+from kinema.nn.perceptual import VGG_WEIGHTS, ImageActivations, PackagedLoss, Sparse, VGGLoss, perceptual_loss, vgg_slices
 
 CPU = torch.device("cpu")
 
@@ -47,6 +47,23 @@ def test_folded_and_in_bfloat16_the_activations_are_the_same():
         assert (one - rough.float()).abs().mean() < 0.05 * one.abs().mean()
 
 
+@pytest.mark.parametrize(("kernel", "side"), [(3, 15), (5, 14)])
+def test_a_strided_depthwise_convolution_has_torchs_gradient(kernel, side):
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(6, 6, kernel, stride=2, groups=6).requires_grad_(False)
+    layer.static_padding = torch.nn.ZeroPad2d((0, 1, 0, 1))
+    mine = torch.randn(2, 6, side, side).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    other = mine.detach().float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        made = Sparse(layer)(mine)
+    expected = layer(layer.static_padding(other))
+    weights = torch.randn(expected.shape).bfloat16()
+    made.backward(weights)
+    expected.backward(weights.float())
+    torch.testing.assert_close(made.float(), expected, atol=0.05, rtol=0.02)
+    torch.testing.assert_close(mine.grad.float(), other.grad, atol=0.05, rtol=0.02)
+
+
 def test_vgg_is_weighted_differences_of_five_layers(vgg_file):
     assert [len([p for p in part.parameters() if p.dim() == 4]) for part in vgg_slices()] == [1, 2, 2, 4, 4]
     assert sum(parameter.numel() for parameter in vgg_slices().parameters()) == 12_944_960
@@ -64,6 +81,8 @@ def test_vgg_is_weighted_differences_of_five_layers(vgg_file):
 
 
 def test_what_is_no_vgg_is_refused(vgg_file, tmp_path):
+    with pytest.raises(ConfigError, match=r"perceptual_weights is not given; it is .* https://.* SHA-256 begins with dcbb9e9d"):
+        perceptual_loss("vgg19", "", "", CPU)
     with pytest.raises(ConfigError, match=r"perceptual_weights is .*none.pth', which is no file; it is torchvision's"):
         perceptual_loss("vgg19", str(tmp_path / "none.pth"), "", CPU)
     with pytest.raises(ConfigError, match=r"has the SHA-256 .* which does not begin with 'dcbb9e9d'"):

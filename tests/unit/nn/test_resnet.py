@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from kinema.nn.resnet import InstanceNorm, LocalEnhancer, Overlay, ReflectionPad, ResidualGenerator, initialise_pix2pix
+from kinema.nn.resnet import (
+    InstanceNorm,
+    LocalEnhancer,
+    NarrowConvolution,
+    Overlay,
+    ReflectionPad,
+    ResidualGenerator,
+    initialise_pix2pix,
+)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -55,3 +63,28 @@ def test_weights_start_as_the_paper_says():
     assert network[1].weight.std().item() == pytest.approx(0.02, rel=0.1)
     assert network[1].weight.mean().item() == pytest.approx(1, abs=0.002)
     assert network[1].bias.abs().max() == 0
+
+
+@pytest.mark.parametrize("width", [20, 18, 17])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_narrow_convolution_is_torchs(width: int, layout: torch.memory_format):
+    torch.manual_seed(0)
+    mine, torchs = NarrowConvolution(5, 4, 7), nn.Conv2d(5, 4, 7)
+    torchs.load_state_dict(mine.state_dict())
+    one = torch.randn(3, 5, 13, width + 6).contiguous(memory_format=layout).requires_grad_()
+    other = one.detach().clone().requires_grad_()
+    made, expected = mine(one), torchs(other)
+    weights = torch.randn(expected.shape)
+    (made * weights).sum().backward()
+    (expected * weights).sum().backward()
+    close = {"atol": 1e-4, "rtol": 1e-4}
+    torch.testing.assert_close(made, expected, **close)
+    torch.testing.assert_close(one.grad, other.grad, **close)
+    torch.testing.assert_close(mine.weight.grad, torchs.weight.grad, **close)
+    torch.testing.assert_close(mine.bias.grad, torchs.bias.grad, **close)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = mine(one)
+    assert half.dtype == torch.bfloat16
+    half.float().sum().backward()
+    assert mine.weight.grad.dtype == torch.float32
+    torch.testing.assert_close(half.float(), expected, atol=0.05, rtol=0.05)
