@@ -37,7 +37,7 @@ def test_poses_of_another_layout_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="are of the skeleton coco-18 and dance is set to body-25; give --skeleton coco-18"):
         refuse_misfit(dataset, system)
     plain = Dataset(write_dataset(tmp_path / "plain", shape=(4, 32, 32)))
-    with pytest.raises(TrainingError, match="come without pose: prepare them with it"):
+    with pytest.raises(TrainingError, match="come without pose: prepare them with --pose mediapipe"):
         refuse_misfit(plain, system)
 
 
