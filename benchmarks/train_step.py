@@ -27,7 +27,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from kinema.core.types import Batch
 from kinema.systems.vgan import VGAN
 from kinema.training import TrainConfig, Trainer
-from kinema.training.trainer import keep_freed_memory
+from kinema.training.memory import keep_freed_memory
 
 GAINS = ("bf16", "channels_last", "kept_memory", "frozen", "broadcast", "fused_adam", "shared_fakes", "compile")
 GIGAFLOP = 42.6

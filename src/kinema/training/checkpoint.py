@@ -29,6 +29,7 @@ from kinema.core.errors import CheckpointError, ConfigError, accepted
 from kinema.core.system import System
 from kinema.core.types import ClipShape
 from kinema.systems import SYSTEMS
+from kinema.training.memory import keep_channels_together
 
 FORMAT_VERSION = 1
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -299,6 +300,7 @@ def _rebuilt(metadata: Metadata, tensors: dict[str, Tensor], file: Path) -> Syst
     weights = tensors | {name: tensors[kept] for name, kept in metadata.shared.items() if kept in tensors}
     refuse_unfitting(system, weights, file)
     system.load_state_dict(weights)
+    keep_channels_together(system)  # as training leaves them: in another order sums round otherwise
     return system.eval()
 
 

@@ -5,10 +5,7 @@ the count of steps and the random state. A system holds only mathematics.
 """
 
 import copy
-import ctypes
 import math
-import platform
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -27,6 +24,7 @@ from kinema.core.seeds import shard_of_batch
 from kinema.core.system import Fit, Objective, Player, Stage, System
 from kinema.core.types import Batch, ClipShape
 from kinema.training import distributed
+from kinema.training.memory import in_memory_order, keep_channels_together, keep_freed_memory, memory_order
 
 AVERAGE_RAMP = 0.05
 """While training is young, the half-life of the averaged weights is this share of the samples seen (Karras et al., 2020)."""
@@ -485,41 +483,6 @@ def computes_in_bf16(precision: str, device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-
-
-def keep_channels_together(module: nn.Module) -> None:
-    """Put every weight of a 2-D or 3-D convolution in channels-last memory (`Module.to` refuses mixed ranks)."""
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for parameter in module.parameters():
-        if parameter.dim() in layouts:
-            parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.dim()])
-
-
-def memory_order(tensor: Tensor) -> tuple[int, ...]:
-    """Return the axes of a tensor in the order in which they lie in memory."""
-    return tuple(sorted(range(tensor.dim()), key=lambda axis: (-tensor.stride(axis), axis)))
-
-
-def in_memory_order(parameter: nn.Parameter) -> nn.Parameter:
-    """Return a parameter on the same memory whose axes are in the order of memory.
-
-    Adam on a CPU copies whatever is not contiguous, its state too: six times the time of a step on channels-last weights.
-    Elementwise optimisers compute the same on either.
-    """
-    return nn.Parameter(parameter.data.permute(memory_order(parameter)))
-
-
-def keep_freed_memory() -> None:
-    """Let malloc keep what is freed, where malloc is glibc's.
-
-    Every step frees and takes the same large buffers again; given back to the system they come back page by page, zeroed anew:
-    an eighth of a step on two cores.
-    """
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
-        library.mallopt(m_mmap_max, 0)
-        library.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def chosen_convolutions(deterministic: bool) -> AbstractContextManager[None]:
