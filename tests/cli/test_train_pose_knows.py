@@ -54,11 +54,11 @@ def test_a_checkpoint_forecasts_and_renders_and_knows_how_it_draws(finished: Pat
 
 
 def test_another_style_is_part_of_the_run(data: Path, tmp_path: Path) -> None:
-    assert train(data, "--out", tmp_path / "run", "--preset", "tiny", "--steps", 2, "--radius", 2.5) == 0
+    assert train(data, "--out", tmp_path / "run", "--preset", "tiny", "--steps", 2, "--drawing.radius", 2.5) == 0
     assert load(tmp_path / "run").config.drawing.radius == 2.5
 
 
 def test_poses_of_another_skeleton_are_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(data, "--out", tmp_path / "run", "--preset", "tiny", "--steps", 2, "--skeleton", "coco-17") == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "have the skeleton coco-18, and pose-knows is set to coco-17; give --skeleton coco-18" in said
+    assert "are of the skeleton coco-18 and pose-knows is set to coco-17; give --skeleton coco-18" in said

@@ -381,7 +381,7 @@ def test_without_codes_there_is_one_future_of_a_network_of_the_same_size() -> No
     assert "kl" not in alone.pose_objective(batch).terms
     with torch.no_grad():
         futures = alone.eval().forecast_poses(batch.video[:, :, :past], batch.pose[:, :past], seeds=[4, 5, 6], futures=3)
-    assert torch.equal(futures[:, 0], futures[:, 2])
+    torch.testing.assert_close(futures[:, 0], futures[:, 2], rtol=0, atol=1e-4)  # rows of a product may round differently
 
 
 # --- Video --------------------------------------------------------------------------------------------------------------------

@@ -507,11 +507,6 @@ def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
             f"{system.name} learns from {' and '.join(sorted(system.needs))}; the clips of {dataset.path} come without "
             f"{' and '.join(missing)}: prepare them with {'--pose mediapipe' if missing == ['pose'] else 'it'}"
         )
-    if isinstance(system, Forecasts) and dataset.info.skeleton != system.skeleton:
-        raise TrainingError(
-            f"the poses of {dataset.path} have the skeleton {dataset.info.skeleton}, and {system.name} is set to "
-            f"{system.skeleton}; give --skeleton {dataset.info.skeleton}, or convert the poses"
-        )
 
 
 def used_up(training: TrainConfig, trainer: Mapping[str, Any]) -> bool:
