@@ -40,9 +40,10 @@ from kinema.evaluation.pixels import planes, ssim
 from kinema.pose.driving import drive
 from kinema.pose.kinematics import perform
 from kinema.pose.maps import soft_argmax
-from kinema.pose.normalise import Normaliser, fit, measure
+from kinema.pose.normalise import Normaliser, fit
 from kinema.pose.sequence import Poses, concatenate
 from kinema.pose.skeleton import COCO_18
+from kinema.pose.stature import measure
 
 FRAMES, FPS, SIZE = 32, 16.0, 64
 STRIDE = 4  # of the keypoint network

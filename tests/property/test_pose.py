@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from kinema.pose import filters
 from kinema.pose.files import read_poses, write_poses
-from kinema.pose.normalise import BodyStatistics, fit, measure
+from kinema.pose.normalise import fit
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import BODY_25, COCO_18
+from kinema.pose.stature import BodyStatistics, measure
 
 KEEPING: list[Callable[[Poses], Poses]] = [
     filters.fill_gaps,

@@ -21,7 +21,7 @@ from kinema.data.dataset import Dataset
 from kinema.evaluation.clips import PIXELS, Source, open_clips
 from kinema.evaluation.judge import refuse_unlike
 from kinema.evaluation.paired import Pairing
-from kinema.pose.normalise import BodyStatistics
+from kinema.pose.stature import BodyStatistics
 from kinema.systems import SYSTEMS
 from kinema.training.checkpoint import CHECKPOINT_NAME, ZOO_PREFIX, load_checkpoint, resolve
 from kinema.training.distributed import choose_device

@@ -17,12 +17,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64
 
 from kinema.core.errors import ConfigError, DataError, accepted
 from kinema.pose.filters import clips
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import PENN_13, Skeleton, converter, find_skeleton
+from kinema.pose.stature import PERCENTILE, BodyStatistics, Floor, evenly_spread, lower_foot, measure, torso
 
 Mode = Literal["none", "affine", "depth", "relative", "code"]
 MODES: Mapping[str, str] = {
@@ -33,217 +34,10 @@ MODES: Mapping[str, str] = {
 }
 """What a user can choose -> one line about it. (`fit` also knows "code", the release of Everybody Dance Now with its error.)"""
 
-TORSO = Skeleton(
-    "torso",
-    (
-        *("Nose", "Neck", "RShoulder", "LShoulder", "RHip", "RKnee", "RAnkle", "LHip", "LKnee", "LAnkle"),
-        *("REye", "LEye", "REar", "LEar"),
-    ),
-    (),
-)
-"""The joints that place a person: all of COCO-18 but elbows and wrists."""
-
-PERCENTILE = 99.0
-"""In place of the release's maxima: a reflection on the floor in a few frames moved the nearest foot by 53 pixels."""
-ALPHA = 0.5
 BAND = 0.05
 FEWEST = 0.02
 """Share of the frames from which a height is taken: of very few, all may show a crouch."""
-STILL = 0.06
-"""Somebody whose feet stay within this share of their height does not move in depth, but shuffles or hops; their size then
-changes by no more than about this share."""
 CLIP = (-0.2, 1.2)
-SAMPLES = 500
-_DECIMALS = 4  # of a pixel, as stored
-
-
-@dataclass(frozen=True)
-class Floor:
-    """Where somebody's feet are, and how tall they are there.
-
-    Attributes:
-        standing: frames that show a head and both ankles; the rest is over these.
-        close: y of the lower ankle when nearest to the camera (a high percentile).
-        far: y of the lower ankle when furthest away.
-        foot: median y of the lower ankle.
-        moves: whether the way from far to close is one, and no more than shuffling.
-        middle: median x of the middle of the hips, else of the ankles.
-        profile: y of the lower ankle and height (head to middle of the ankles) of up to 500 frames, in order of y.
-    """
-
-    standing: int
-    close: float
-    far: float
-    foot: float
-    moves: bool
-    middle: float
-    profile: tuple[tuple[float, float], ...]
-
-
-@dataclass(frozen=True)
-class BodyStatistics:
-    """What a normaliser needs to know of one side; small, and JSON.
-
-    Attributes:
-        skeleton: name of the layout.
-        width: of the frames in pixels.
-        height: of the frames in pixels.
-        frames: of the poses.
-        floor: None when no frame shows a head and both ankles.
-        places: median x, y of every joint of `TORSO`, None where it is never seen.
-        start: x, y, confidence of the joints of `skeleton` in the frame that is most like the median pose.
-    """
-
-    skeleton: str
-    width: int
-    height: int
-    frames: int
-    floor: Floor | None
-    places: tuple[tuple[float, float] | None, ...]
-    start: tuple[tuple[float, float, float], ...]
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> "BodyStatistics":
-        """Rebuild from JSON values.
-
-        Raises:
-            DataError: when fields are missing or of another kind.
-        """
-        try:
-            floor = values["floor"]
-            if floor is not None:
-                profile = tuple((float(foot), float(height)) for foot, height in floor["profile"])
-                floor = Floor(**{**floor, "profile": profile})
-            return cls(
-                skeleton=str(values["skeleton"]),
-                width=int(values["width"]),
-                height=int(values["height"]),
-                frames=int(values["frames"]),
-                floor=floor,
-                places=tuple(place and (float(place[0]), float(place[1])) for place in values["places"]),
-                start=tuple((float(x), float(y), float(sure)) for x, y, sure in values["start"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"stored body statistics are damaged: {error!r}") from None
-
-
-def measure(poses: Poses, *, alpha: float = ALPHA, percentile: float = PERCENTILE) -> BodyStatistics:
-    """Reduce the poses of one person to what normalisers need; the order of frames does not matter.
-
-    The furthest foot is the least y with 0 < median - y < alpha (close - median), as in the release; `alpha` bounds what an
-    outlier can do at that end.
-
-    Args:
-        poses: of one person, in the frames of source or target.
-        alpha: share of the way from median to nearest foot that the furthest may lie beyond the median.
-        percentile: of feet and heights that counts as their maximum, from 50 to 100.
-
-    Raises:
-        ConfigError: for settings out of range.
-        DataError: when there are several people, or nobody.
-
-    References:
-        Everybody Dance Now, section 3.2; its release takes maxima and random frames.
-    """
-    if not 0 < alpha <= 1 or not 50 <= percentile <= 100:
-        raise ConfigError(f"alpha {alpha:g} and percentile {percentile:g} must be above 0 to 1, and 50 to 100")
-    if poses.points.shape[1] != 1:
-        raise DataError(f"a normaliser is fitted to one person and there are {poses.points.shape[1]}; choose one first")
-    if not poses.present.any():
-        raise DataError(f"no person is in any of the {len(poses)} frames; there is nothing to normalise")
-    body = _torso(poses)[:, 0]
-    return BodyStatistics(
-        skeleton=poses.skeleton.name,
-        width=poses.width,
-        height=poses.height,
-        frames=len(poses),
-        floor=_floor(body, poses.height, alpha, percentile),
-        places=_places(body),
-        start=_start(poses),
-    )
-
-
-def _torso(poses: Poses) -> Float64[np.ndarray, "T P 14 3"]:
-    if not set(TORSO.joints) & set(poses.skeleton.joints):  # learned points: nothing is known of them
-        return np.zeros((*poses.points.shape[:2], len(TORSO), 3))
-    return converter(poses.skeleton, TORSO, rough=True)(poses.points.astype(np.float64))
-
-
-def _floor(body: Float64[np.ndarray, "T 14 3"], edge: int, alpha: float, percentile: float) -> Floor | None:
-    feet, heights = _feet(body), _heights(body)
-    # A detector guesses ankles below the picture's edge when it does not see them.
-    standing = np.isfinite(heights) & (feet < edge)
-    if not standing.any():
-        return None
-    foot, height = feet[standing], heights[standing]
-    close, usual = float(np.percentile(foot, percentile)), float(np.median(foot))
-    behind = usual - foot
-    reached = foot[(behind > 0) & (behind < alpha * (close - usual))]
-    far = float(reached.min()) if len(reached) else close
-    order = np.lexsort((height, foot))
-    chosen = order[_spread(len(order))]
-    return Floor(
-        standing=int(standing.sum()),
-        close=round(close, _DECIMALS),
-        far=round(far, _DECIMALS),
-        foot=round(usual, _DECIMALS),
-        moves=bool(close - far > STILL * np.median(height)),
-        middle=round(float(np.median(_middles(body)[standing])), _DECIMALS),
-        profile=tuple((round(float(foot[i]), _DECIMALS), round(float(height[i]), _DECIMALS)) for i in chosen),
-    )
-
-
-def _spread(count: int) -> Int64[np.ndarray, "_"]:
-    """Return up to `SAMPLES` evenly spaced indices below `count`, both ends among them."""
-    return np.unique(np.linspace(0, count - 1, min(SAMPLES, count)).round().astype(np.int64))
-
-
-def _joint(body: Float64[np.ndarray, "*frames 14 3"], name: str) -> Float64[np.ndarray, "*frames 2"]:
-    """Return x and y of a joint; NaN where it is missing."""
-    point = body[..., TORSO.index(name), :]
-    return np.where(point[..., 2:] > 0, point[..., :2], np.nan)
-
-
-def _feet(body: Float64[np.ndarray, "*frames 14 3"]) -> Float64[np.ndarray, "*frames"]:
-    """Return y of the lower of both ankles; NaN where one is missing."""
-    return np.maximum(_joint(body, "LAnkle")[..., 1], _joint(body, "RAnkle")[..., 1])
-
-
-def _heights(body: Float64[np.ndarray, "T 14 3"]) -> Float64[np.ndarray, "T"]:
-    """Return the distance from the head (nose, else the middle of the ears) to the middle of the ankles."""
-    nose, ears = _joint(body, "Nose"), (_joint(body, "LEar") + _joint(body, "REar")) / 2
-    head = np.where(np.isnan(nose), ears, nose)
-    return np.linalg.norm(head - (_joint(body, "LAnkle") + _joint(body, "RAnkle")) / 2, axis=-1)
-
-
-def _middles(body: Float64[np.ndarray, "T 14 3"]) -> Float64[np.ndarray, "T"]:
-    hips, ankles = ((_joint(body, f"L{name}") + _joint(body, f"R{name}"))[..., 0] / 2 for name in ("Hip", "Ankle"))
-    return np.where(np.isnan(hips), ankles, hips)
-
-
-def _places(body: Float64[np.ndarray, "T 14 3"]) -> tuple[tuple[float, float] | None, ...]:
-    places: list[tuple[float, float] | None] = []
-    for joint in range(len(TORSO)):
-        found = body[body[:, joint, 2] > 0, joint, :2]
-        x, y = np.median(found, axis=0).round(_DECIMALS).tolist() if len(found) else (0.0, 0.0)
-        places.append((x, y) if len(found) else None)
-    return tuple(places)
-
-
-def _start(poses: Poses) -> tuple[tuple[float, float, float], ...]:
-    """Return the pose that is nearest to the median pose, of the frames that show the most joints."""
-    points, present = poses.points[:, 0].astype(np.float64), poses.present[:, 0]
-    fullest = np.nonzero(present.sum(axis=1) == present.sum(axis=1).max())[0]
-    usual = np.array([np.median(points[there, joint, :2], axis=0) for joint, there in enumerate(present.T) if there.any()])
-    ever = present.any(axis=0)
-    apart = np.where(present[fullest][:, ever], np.linalg.norm(points[fullest][:, ever, :2] - usual, axis=-1), 0).sum(axis=1)
-    pose = np.nan_to_num(points[fullest[apart.argmin()]], nan=0.0).round(_DECIMALS)
-    return tuple((float(x), float(y), float(sure)) for x, y, sure in pose)
-
 
 # --- Rules --------------------------------------------------------------------------------------------------------------------
 
@@ -325,7 +119,7 @@ class Depth:
 
     def feet(self, poses: Poses) -> Float64[np.ndarray, "T P"]:
         """Return the lower ankle's y per frame, gaps held; a clip that never shows it has the source's median."""
-        foot = _feet(_torso(poses))
+        foot = lower_foot(torso(poses))
         for first, stop in clips(poses):
             foot[first:stop] = _held(foot[first:stop])
         return np.where(np.isnan(foot), self.source_foot, foot)
@@ -613,7 +407,7 @@ def _relative(source: Poses, target: BodyStatistics) -> Relative:
             f"the source shares at most {shared.max()} joints with the target's pose; the normaliser relative wants 3"
         )
     fullest = np.nonzero(shared == shared.max())[0]
-    best = min(fullest[_spread(len(fullest))], key=lambda time: _unlikeness(points[time], reference))
+    best = min(fullest[evenly_spread(len(fullest))], key=lambda time: _unlikeness(points[time], reference))
     start = np.nan_to_num(points[best], nan=0.0)
     both = wanted & (start[:, 2] > 0)
     scale = float(np.sqrt(_area(reference[both, :2]) / _area(start[both, :2])))

@@ -46,9 +46,9 @@ from kinema.nn.regions import Corners, boxes_around, crop, paste, places
 from kinema.nn.resnet import LocalEnhancer, Overlay, ResidualGenerator, initialise_pix2pix
 from kinema.nn.stillness import still_picture
 from kinema.pose.draw import DrawStyle, draw_points
-from kinema.pose.normalise import BodyStatistics, measure
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import Skeleton, find_skeleton
+from kinema.pose.stature import BodyStatistics, measure
 from kinema.systems.dance_config import DanceConfig
 
 Pose = Float[Tensor, "B T J 3"]

@@ -8,9 +8,10 @@ from kinema.core.errors import ConfigError, DataError
 from kinema.data.motions import sample_motion
 from kinema.data.performers import Placement, render, sample_identity
 from kinema.data.stages import Stage
-from kinema.pose.normalise import MODES, TORSO, Affine, BodyStatistics, Depth, Normaliser, Relative, fit, measure
+from kinema.pose.normalise import MODES, Affine, Depth, Normaliser, Relative, fit
 from kinema.pose.sequence import Poses, concatenate
 from kinema.pose.skeleton import BODY_25, COCO_17, COCO_18, PENN_13, anonymous
+from kinema.pose.stature import TORSO, BodyStatistics, measure
 
 HORIZON, FOCAL, CAMERA, TALL = 300.0, 1000.0, 1.4, 1.6
 """Of a pinhole camera in pixels and metres; TALL is from nose to ankles."""
