@@ -218,7 +218,8 @@ def evaluate(arguments: list[str]) -> int:
     """Run ``kinema detect-fake evaluate``."""
     options = parse(Evaluate, arguments, "detect-fake evaluate")
     from kinema.evaluation import detection
-    from kinema.evaluation.detection_page import HTML_NAME, rates, sentence, write_detection_report
+    from kinema.evaluation.detection_page import rates, sentence, write_detection_report
+    from kinema.evaluation.page import HTML_NAME
     from kinema.training.distributed import choose_device
 
     detector = detection.open_detector(options.run, choose_device(options.device))
@@ -270,7 +271,7 @@ def _measured(
 
 def _free_folder(options: Evaluate) -> Path:
     """Return where the report goes, or refuse a folder that has one."""
-    from kinema.evaluation.detection_page import HTML_NAME, JSON_NAME
+    from kinema.evaluation.page import HTML_NAME, JSON_NAME
 
     run = Path(options.run)
     name = f"detection-{options.data.resolve().name}" if options.as_is else "detection"

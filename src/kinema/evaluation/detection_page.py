@@ -1,16 +1,14 @@
 """What a detector of fakes was measured to do, as a page: error rates, the probabilities of all videos, are they right?"""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kinema.data.encode import beside
-from kinema.evaluation.page import template
+from kinema.evaluation.page import template, write_both
 
-JSON_NAME, HTML_NAME, TEMPLATE = "report.json", "report.html", "detection.html.jinja"
+TEMPLATE = "detection.html.jinja"
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 500, 340, 52, 44, 14, 16  # of a panel, in pixels
 DOT = 6.0  # pixels from video to video in the row of dots
 
@@ -27,13 +25,9 @@ def write_detection_report(folder: Path, report: Mapping[str, Any]) -> None:
     Raises:
         MediaError: when a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     layout = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "base": HEIGHT - BOTTOM}
     page = template(TEMPLATE).render(report=report, rows=rates(report["measured"]), panels=panels(report["measured"]), **layout)
-    with beside(folder / HTML_NAME) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    with beside(folder / JSON_NAME) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_both(folder, page, report)
 
 
 def rates(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -1,6 +1,5 @@
 """Report cards of forecasts: ``report.json``, ``report.html`` with the best-of-n plot, and a table of several."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from kinema.data.encode import beside
 from kinema.evaluation.forecast import MEAN, STEADY, STILL, TYPICAL, Case, ForecastCard
 from kinema.evaluation.modes import find_modes
-from kinema.evaluation.page import moving, template
-from kinema.evaluation.report import FORMAT_VERSION, HTML_NAME, JSON_NAME, number
+from kinema.evaluation.page import moving, template, write_both
+from kinema.evaluation.report import FORMAT_VERSION, number
 from kinema.pose.draw import STYLES, draw_points
 from kinema.pose.skeleton import find_skeleton
 
@@ -34,7 +32,6 @@ def write_forecast_reports(folder: Path, card: ForecastCard, provenance: Mapping
     Raises:
         MediaError: when a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     report = {"format_version": FORMAT_VERSION, **card.report, "provenance": dict(provenance)}
     protocol = report["protocol"]
     size, fps = (protocol["width"], protocol["height"]), protocol["fps"]
@@ -47,10 +44,7 @@ def write_forecast_reports(folder: Path, card: ForecastCard, provenance: Mapping
         lines={name: LINES[name] for name in next(iter(report["best of"].values()))["beside"]},
         shown=[picture(case, card.skeleton, size, fps) for case in card.shown],
     )
-    with beside(folder / HTML_NAME) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    with beside(folder / JSON_NAME) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_both(folder, page, report)
     return report
 
 

@@ -1,17 +1,21 @@
 """Self-contained pages: templates, and pictures that move within the one file."""
 
 import base64
+import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from kinema.data.encode import write_video
+from kinema.data.encode import beside, write_video
 from kinema.evaluation.clips import Clip
 from kinema.training.sheets import grid
+
+JSON_NAME, HTML_NAME = "report.json", "report.html"
 
 
 @cache
@@ -32,3 +36,16 @@ def moving(clips: Sequence[Clip], columns: int, fps: float = 1.0) -> str:
 def embedded(file: Path) -> str:
     """Return a WebP file as a data URI."""
     return f"data:image/webp;base64,{base64.b64encode(file.read_bytes()).decode()}"
+
+
+def write_both(folder: Path, page: str, report: Mapping[str, Any]) -> None:
+    """Write a report for people and for programs; the folder is made where missing, the JSON comes last.
+
+    Raises:
+        MediaError: when a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with beside(folder / HTML_NAME) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    with beside(folder / JSON_NAME) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -1,16 +1,14 @@
 """Report cards of clips beside the truth: ``report.json``, ``report.html`` with curves, and a table of several."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kinema.data.encode import beside
 from kinema.evaluation import transfers
-from kinema.evaluation.page import moving, template
+from kinema.evaluation.page import moving, template, write_both
 from kinema.evaluation.paired import MEAN, REPEATED, PairedCard
-from kinema.evaluation.report import FORMAT_VERSION, HTML_NAME, JSON_NAME, number
+from kinema.evaluation.report import FORMAT_VERSION, number
 
 TEMPLATE = "paired.html.jinja"
 WIDTH, HEIGHT, LEFT, BOTTOM = 480.0, 220.0, 52.0, 30.0  # of a plot, and of the room for its numbers
@@ -34,7 +32,6 @@ def write_paired_reports(folder: Path, card: PairedCard, provenance: Mapping[str
     Raises:
         MediaError: when a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     report = {"format_version": FORMAT_VERSION, **card.report, "provenance": dict(provenance)}
     fps, past = report["protocol"]["fps"] or USUAL_FPS, report["protocol"]["given frames"]
     given = "frame" if past == 1 else f"{past} frames"
@@ -47,10 +44,7 @@ def write_paired_reports(folder: Path, card: PairedCard, provenance: Mapping[str
         best=best_rows(report),
         shown=[(moving([truth, made], 2, fps), words) for truth, made, words in card.shown],
     )
-    with beside(folder / HTML_NAME) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    with beside(folder / JSON_NAME) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_both(folder, page, report)
     return report
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from kinema.core.errors import EvaluationError
-from kinema.data.encode import beside
 from kinema.evaluation.judge import Card
-from kinema.evaluation.page import moving, template
+from kinema.evaluation.page import HTML_NAME as HTML_NAME
+from kinema.evaluation.page import JSON_NAME, moving, template, write_both
 
-JSON_NAME, HTML_NAME, TEMPLATE = "report.json", "report.html", "report.html.jinja"
+TEMPLATE = "report.html.jinja"
 FORMAT_VERSION = 1
 COLUMNS = 4
 CURVE_SIZE = (420, 150)  # width and height of a plot, in its own units; the template has the margins
@@ -28,7 +28,6 @@ def write_reports(folder: Path, card: Card, provenance: Mapping[str, Any]) -> di
     Raises:
         MediaError: when a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     report = {"format_version": FORMAT_VERSION, **card.report, "provenance": dict(provenance)}
     rate = report["protocol"]["fps"] / report["protocol"]["stride"]
     page = template(TEMPLATE).render(
@@ -39,10 +38,7 @@ def write_reports(folder: Path, card: Card, provenance: Mapping[str, Any]) -> di
         rows=rows(report),
         curves={name: curve(score) for name, score in report["scores"].items()},
     )
-    with beside(folder / HTML_NAME) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    with beside(folder / JSON_NAME) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_both(folder, page, report)
     return report
 
 
