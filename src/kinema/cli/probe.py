@@ -80,8 +80,9 @@ def _answer(probe: "Probe") -> dict[str, Any]:
 
 def _print(report: dict[str, Any], folder: Path) -> None:
     """Print accuracies per clip and per video, and what they say."""
+    from kinema.evaluation.page import HTML_NAME
     from kinema.evaluation.probe import WAYS
-    from kinema.evaluation.probe_report import HTML_NAME, table_rows
+    from kinema.evaluation.probe_report import table_rows
 
     data = report["data"]
     for unit in ("clip", "video"):

@@ -5,7 +5,6 @@ References:
     number of labels, (c) relative gain of fine-tuning over random initialisation.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,11 +16,10 @@ from jaxtyping import Float
 
 import kinema
 from kinema.core.seeds import numpy_generator
-from kinema.data.encode import beside
-from kinema.evaluation.page import template
+from kinema.evaluation.page import template, write_both
 from kinema.evaluation.probe import FRACTIONS, WAYS, Cell, Outcome, Probe
 
-JSON_NAME, HTML_NAME, TEMPLATE = "report.json", "report.html", "probe.html.jinja"
+TEMPLATE = "probe.html.jinja"
 FORMAT_VERSION = 1
 REPLICATES = 2000
 COVERED = (0.025, 0.975)
@@ -193,10 +191,7 @@ def write_reports(folder: Path, report: Mapping[str, Any]) -> None:
         MediaError: when a file cannot be written.
     """
     page = template(TEMPLATE).render(report=report, ways=WAYS, words=words, panels=panels(report), **_layout())
-    with beside(folder / HTML_NAME) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    with beside(folder / JSON_NAME) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_both(folder, page, report)
 
 
 def table_rows(report: Mapping[str, Any], unit: str) -> list[tuple[str, ...]]:
