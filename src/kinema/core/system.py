@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kinema.core.config import Config, ConfigT
-from kinema.core.types import Batch, ClipShape, Scalar
+from kinema.core.types import Batch, ClipShape, Scalar, Video
 
 OptimizerFactory = Callable[[list[nn.Parameter]], "Optimizer | Sequence[Optimizer]"]
 
@@ -112,7 +112,7 @@ class System(nn.Module, Generic[ConfigT]):
 
     Class attributes:
         name: as on the command line.
-        needs: fields that a batch must carry.
+        needs: fields that a batch must carry; an instance may need others, as its configuration says.
         presets: name -> `Preset`; "tiny" (tests) is always there, and the first is the default.
     """
 
@@ -120,7 +120,7 @@ class System(nn.Module, Generic[ConfigT]):
     paper: ClassVar[Paper]
     config_class: ClassVar[type[Config]]
     presets: ClassVar[Mapping[str, Preset[Any]]]
-    needs: ClassVar[frozenset[str]] = frozenset({"video"})
+    needs: frozenset[str] = frozenset({"video"})
     config: ConfigT
 
     def __init__(self, config: ConfigT) -> None:
@@ -143,6 +143,14 @@ class System(nn.Module, Generic[ConfigT]):
     def skipped(self) -> Mapping[str, str]:
         """Return the stages that can learn nothing, as an earlier stage has found out, each with the reason: a sentence."""
         return {}
+
+    def latents(self, stage: str) -> Callable[[Video], Tensor] | None:
+        """Return the function whose results on the clips a stage trains on again and again, and which no longer changes.
+
+        The run computes it once for every clip, keeps the results in a file and hands them to the stage as `Batch.latent`; a
+        batch without them, such as one that was not cached, must do as well.
+        """
+        return None
 
     def open_files(self, device: torch.device) -> None:
         """Open what only training needs and no checkpoint holds, before a run writes anything.
@@ -188,5 +196,56 @@ def adam(
             by_scale.setdefault(scale_of.get(parameter.data_ptr(), 1.0), []).append(parameter)
         groups = [{"params": group, "lr": scale * learning_rate} for scale, group in by_scale.items()]
         return torch.optim.Adam(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay, fused=True)
+
+    return build
+
+
+def muon(
+    learning_rate: float,
+    matrices: Sequence[nn.Parameter],
+    *,
+    adam_rate: float | None = None,
+    beta1: float = 0.9,
+    beta2: float = 0.99,
+    momentum: float = 0.95,
+    newton_schulz_steps: int = 4,
+) -> OptimizerFactory:
+    """Return a factory of Muon on some matrices and AdamW without decay on everything else.
+
+    Args:
+        learning_rate: step size of both, unless `adam_rate` says otherwise.
+        matrices: 2-D parameters whose updates are orthogonalised.
+        adam_rate: step size of AdamW.
+        beta1: AdamW's decay of the gradient's mean.
+        beta2: AdamW's decay of the gradient's square.
+        momentum: of Muon.
+        newton_schulz_steps: of the orthogonalisation.
+
+    References:
+        Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the step is scaled to AdamW's size as in
+        Liu et al., "Muon is Scalable for LLM Training", 2025, Section 2.2.
+    """
+
+    def build(parameters: list[nn.Parameter]) -> list[Optimizer]:
+        # Known by their memory, as in `adam`.
+        chosen = {matrix.data_ptr() for matrix in matrices}
+        orthogonal = [p for p in parameters if p.data_ptr() in chosen]
+        others = [p for p in parameters if p.data_ptr() not in chosen]
+        rate = learning_rate if adam_rate is None else adam_rate
+        built: list[Optimizer] = []
+        if orthogonal:
+            built.append(
+                torch.optim.Muon(
+                    orthogonal,
+                    lr=learning_rate,
+                    weight_decay=0.0,
+                    momentum=momentum,
+                    ns_steps=newton_schulz_steps,
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            )
+        if others:
+            built.append(torch.optim.AdamW(others, lr=rate, betas=(beta1, beta2), weight_decay=0.0, fused=True))
+        return built
 
     return build

@@ -9,7 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from kinema.core.types import Image, Labels, Video
+from kinema.core.sampling import Sampling
+from kinema.core.types import ClipShape, Image, Labels, Video
 
 
 @runtime_checkable
@@ -141,6 +142,89 @@ class Transfers(Protocol):
         ...
 
 
+@runtime_checkable
+class Diffuses(Protocol):
+    """Makes clips out of noise in steps; how many, how and at what size is the caller's choice."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How it samples unless told otherwise."""
+        ...
+
+    @property
+    def footprint(self) -> tuple[int, int, int]:
+        """Frames, height and width of which a clip's must be multiples; a single frame always is one."""
+        ...
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What it can be asked for: "label", "caption", both or nothing."""
+        ...
+
+    def diffuse(
+        self,
+        seeds: Sequence[int],
+        *,
+        shape: ClipShape | None = None,
+        label: Labels | None = None,
+        caption: Sequence[str] | None = None,
+        sampling: Sampling | None = None,
+    ) -> Video:
+        """Return one clip per seed.
+
+        Args:
+            seeds: clip i depends on ``seeds[i]``, its label and its caption alone.
+            shape: of the clips; None for those it was trained on.
+            label: class index per clip.
+            caption: one sentence per clip.
+            sampling: None for its own.
+
+        Raises:
+            ConfigError: for a shape that is no multiple of the footprint (naming the nearest), or a condition it does not know.
+        """
+        ...
+
+    def trajectory(self, seeds: Sequence[int], moments: int, *, sampling: Sampling | None = None) -> Sequence[Video]:
+        """Return what sampling looks like at `moments` evenly spread moments, from noise to the clip."""
+        ...
+
+    def noised(self, video: Video, moments: int, *, seed: int) -> Sequence[Video]:
+        """Return clips as the forward process destroys them at `moments` evenly spread moments, from the clip to noise."""
+        ...
+
+
+@runtime_checkable
+class Inpaints(Protocol):
+    """Completes clips of which some pixels are known: future, past, what lies between, a hidden box."""
+
+    def inpaint(
+        self,
+        video: Video,
+        known: Float[Tensor, "B 1 T H W"],
+        *,
+        seeds: Sequence[int],
+        label: Labels | None = None,
+        caption: Sequence[str] | None = None,
+        sampling: Sampling | None = None,
+        paste: bool = True,
+    ) -> Video:
+        """Return the clips with what is unknown filled in.
+
+        Args:
+            video: unknown pixels may hold anything; they are not looked at.
+            known: 1 where a pixel is known, 0 where it is not.
+            seeds: clip i depends on ``seeds[i]``, its pixels and its condition alone.
+            label: class index per clip.
+            caption: one sentence per clip.
+            sampling: None for its own.
+            paste: give known pixels back as they came; without, as the system remembers them.
+
+        Raises:
+            ConfigError: as `Diffuses.diffuse`.
+        """
+        ...
+
+
 PROTOCOLS: Mapping[str, type] = {
     "generate": Generates,
     "streams": Decomposes,
@@ -151,6 +235,8 @@ PROTOCOLS: Mapping[str, type] = {
     "score": Scores,
     "recognise": Recognises,
     "transfer": Transfers,
+    "diffuse": Diffuses,
+    "inpaint": Inpaints,
 }
 
 

@@ -28,6 +28,7 @@ class Batch:
         pose: joints per frame, (x, y, confidence) in pixels.
         mask: foreground in [0, 1].
         caption: one sentence per clip.
+        latent: what a frozen compressor makes of the clips, computed once for all (see `System.latents`).
     """
 
     video: Video
@@ -35,6 +36,7 @@ class Batch:
     pose: Float[Tensor, "B T J 3"] | None = None
     mask: Float[Tensor, "B 1 T H W"] | None = None
     caption: tuple[str, ...] | None = None
+    latent: Float[Tensor, "B Z t h w"] | None = None
 
     def __len__(self) -> int:
         return len(self.video)

@@ -1,0 +1,362 @@
+r"""Gaussian paths between data and noise, and samplers along them.
+
+A path says how a clip x0 turns into noise: x_t = alpha(t) x0 + sigma(t) noise. DDPM, DDIM, rectified flow and EDM are one
+object with different alpha and sigma; x0, the noise and the velocity are linear maps of one another once x_t is given, so a
+network may predict whichever it learns best and every sampler works with all of them.
+
+References:
+    Ho et al., "Denoising Diffusion Probabilistic Models", NeurIPS 2020; Song et al., "Denoising Diffusion Implicit Models",
+    ICLR 2021; Liu et al., "Flow Straight and Fast", ICLR 2023; Karras et al., "Elucidating the Design Space of Diffusion-Based
+    Generative Models", NeurIPS 2022; Lu et al., "DPM-Solver++", 2022.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kinema.core.sampling import Sampler
+from kinema.core.seeds import normal_codes
+
+Target = Literal["clean", "noise", "velocity"]
+Times = Float[Tensor, "B"]
+Predict = Callable[[Tensor, Times], Tensor]
+"""(x_t, t) -> what the network was trained to predict."""
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Of one path at given times.
+
+    Attributes:
+        alpha: share of the clip.
+        sigma: share of the noise.
+        alpha_rate: derivative of alpha by the path's coordinate.
+        sigma_rate: derivative of sigma by the path's coordinate.
+        coordinate: what the velocity is a derivative by: time for a straight path, sigma for EDM, the angle where alpha^2 + sigma^2
+            is 1.
+    """
+
+    alpha: Tensor
+    sigma: Tensor
+    alpha_rate: Tensor
+    sigma_rate: Tensor
+    coordinate: Tensor
+
+
+@dataclass(frozen=True)
+class GaussianPath:
+    r"""x_t = alpha(t) x0 + sigma(t) noise.
+
+    Attributes:
+        name: for messages.
+        at: times -> coefficients of the same shape.
+        grid: steps -> the steps + 1 times that a sampler visits, from noise down to the clip.
+    """
+
+    name: str
+    at: Callable[[Tensor], Coefficients]
+    grid: Callable[[int], Tensor]
+
+    def coefficients(self, times: Times, like: Tensor) -> Coefficients:
+        """Return the coefficients with axes of one for those of `like` after the batch."""
+        found = self.at(times.float())
+        shape = (-1, *[1] * (like.dim() - 1))
+        return Coefficients(*(getattr(found, name).reshape(shape) for name in Coefficients.__dataclass_fields__))
+
+    def mix(self, clean: Tensor, noise: Tensor, times: Times) -> Tensor:
+        """Return x_t."""
+        c = self.coefficients(times, clean)
+        return c.alpha * clean + c.sigma * noise
+
+    def target(self, kind: Target, clean: Tensor, noise: Tensor, times: Times) -> Tensor:
+        """Return what a network of this kind should predict."""
+        if kind == "velocity":
+            c = self.coefficients(times, clean)
+            return c.alpha_rate * clean + c.sigma_rate * noise
+        return clean if kind == "clean" else noise
+
+    def solve(self, kind: Target, x: Tensor, value: Tensor, times: Times) -> tuple[Tensor, Tensor]:
+        r"""Return the clip and the noise that a prediction stands for.
+
+        With $\Delta = \alpha\dot\sigma - \sigma\dot\alpha$: $x_0 = (\dot\sigma x_t - \sigma v)/\Delta$ and
+        $\epsilon = (\alpha v - \dot\alpha x_t)/\Delta$.
+        """
+        c = self.coefficients(times, x)
+        if kind == "velocity":
+            delta = c.alpha * c.sigma_rate - c.sigma * c.alpha_rate
+            return (c.sigma_rate * x - c.sigma * value) / delta, (c.alpha * value - c.alpha_rate * x) / delta
+        if kind == "clean":
+            return value, (x - c.alpha * value) / c.sigma
+        return (x - c.sigma * value) / c.alpha, value
+
+
+# --- Paths --------------------------------------------------------------------------------------------------------------------
+
+
+def straight_path(shift: float = 1.0) -> GaussianPath:
+    """Return rectified flow's path: alpha = 1 - t, sigma = t.
+
+    Args:
+        shift: a in t' = a t / (1 + (a - 1) t), by which the sampler's even times (and training's) move towards noise.
+    """
+
+    def at(t: Tensor) -> Coefficients:
+        one = torch.ones_like(t)
+        return Coefficients(1 - t, t, -one, one, t)
+
+    return GaussianPath("straight", at, lambda steps: shifted(torch.linspace(1, 0, steps + 1), shift))
+
+
+def shifted(times: Tensor, shift: float) -> Tensor:
+    """Return times moved towards noise: more tokens bear more noise before they are hidden as well (Esser et al., 2024)."""
+    return shift * times / (1 + (shift - 1) * times)
+
+
+def _angular(alpha: Tensor, sigma: Tensor) -> Coefficients:
+    return Coefficients(alpha, sigma, -sigma, alpha, torch.atan2(sigma, alpha))
+
+
+def linear_beta_path(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> GaussianPath:
+    """Return DDPM's path; time i / `steps` is step i of the paper.
+
+    Args:
+        steps: T.
+        first: beta of step 1.
+        last: beta of step T.
+    """
+    betas = torch.linspace(first, last, steps, dtype=torch.float64)
+    log_alphas = torch.cat([torch.zeros(1, dtype=torch.float64), 0.5 * torch.log1p(-betas).cumsum(0)])
+
+    def at(t: Tensor) -> Coefficients:
+        table = log_alphas.to(t.device)
+        place = (t.double() * steps).clamp(0, steps)
+        below = place.floor().long().clamp(max=steps - 1)
+        log_alpha = torch.lerp(table[below], table[below + 1], place - below)
+        return _angular(log_alpha.exp().float(), (-torch.expm1(2 * log_alpha)).clamp_min(0).sqrt().float())
+
+    def grid(wanted: int) -> Tensor:
+        """Return steps 1, 1 + T / S, ... from the last on, and 0, as the release of DDIM takes them; all T for S = T."""
+        visited = (torch.arange(wanted, dtype=torch.float64) * steps / wanted).floor() + 1
+        return torch.cat([visited.flip(0), torch.zeros(1, dtype=torch.float64)]).div(steps).float()
+
+    return GaussianPath("linear betas", at, grid)
+
+
+def cosine_path(offset: float = 0.008) -> GaussianPath:
+    """Return the cosine path of Nichol and Dhariwal (2021), Equation 17."""
+    begin = offset / (1 + offset) * math.pi / 2
+
+    def at(t: Tensor) -> Coefficients:
+        alpha = (torch.cos((t + offset) / (1 + offset) * math.pi / 2) / math.cos(begin)).clamp(1e-4, 1)
+        return _angular(alpha, (1 - alpha.square()).clamp_min(0).sqrt())
+
+    return GaussianPath("cosine", at, lambda steps: torch.linspace(1, 0, steps + 1))
+
+
+def edm_path(least: float = 0.002, most: float = 80.0, rho: float = 7.0) -> GaussianPath:
+    """Return EDM's path, whose time is sigma itself; the grid is Equation 5 of Karras et al."""
+
+    def at(t: Tensor) -> Coefficients:
+        one = torch.ones_like(t)
+        return Coefficients(one, t, torch.zeros_like(t), one, t)
+
+    def grid(steps: int) -> Tensor:
+        ramp = torch.linspace(0, 1, steps) if steps > 1 else torch.zeros(1)
+        sigmas = (most ** (1 / rho) + ramp * (least ** (1 / rho) - most ** (1 / rho))) ** rho
+        return torch.cat([sigmas, torch.zeros(1)])
+
+    return GaussianPath("EDM", at, grid)
+
+
+# --- Sampling -----------------------------------------------------------------------------------------------------------------
+
+
+class SeededNoise:
+    """Standard normal noise of which row i depends on ``seeds[i]`` alone; every call draws on."""
+
+    def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> None:
+        self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        self.shape, self.device = tuple(shape), device
+
+    def __call__(self) -> Tensor:
+        """Draw noise of the shape ``(len(seeds), *shape)``; the first is `normal_codes`'s."""
+        if not self.generators:
+            return normal_codes([], *self.shape, device=self.device)
+        return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(self.device)
+
+
+def guided(conditioned: Predict, unconditioned: Predict, weight: float) -> Predict:
+    """Return classifier-free guidance on all channels: v_u + w (v_c - v_u); weight 1 is `conditioned` itself.
+
+    References:
+        Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, Equation 6, with w counted from 1.
+    """
+    if weight == 1:
+        return conditioned
+    if weight == 0:
+        return unconditioned
+
+    def predict(x: Tensor, times: Times) -> Tensor:
+        without = unconditioned(x, times)
+        return without + weight * (conditioned(x, times) - without)
+
+    return predict
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network on a path.
+
+    Attributes:
+        path: between clip and noise.
+        kind: what the network predicts.
+        predict: the network.
+        limit: predicted clips are clamped to [-limit, limit]; None for latents, which have no bounds.
+    """
+
+    path: GaussianPath
+    kind: Target
+    predict: Predict
+    limit: float | None = None
+
+    def solve(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the predicted clip and noise at one time for all rows."""
+        times = time.to(x.device).expand(len(x))
+        clean, noise = self.path.solve(self.kind, x, self.predict(x, times).float(), times)
+        if self.limit is None:
+            return clean, noise
+        clean = clean.clamp(-self.limit, self.limit)
+        return clean, self.path.solve("clean", x, clean, times)[1]
+
+    def velocity(self, x: Tensor, time: Tensor) -> Tensor:
+        """Return dx by the path's coordinate."""
+        clean, noise = self.solve(x, time)
+        return self.path.target("velocity", clean, noise, time.to(x.device).expand(len(x)))
+
+
+Trace = Callable[[int, Tensor, Tensor], None]
+"""Called with the number of the step, x after it and the clip that was predicted."""
+Known = Callable[[Tensor, Tensor], Tensor]
+"""(x_t, time) -> x_t with what is known put in."""
+
+
+@torch.no_grad()
+def sample(
+    model: Model,
+    start: Tensor,
+    steps: int,
+    sampler: Sampler,
+    *,
+    eta: float = 0.0,
+    noise: SeededNoise | None = None,
+    known: Known | None = None,
+    trace: Trace | None = None,
+) -> Tensor:
+    """Walk from noise to a clip.
+
+    Args:
+        model: the network on its path.
+        start: x at the first time of the path's grid: noise, scaled by sigma.
+        steps: of the walk.
+        sampler: which kind.
+        eta: fresh noise of ddim.
+        noise: drawn from by the samplers with fresh noise, one stream per sample.
+        known: applied to x before every step.
+        trace: told of every step.
+    """
+    times = model.path.grid(steps).to(start.device)
+    x, before = start, None
+    for number, (now, then) in enumerate(pairwise(times)):
+        if known is not None:
+            x = known(x, now)
+        x, clean = _STEPS[sampler](model, x, now, then, eta, noise, before)
+        before = (now, clean)
+        if trace is not None:
+            trace(number, x, clean)
+    return x
+
+
+Before = tuple[Tensor, Tensor] | None  # time and predicted clip of the step before
+
+
+def _ancestral(
+    model: Model, x: Tensor, now: Tensor, then: Tensor, eta: float, noise: SeededNoise | None, before: Before
+) -> tuple[Tensor, Tensor]:
+    """Draw from q(x_s | x_t, x0) with the variance of q(x_t | x_s), "fixedlarge" (DDPM, Section 3.2); the last draws nothing."""
+    clean, _ = model.solve(x, now)
+    a, b = model.path.at(now[None]), model.path.at(then[None])
+    ratio = a.alpha / b.alpha  # sqrt of the product of 1 - beta over the steps between
+    beta = a.sigma.square() - ratio.square() * b.sigma.square()
+    mean = (b.alpha * beta * clean + ratio * b.sigma.square() * x) / a.sigma.square()
+    if then == 0:
+        return mean, clean
+    return mean + beta.clamp_min(0).sqrt() * _fresh(noise, "ancestral"), clean
+
+
+def _ddim(
+    model: Model, x: Tensor, now: Tensor, then: Tensor, eta: float, noise: SeededNoise | None, before: Before
+) -> tuple[Tensor, Tensor]:
+    """Take a step of DDIM (Song et al., Equation 12)."""
+    clean, epsilon = model.solve(x, now)
+    a, b = model.path.at(now[None]), model.path.at(then[None])
+    if eta == 0:
+        return b.alpha * clean + b.sigma * epsilon, clean
+    ratio = a.alpha / b.alpha
+    fresh = eta * b.sigma / a.sigma * (1 - ratio.square()).clamp_min(0).sqrt()
+    kept = (b.sigma.square() - fresh.square()).clamp_min(0).sqrt()
+    return b.alpha * clean + kept * epsilon + fresh * _fresh(noise, "ddim"), clean
+
+
+def _euler(
+    model: Model, x: Tensor, now: Tensor, then: Tensor, eta: float, noise: SeededNoise | None, before: Before
+) -> tuple[Tensor, Tensor]:
+    clean, epsilon = model.solve(x, now)
+    a, b = model.path.at(now[None]), model.path.at(then[None])
+    return x + (b.coordinate - a.coordinate) * (a.alpha_rate * clean + a.sigma_rate * epsilon), clean
+
+
+def _heun(
+    model: Model, x: Tensor, now: Tensor, then: Tensor, eta: float, noise: SeededNoise | None, before: Before
+) -> tuple[Tensor, Tensor]:
+    """Take a step of the trapezoidal rule; the last, to time 0, where no network was trained, is Euler's."""
+    there, clean = _euler(model, x, now, then, eta, noise, before)
+    if then == 0:
+        return there, clean
+    a, b = model.path.at(now[None]), model.path.at(then[None])
+    step = b.coordinate - a.coordinate
+    return x + 0.5 * ((there - x) + step * model.velocity(there, then)), clean
+
+
+def _dpm_solver(
+    model: Model, x: Tensor, now: Tensor, then: Tensor, eta: float, noise: SeededNoise | None, before: Before
+) -> tuple[Tensor, Tensor]:
+    """Take a step of DPM-Solver++(2M) (Lu et al., Algorithm 2); first and last are of first order."""
+    clean, _ = model.solve(x, now)
+    a, b = model.path.at(now[None]), model.path.at(then[None])
+    aim = clean
+    if before is not None and then != 0:
+        earlier, clean_before = before
+        c = model.path.at(earlier[None])
+        span, last = _log_ratio(b) - _log_ratio(a), _log_ratio(a) - _log_ratio(c)
+        aim = clean + 0.5 * span / last * (clean - clean_before)  # at pure noise `last` is infinite, and the step of first order
+    shrink = (b.sigma / a.sigma) * (a.alpha / b.alpha)  # exp(-h)
+    return b.sigma / a.sigma * x + b.alpha * (1 - shrink) * aim, clean
+
+
+def _log_ratio(c: Coefficients) -> Tensor:
+    return c.alpha.log() - c.sigma.log()
+
+
+def _fresh(noise: SeededNoise | None, sampler: str) -> Tensor:
+    if noise is None:
+        raise ValueError(f"the sampler {sampler} draws noise; give it")
+    return noise()
+
+
+_STEPS = {"ancestral": _ancestral, "ddim": _ddim, "euler": _euler, "heun": _heun, "dpm-solver": _dpm_solver}
