@@ -85,6 +85,7 @@ class Plan:
         options: which clips to read, and how often to look and save.
         stored: description of the run that is resumed, if one is.
         command: words of the command line.
+        filled: the settings of the configuration that the dataset decided.
     """
 
     data: Path
@@ -95,6 +96,7 @@ class Plan:
     options: Options
     stored: runlog.Description | None
     command: tuple[str, ...]
+    filled: tuple[str, ...] = ()
 
 
 class Run:
@@ -302,6 +304,9 @@ class Run:
             f"{len(self.dataset):,} to train on, {held_out}, on {session['device']}"
             + (f", from step {step:,} on" if step else "")
         )
+        for name in plan.filled:
+            labels = ", ".join(self.dataset.info.labels[:12]) + (", ..." if len(self.dataset.info.labels) > 12 else "")
+            self.display.say(f"{name}: {getattr(plan.config, name)}, as the dataset has them ({labels})")
 
     def stages_to_do(self) -> list[str]:
         """Name the stages from the one on in which the run stopped."""
@@ -487,7 +492,7 @@ def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
         )
     labels = dataset.info.labels
     classes = getattr(system.config, "classes", len(labels))
-    if dataset.labels is not None and classes != len(labels):
+    if "label" in system.needs and dataset.labels is not None and classes != len(labels):
         named = ", ".join(labels[:12]) + (", ..." if len(labels) > 12 else "")
         raise TrainingError(
             f"{dataset.path} has {len(labels)} classes ({named}) and {system.name} is set to {classes}; "
