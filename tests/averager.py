@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kinema.core.config import Config
+from kinema.core.seeds import draw_rows
 from kinema.core.system import Objective, Paper, Player, Preset, Stage, System, adam
 from kinema.core.types import Batch, ClipShape, Scalar, Video
 
@@ -90,7 +91,8 @@ class Averager(System[AveragerConfig]):
         return Objective({"error": self.denoising_error(code)}, metrics)
 
     def denoising_error(self, code: Tensor) -> Tensor:
-        return (self.denoiser(code + torch.randn_like(code)) - code).square().mean()
+        noise = draw_rows(lambda rows: torch.randn(rows, *code.shape[1:]), len(code)).to(code)
+        return (self.denoiser(code + noise) - code).square().mean()
 
     def validate(self, batch: Batch, stage: str) -> dict[str, Scalar]:
         if stage == "compressor":

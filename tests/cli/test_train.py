@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 import torch
-from averager import Averager
-from labelled_dataset import write_labelled
 from safetensors.torch import load_file
 
+from averager import Averager
 from kinema.cli import main
 from kinema.systems import SYSTEMS
 from kinema.systems.vgan import VGAN
 from kinema.training import checkpoint, load, runlog
 from kinema.training.trainer import Trainer
+from labelled_dataset import write_labelled
 from small_dataset import write_dataset
 
 TIMING = {"seconds", "steps_per_second", "clips_per_second", "waiting_share"}
@@ -161,7 +161,7 @@ def test_help_shows_presets_and_every_setting(capsys: pytest.CaptureFixture[str]
         assert expected in text
 
 
-# --- What the dataset decides --------------------------------------------------------------------------------------------------
+# --- What the dataset decides -----------------------------------------------------------------------------------------------
 
 
 def stored_classes(run: Path) -> int:

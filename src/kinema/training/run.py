@@ -30,6 +30,7 @@ from kinema.data.loader import Loader
 from kinema.training import distributed, runlog
 from kinema.training.checkpoint import CHECKPOINT_NAME, load_resume, provenance, save_checkpoint, save_resume
 from kinema.training.health import COMPARED, YOUNG, Watch, evenly_spread, left_out, not_finite, players_of, sample_clips
+from kinema.training.latents import keep_latents
 from kinema.training.report import write_report
 from kinema.training.sheets import BESIDE, comparisons, write_sheets
 from kinema.training.trainer import NotFiniteError, TrainConfig, Trainer, run_fit
@@ -413,9 +414,11 @@ class Run:
         if self.watch and self.state is None:
             self.watch.begin(players_of(self.system, trainer.stage_name), self.steps_before)
         self.restore(trainer, loader)
-        if self.display:
-            self.display.begin()
         try:
+            if not trainer.finished:
+                keep_latents(trainer, loader, self.folder / runlog.LATENTS_NAME, self.say)
+            if self.display:
+                self.display.begin()
             yield
         except distributed.PeerStoppedError:
             raise
@@ -430,6 +433,11 @@ class Run:
         finally:
             if self.display:
                 self.display.end()
+
+    def say(self, text: str) -> None:
+        """Print a line, in the first process."""
+        if self.display:
+            self.display.say(text)
 
     def take_over(self, trainer: Trainer) -> None:
         """End a stage: its steps are done, and the next one begins with the averaged weights."""
