@@ -487,7 +487,7 @@ def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
         )
     labels = dataset.info.labels
     classes = getattr(system.config, "classes", len(labels))
-    if dataset.labels is not None and classes != len(labels):
+    if "label" in system.needs and dataset.labels is not None and classes != len(labels):
         named = ", ".join(labels[:12]) + (", ..." if len(labels) > 12 else "")
         raise TrainingError(
             f"{dataset.path} has {len(labels)} classes ({named}) and {system.name} is set to {classes}; "
