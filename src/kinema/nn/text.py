@@ -1,7 +1,7 @@
 """What a caption says, as a code: of words learned together with the system, or of a packaged sentence encoder.
 
-Both are a `TextEncoder`. The words of the first live in a buffer, so that one checkpoint rebuilds it; the second is frozen, comes
-with the ``text`` extra and is no part of any checkpoint.
+Both are a `TextEncoder`. The words of the first live in a buffer, so that one checkpoint rebuilds it; the second is frozen,
+comes with the ``text`` extra and is no part of any checkpoint.
 
 References:
     Vaswani et al., "Attention Is All You Need", NeurIPS 2017, with normalisation before each part (Xiong et al., ICML 2020).
@@ -99,7 +99,7 @@ class WordEncoder(TextEncoder):
         super().__init__()
         if min(words, width, layers, heads, length) < 1 or width % heads:
             raise ConfigError(
-                f"a word encoder of {words} words, width {width}, {layers} layers, {heads} heads and length {length} cannot be; "
+                f"there is no encoder of {words} words, width {width}, {layers} layers, {heads} heads and length {length}; "
                 "each must be at least 1 and the width a multiple of the heads"
             )
         self.width, self.length = width, length
@@ -203,10 +203,10 @@ def mean_where(hidden: Float[Tensor, "B L width"], there: Bool[Tensor, "B L"]) -
 
 
 class SentenceEncoder(TextEncoder):
-    """all-MiniLM-L6-v2, frozen, from the ``text`` extra: it has read a billion sentences, so it knows words that no clip shows.
+    """all-MiniLM-L6-v2, frozen, from the ``text`` extra: trained on a billion pairs of sentences, it knows words of no clip.
 
-    Its weights are no parameters of the system and in no checkpoint. It computes in float32, a sentence at a time, and remembers
-    the latest `REMEMBERED` sentences.
+    Its weights are no parameters of the system and in no checkpoint. It computes in float32, a sentence at a time, and
+    remembers the latest `REMEMBERED` sentences.
     """
 
     place: Tensor
