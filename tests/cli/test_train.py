@@ -144,6 +144,39 @@ def test_the_future_model_shows_predictions(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "future" / "samples" / "000002-predictions.mp4").exists()
 
 
+def test_held_out_clips_are_measured_at_every_look(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In metrics.jsonl, in TensorBoard and as a chart of its own; with weights that stand still the numbers do too."""
+    monkeypatch.setitem(SYSTEMS, "averager", Averager)
+    curves = {}
+    for name, rate in (("learning", 1e-2), ("still", 0.0)):
+        out = tmp_path / name
+        words = (*SMALL, "--look-steps", 20, "--steps", 80, "--batch-size", 8, "--rate", rate, "--precision", "fp32")
+        assert train("averager", data, "--out", out, *words) == 0
+        looks = [line for line in runlog.read_metrics(out) if "validation/error" in line]
+        assert [(line["step"], line["stage"]) for line in looks] == [
+            (20, "compressor"), (40, "compressor"), (60, "denoiser"), (80, "denoiser"),
+        ]  # fmt: skip
+        curves[name] = [line["validation/error"] for line in looks]
+    assert curves["learning"][1] < 0.5 * curves["still"][1]
+    assert curves["learning"][3] < 0.8 * curves["still"][3]
+    assert curves["still"][0] == curves["still"][1]
+    assert curves["still"][2] == curves["still"][3]
+
+    page = (tmp_path / "learning" / "index.html").read_text()
+    assert "<h3>Validation</h3>" in page
+    assert page.index("<h3>Denoiser</h3>") < page.index("<h3>Validation</h3>")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "learning" / "tensorboard")).Reload().Scalars("validation/error")
+    assert [event.value for event in events] == pytest.approx(curves["learning"], rel=1e-5)
+
+
+def test_without_held_out_clips_nothing_is_measured(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SYSTEMS, "averager", Averager)
+    assert train("averager", data, "--out", tmp_path / "run", *SMALL, "--split", "all") == 0
+    assert not [line for line in runlog.read_metrics(tmp_path / "run") if "validation/error" in line]
+
+
 def test_a_run_whose_weights_do_not_move_is_called_out(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     still = ("--learning-rate", 0, "--steps", 2)
     assert train("vgan", data, "--out", tmp_path / "run", *SMALL, *still) == 0

@@ -23,7 +23,7 @@ import kinema
 from kinema.core.config import Config, to_mapping
 from kinema.core.errors import CheckpointError, KinemaError, TrainingError
 from kinema.core.system import Fit, System
-from kinema.core.tasks import Forecasts, Transfers, abilities
+from kinema.core.tasks import Forecasts, Transfers, Validates, abilities
 from kinema.core.types import Batch
 from kinema.data.dataset import Dataset
 from kinema.data.loader import Loader
@@ -34,6 +34,7 @@ from kinema.training.latents import keep_latents
 from kinema.training.report import write_report
 from kinema.training.sheets import BESIDE, comparisons, write_sheets
 from kinema.training.trainer import NotFiniteError, TrainConfig, Trainer, run_fit
+from kinema.training.validation import Validation
 
 RESUME_VERSION = 1
 SAMPLES = 32  # clips that are made at every look
@@ -127,6 +128,9 @@ class Run:
         self.system.open_files(self.device)
         self.loader()  # refuses a batch that cannot be drawn before anything is written
         self.first = distributed.is_first()
+        self.validation: Validation | None = None
+        if self.first and self.held_out and isinstance(self.system, Validates):
+            self.validation = Validation(self.held_out, self.system, plan.training.seed, device)
         if self.first:
             runlog.claim(self.folder, resume=self.options.resume, overwrite=self.options.overwrite)
         distributed.wait_for_all()
@@ -359,7 +363,8 @@ class Run:
         findings = self.watch.look(sampler, players_of(self.system, stage), step, clips)
         kinds = comparisons(sampler, real, poses, self.driving())
         sheets = write_sheets(self.log, step, clips, kinds, self.dataset.info.fps)
-        self.log.report(step, stage, findings, sheets)
+        measured = self.validation.measure(sampler, stage) if self.validation else {}
+        self.log.report(step, stage, findings, sheets, measured)
         for finding in findings:
             changed = finding.verdict != self.verdicts.get(finding.name, "ok")
             if changed and (step >= YOUNG or finding.verdict == "bad"):
