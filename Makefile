@@ -15,8 +15,8 @@ help: ## list the targets
 demo: .venv/.package ## make data, train for MINUTES=8.5, generate, open the gallery
 	$(BIN)/kinema demo --minutes $(MINUTES) --overwrite
 
-test: .venv/.dev ## the default tests: no GPU, no browser, nothing slow
-	$(BIN)/pytest
+test: .venv/.dev ## the default tests, side by side on up to 4 cores: no GPU, no browser, nothing slow
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-browser: .venv/.dev ## the pages, in a headless Chromium that is on the PATH
 	$(BIN)/pytest -m browser
