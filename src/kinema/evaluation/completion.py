@@ -348,7 +348,7 @@ def _camera(scene: UInt8[np.ndarray, "H W 3"], clips: Sequence[Clip], training: 
     """Tell whether the camera stands still and looks at one place, without which a still picture is no background."""
     spread = [np.array(clip[:: (len(clip) - 1) // 2]) for clip in clips]  # far apart in time: a slow pan is seen too
     flicker = float(np.median(torch.cat([changes(torch.from_numpy(clip)[None])[1] for clip in spread]).numpy()))
-    apart = [np.median(np.abs(np.median(clip, axis=0) - scene.astype(np.float64))) for clip in clips]
+    apart = [np.median(np.abs(np.median(clip, axis=0) - scene.astype(np.float64)).max(axis=2)) for clip in clips]
     distance = float(np.median(apart))
     return {
         "training clips": training,
