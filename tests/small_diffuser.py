@@ -1,4 +1,4 @@
-"""A hand-made system that diffuses, inpaints and has a compressor: what it makes is known. In a table of its own, by `install`."""
+"""A hand-made system that diffuses, inpaints and has a compressor: what it makes is known. `install` puts it into SYSTEMS."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

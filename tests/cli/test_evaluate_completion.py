@@ -1,4 +1,4 @@
-"""kinema evaluate --complete, and of systems that diffuse: sampling, classes and captions; on a system whose answers are known."""
+"""kinema evaluate --complete, and sampling, classes and captions of systems that diffuse; by one whose answers are known."""
 
 import json
 import re
