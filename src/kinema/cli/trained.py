@@ -19,7 +19,7 @@ from kinema.core.sampling import Sampling
 from kinema.core.seeds import numpy_generator
 from kinema.core.system import System
 from kinema.core.tasks import abilities
-from kinema.core.types import Video
+from kinema.core.types import ClipShape, Video
 from kinema.data.dataset import Dataset
 from kinema.evaluation.clips import PIXELS, Clip, Source, open_clips
 from kinema.evaluation.completion import Completer
@@ -64,39 +64,44 @@ class Trained:
         return float(self.metadata.dataset.get("fps") or USUAL_FPS)
 
     @torch.inference_mode()
-    def generate(
+    def generate(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> Clips:
+        """Return a clip per seed, of the classes that are asked for."""
+        wanted = {} if labels is None else {"label": self._labels(labels)}
+        return to_pixels(self.system.generate(seeds, **wanted))
+
+    @torch.inference_mode()
+    def diffuse(
         self,
         seeds: Sequence[int],
+        shape: ClipShape,
         labels: Sequence[int] | None = None,
-        *,
         captions: Sequence[str] | None = None,
         sampling: Sampling | None = None,
     ) -> Clips:
-        """Return a clip per seed, of the classes that are asked for; `captions` and `sampling` are for systems that diffuse."""
-        wanted = self._wanted(labels, captions)
-        if self.diffuses:
-            return to_pixels(self.system.diffuse(seeds, **wanted, sampling=sampling))
-        return to_pixels(self.system.generate(seeds, **wanted))
+        """Return a clip per seed out of noise."""
+        return to_pixels(
+            self.system.diffuse(seeds, shape=shape, label=self._labels(labels), caption=captions, sampling=sampling)
+        )
 
     @torch.inference_mode()
     def inpaint(
         self,
         clips: Clips,
-        known: Bool[np.ndarray, "T H W"],
+        known: Bool[np.ndarray, "B T H W"],
         seeds: Sequence[int],
         labels: Sequence[int] | None = None,
-        *,
         captions: Sequence[str] | None = None,
         sampling: Sampling | None = None,
+        *,
+        paste: bool = True,
     ) -> Clips:
-        """Return clips with what is not known filled in, and what is known as the system remembers it."""
-        mask = torch.from_numpy(known).to(self.device).float().expand(len(clips), 1, -1, -1, -1)
-        wanted = self._wanted(labels, captions)
-        return to_pixels(self.system.inpaint(self.video(clips), mask, seeds=seeds, **wanted, sampling=sampling, paste=False))
+        """Return the clips with what is unknown filled in; without `paste`, what is known as the system remembers it."""
+        video, mask = self.video(clips), torch.from_numpy(known).to(self.device)[:, None].float()
+        asked = {"label": self._labels(labels), "caption": captions, "sampling": sampling}
+        return to_pixels(self.system.inpaint(video, mask, seeds=seeds, **asked, paste=paste))
 
-    def _wanted(self, labels: Sequence[int] | None, captions: Sequence[str] | None) -> dict[str, Any]:
-        label = {} if labels is None else {"label": torch.tensor(labels, device=self.device)}
-        return label if captions is None else {**label, "caption": captions}
+    def _labels(self, labels: Sequence[int] | None) -> Tensor | None:
+        return None if labels is None else torch.tensor(labels, device=self.device)
 
     @property
     def diffuses(self) -> bool:
@@ -317,7 +322,6 @@ class _Asks:
 
     def __init__(self, trained: Trained, data: Path | None, sampling: Sampling | None) -> None:
         self._trained, self._sampling = trained, sampling
-        self._options: dict[str, Any] = {"sampling": sampling} if trained.diffuses else {}
         self._data = data
         self._training = Dataset(data, "train") if data and trained.diffuses and trained.conditions else None
         self._kinds = [] if self._training is None else known_conditions(trained, self._training)
@@ -333,12 +337,12 @@ class _Asks:
         if self._training is not None and self._kinds:
             some = [int(numpy_generator(seed, 4).integers(len(self._training))) for seed in seeds]
             wanted = conditions_of(self._training, some, self._kinds)
-        return list(self._trained.generate(seeds, **wanted, **self._options))
+        return self._made(seeds, **wanted)
 
     def by_label(self) -> Callable[[Sequence[int], Sequence[int]], list[Clip]] | None:
         """Return what asks for classes: by number, or by captions of held-out clips of them; None where neither can be."""
         if "label" in self._trained.conditions:
-            return lambda seeds, labels: list(self._trained.generate(seeds, labels, **self._options))
+            return lambda seeds, labels: self._made(seeds, labels=labels)
         sentences = self._sentences() if "caption" in self._trained.conditions and self._data else {}
         names = self._trained.metadata.dataset.get("labels", ())
         if not names or any(label not in sentences for label in range(len(names))):
@@ -346,9 +350,14 @@ class _Asks:
 
         def make(seeds: Sequence[int], labels: Sequence[int]) -> list[Clip]:
             captions = [sentences[label][seed % len(sentences[label])] for seed, label in zip(seeds, labels, strict=True)]
-            return list(self._trained.generate(seeds, captions=captions, **self._options))
+            return self._made(seeds, captions=captions)
 
         return make
+
+    def _made(self, seeds: Sequence[int], **wanted: Any) -> list[Clip]:
+        if self._trained.diffuses:
+            return list(self._trained.diffuse(seeds, self._trained.metadata.clip, **wanted, sampling=self._sampling))
+        return list(self._trained.generate(seeds, **wanted))
 
     def _sentences(self) -> dict[int, list[str]]:
         """Return the captions of the held-out clips of every class."""
@@ -369,7 +378,7 @@ def known_conditions(trained: Trained, data: Dataset) -> list[str]:
 
 
 def conditions_of(data: Dataset, indices: Sequence[int], kinds: Sequence[str]) -> dict[str, Any]:
-    """Return the classes and captions of clips, as `Trained.generate` takes them."""
+    """Return the classes and captions of clips, as `Trained.diffuse` takes them."""
     found: dict[str, Any] = {}
     if "label" in kinds and data.labels is not None:
         found["labels"] = data.labels[list(indices)].tolist()
@@ -409,8 +418,9 @@ def open_completer(
     def complete(
         clips: Sequence[Clip], known: Bool[np.ndarray, "T H W"], places: Sequence[int], seeds: Sequence[int]
     ) -> list[Clip]:
+        masks = np.broadcast_to(known, (len(clips), *known.shape)).copy()
         told = conditions_of(real, places, kinds)
-        return list(trained.inpaint(np.stack(clips), known, seeds, **told, sampling=chosen))
+        return list(trained.inpaint(np.stack(clips), masks, seeds, **told, sampling=chosen, paste=False))
 
     remembers = "reconstruct" in abilities(trained.system)
     completer = Completer(
