@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ class SmallDiffuser(System[SmallDiffuserConfig]):
     name = NAME
     paper = Paper("None", "Nobody", "nowhere", 2026)
     config_class = SmallDiffuserConfig
-    presets = {"tiny": Preset("For tests.", SmallDiffuserConfig(), {"batch_size": 4})}
+    presets: ClassVar = {"tiny": Preset("For tests.", SmallDiffuserConfig(), {"batch_size": 4})}
 
     def __init__(self, config: SmallDiffuserConfig) -> None:
         super().__init__(config)

@@ -216,11 +216,11 @@ def test_reports_stand_in_one_table(data: Path) -> None:
 
 def test_clips_that_cannot_be_judged_are_refused(data: Path) -> None:
     held_out = Dataset(data, "test")
-    with pytest.raises(EvaluationError, match="oracle has clips of 8x32x32 and .* of 8x24x24"):
+    with pytest.raises(EvaluationError, match=r"oracle has clips of 8x32x32 and .* of 8x24x24"):
         judge_completions(
             Completer("oracle", ClipShape(8, 32, 32), completer(held_out).complete), held_out, None, CompletionQuestion()
         )
-    with pytest.raises(EvaluationError, match="--count is 11; .* has 10 clips: give 8 to 10"):
+    with pytest.raises(EvaluationError, match=r"--count is 11; .* has 10 clips: give 8 to 10"):
         judge_completions(completer(held_out), held_out, None, CompletionQuestion(11))
     short = Completer("short", SHAPE, lambda clips, known, places, seeds: [clip[:4] for clip in clips])
     with pytest.raises(EvaluationError, match="short made clips of 4x24x24 of those of 8x24x24"):
