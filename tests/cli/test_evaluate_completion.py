@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from kinema.cli import main
 from kinema.cli.compare import Compare, plan
@@ -13,10 +14,12 @@ from kinema.cli.evaluate import COMPLETIONS
 from kinema.cli.trained import open_completer, open_source
 from kinema.core.config import to_mapping
 from kinema.core.sampling import Sampling
+from kinema.core.tasks import abilities
 from kinema.data.dataset import Dataset
 from kinema.evaluation.completion import TASKS
 from kinema.evaluation.leaderboard import sampling_parameters
-from kinema.training import load
+from kinema.systems import SYSTEMS
+from kinema.training import load, save_checkpoint
 from small_dataset import write_dataset
 from small_diffuser import NAME, install, save
 
@@ -74,6 +77,22 @@ def test_completions_from_command_to_page(place: Path, tmp_path: Path, capsys: p
     assert re.search(r"extend psnr\s+\+0 \(\+0 to \+0\), p 1", said)  # it takes no notice of the steps
     assert run("--compare", tmp_path / "one", tmp_path / "seed") == 2
     assert "different protocols" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name, system in SYSTEMS.items() if "inpaint" in abilities(system)])
+def test_every_system_that_inpaints_is_judged(name: str, place: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    system = SYSTEMS[name](SYSTEMS[name].presets["tiny"].config)
+    (tmp_path / "untrained").mkdir()
+    save_checkpoint(tmp_path / "untrained" / "checkpoint.safetensors", system, stage="test", dataset={"fps": 25.0})
+    shape = system.clip_shape
+    write_dataset(tmp_path / "own", 16, per_shard=16, shape=(shape.frames, shape.height, shape.width), test_every=2)
+    words = (tmp_path / "untrained", "--against", tmp_path / "own", "--complete", "--tasks", "interpolate", "moving-box")
+    assert run(*words, "--out", tmp_path / "card") == 0
+    report = json.loads((tmp_path / "card" / "report.json").read_text())
+    for score in report["scores"].values():
+        assert 0 < score["psnr"]["value"] < 30
+        assert (score["psnr"]["compressor"] is not None) == ("reconstruct" in abilities(system))
 
 
 def test_some_tasks_and_a_guidance_that_tells_the_class(place: Path, tmp_path: Path) -> None:
