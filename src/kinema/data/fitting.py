@@ -19,7 +19,6 @@ Area = tuple[int, int, int, int]
 """Left, top, width and height in pixels."""
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
-KnownPixels = Bool[np.ndarray, "_ _"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Fitting:
         """Return a picture of the footage as the system sees it."""
         return np.asarray(self._placed(image, cv2.INTER_AREA if self._shrinks else cv2.INTER_LINEAR), np.uint8)
 
-    def known_inward(self, known: KnownPixels) -> KnownPixels:
+    def known_inward(self, known: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "H W"]:
         """Return what the system may take for known: pixels to which nothing unknown contributes."""
         hidden = self._placed((~known).astype(np.float32), cv2.INTER_AREA if self._shrinks else cv2.INTER_LINEAR)
         return np.asarray(hidden < 1e-4, np.bool_)
