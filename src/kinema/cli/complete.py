@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 
 from kinema.cli.arguments import parse
 from kinema.cli.sample import Files, Sampled
-from kinema.cli.steering import Number, Steered, Steering, fitting_batch, gigabytes, sampling_bytes, steered
+from kinema.cli.steering import Number, Steered, Steering, amount, fitting_batch, sampling_bytes, steered
 from kinema.cli.terminal import Progress
 from kinema.core.errors import CheckpointError, ConfigError, DataError
 from kinema.core.shape import ClipShape
@@ -339,7 +339,7 @@ def _refuse_long(frames: int, footage: Footage, trained: "Trained", output: "Out
         most = max(0, (free - held) // frame)
         hint = "" if output.streams else "; .mp4 and .webm are written as they are made and need less"
         raise ConfigError(
-            f"{frames} frames need {gigabytes(held + frames * frame)} of memory and {gigabytes(free)} are free; the most that "
+            f"{frames} frames need {amount(held + frames * frame)} of memory and {amount(free)} are free; the most that "
             f"fits is {most} frames{hint}"
         )
 

@@ -156,10 +156,10 @@ def fitting_batch(trained: "Trained", shape: ClipShape, wanted: int) -> int:
     if (needed := sampling_bytes(trained, shape)) > free:
         fits = largest_fitting(trained, shape, free)
         remedy = f"the largest that fits is {fits}" if fits else "nothing of its kind fits"
-        raise ConfigError(f"a clip of {shape} needs {gigabytes(needed)} of memory and {gigabytes(free)} are free; {remedy}")
+        raise ConfigError(f"a clip of {shape} needs {amount(needed)} of memory and {amount(free)} are free; {remedy}")
     batch = max(count for count in range(1, wanted + 1) if count == 1 or sampling_bytes(trained, shape, count) <= free)
     if batch < wanted:
-        print(f"{batch} of {wanted} clips at once: {gigabytes(free)} of memory are free")
+        print(f"{batch} of {wanted} clips at once: {amount(free)} of memory are free")
     return batch
 
 
@@ -182,6 +182,6 @@ def largest_fitting(trained: "Trained", shape: ClipShape, free: int) -> ClipShap
     return ClipShape(max(1, low * frames), height, width)
 
 
-def gigabytes(count: int) -> str:
+def amount(count: int) -> str:
     """Return a number of bytes as people read it."""
-    return f"{count / 2**30:,.2g} GiB" if count < 100 * 2**30 else f"{count / 2**30:,.0f} GiB"
+    return f"{count / 2**20:,.0f} MiB" if count < 2**30 else f"{count / 2**30:,.1f} GiB"
