@@ -1,6 +1,7 @@
 """What of a clip is known: True where a pixel is given, False where it is to be filled in. Arrays are T H W."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Real
@@ -9,6 +10,7 @@ from kinema.core.errors import DataError
 from kinema.core.shape import ClipShape
 
 Known = Bool[np.ndarray, "T H W"]
+KnownPixels = Bool[np.ndarray, "H W"]
 Box = tuple[float, float, float, float]
 """x, y, width, height in pixels; whatever pixel it touches belongs to it."""
 
@@ -61,19 +63,27 @@ def outside_box(shape: ClipShape, box: Box | Sequence[Box] | Real[np.ndarray, ".
             f"boxes of shape {given.shape}; give x, y, width, height, or one such row for each of the {shape.frames} frames"
         )
     boxes = np.broadcast_to(given, (shape.frames, 4))
-    wrong = next((row for row in boxes.tolist() if not (np.isfinite(row).all() and row[2] >= 0 and row[3] >= 0)), None)
-    if wrong:
-        raise DataError(f"{_written(wrong)} is no box; x, y, width and height are numbers, the last two 0 or more")
-    known = np.ones((shape.frames, shape.height, shape.width), np.bool_)
-    for frame, (x, y, width, height) in zip(known, boxes.tolist(), strict=True):
-        if width > 0 and height > 0:
-            top, left = max(0, int(np.floor(y))), max(0, int(np.floor(x)))
-            bottom, right = max(0, int(np.ceil(y + height))), max(0, int(np.ceil(x + width)))
-            frame[top:bottom, left:right] = False
+    known = np.stack([beside_box(shape.height, shape.width, row) for row in boxes.tolist()])
     if known.all():
-        raise DataError(f"the box {_written(boxes[0].tolist())} hides nothing of frames of {shape.width}x{shape.height}")
+        raise DataError(f"the box {_written(boxes[0])} hides nothing of frames of {shape.width}x{shape.height}")
     return known
 
 
-def _written(box: Sequence[float]) -> str:
+def beside_box(height: int, width: int, box: Sequence[float]) -> KnownPixels:
+    """Know everything of one frame but a box, which may reach over the edge or lie outside.
+
+    Raises:
+        DataError: for a box that is none.
+    """
+    if len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) < 0:
+        raise DataError(f"{_written(box)} is no box; x, y, width and height are numbers, the last two 0 or more")
+    x, y, wide, tall = box
+    known = np.ones((height, width), np.bool_)
+    if wide > 0 and tall > 0:
+        top, left = max(0, math.floor(y)), max(0, math.floor(x))
+        known[top : max(0, math.ceil(y + tall)), left : max(0, math.ceil(x + wide))] = False
+    return known
+
+
+def _written(box: Iterable[float]) -> str:
     return ",".join(f"{number:g}" for number in box)

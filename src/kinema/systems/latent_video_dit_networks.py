@@ -127,7 +127,7 @@ class LatentVideoDiTConfig(Config):
     def for_labels(self, labels: Sequence[str]) -> "LatentVideoDiTConfig":
         """Ask by class where there are classes to ask by."""
         if self.condition == "auto":
-            return replace(self, condition="label" if len(labels) > 1 else "none", classes=len(labels) if len(labels) > 1 else 0)
+            return replace(self, condition="label", classes=len(labels)) if len(labels) > 1 else replace(self, condition="none")
         return replace(self, classes=len(labels)) if self.condition == "label" else self
 
     @property
