@@ -16,10 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from averager import Averager
 from kinema.cli import main
+from kinema.systems import SYSTEMS
 from kinema.systems.vgan import VGAN
 from kinema.training import checkpoint, load, runlog
 from kinema.training.trainer import Trainer
+from labelled_dataset import write_labelled
 from small_dataset import write_dataset
 
 TIMING = {"seconds", "steps_per_second", "clips_per_second", "waiting_share"}
@@ -156,6 +159,47 @@ def test_help_shows_presets_and_every_setting(capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().out
     for expected in ("small-data", "Presets:", "--minutes", "--mask-weight", "--overwrite", "(default: 8)"):
         assert expected in text
+
+
+# --- What the dataset decides -----------------------------------------------------------------------------------------------
+
+
+def stored_classes(run: Path) -> int:
+    return json.loads((run / "config.json").read_text())["config"]["classes"]
+
+
+def test_a_recogniser_learns_the_classes_of_the_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = write_labelled(tmp_path / "data", labels=("left", "right", "still")), tmp_path / "run"
+    assert train("vgan-recogniser", data, "--out", out, *SMALL, "--steps", 2) == 0
+    assert "classes: 3, as the dataset has them (left, right, still)" in capsys.readouterr().err
+    assert stored_classes(out) == 3
+    assert load(out).recognise(torch.zeros(1, 3, 8, 16, 16)).shape == (1, 3)
+
+    assert train("vgan-recogniser", data, "--out", out, "--resume", "--steps", 3) == 0
+    assert stored_classes(out) == 3
+    assert "as the dataset has them" not in capsys.readouterr().err
+
+
+def test_classes_that_are_given_are_taken_at_their_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_labelled(tmp_path / "data", labels=("left", "right", "still"))
+    for option in (("--classes", 5), ("--classes=5",)):
+        sentence = refused(capsys, "vgan-recogniser", data, "--out", tmp_path / "run", *SMALL, *option)
+        assert "has 3 classes (left, right, still) and vgan-recogniser is set to 5; give --classes 3" in sentence
+
+
+def test_classes_are_filled_in_only_where_labels_are_the_condition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SYSTEMS, "averager", Averager)
+    data = write_labelled(tmp_path / "data", labels=("left", "right", "still"))
+    for condition, classes in (("none", 0), ("label", 3)):
+        out = tmp_path / condition
+        assert train("averager", data, "--out", out, *SMALL, "--condition", condition) == 0
+        assert stored_classes(out) == classes
+
+
+def test_one_class_or_none_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_labelled(tmp_path / "data", labels=("left",))
+    sentence = refused(capsys, "vgan-recogniser", data, "--out", tmp_path / "run", *SMALL)
+    assert "classes is 1; it must be 2 or more" in sentence
 
 
 # --- Stopping and going on ----------------------------------------------------------------------------------------------------

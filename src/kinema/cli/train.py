@@ -17,6 +17,7 @@ from kinema.cli.arguments import parse
 from kinema.core.config import Config, differences, from_mapping, override
 from kinema.core.errors import ConfigError, TrainingError, accepted
 from kinema.core.system import Fit, System
+from kinema.data.dataset import read_info
 from kinema.data.loader import Loader
 from kinema.systems import SYSTEMS
 from kinema.training import distributed, runlog
@@ -112,15 +113,17 @@ def read_plan(arguments: Sequence[str]) -> Plan:
     config, training, extra = defaults(system, preset_name, stored)
     options = Options(preset_name, **extra)
     parsed: Any = parse(arguments_class(system, config, training, options), rest, f"train {name}")
+    filled = {} if stored else decided_by(parsed.data, parsed.system, rest)
     plan = Plan(
         data=parsed.data,
         out=parsed.out,
         system=system,
-        config=parsed.system,
+        config=override(parsed.system, filled),
         training=one_budget(parsed.training, rest),
         options=parsed.run,
         stored=stored,
         command=("kinema", "train", *arguments),
+        filled=tuple(filled),
     )
     if stored and (changed := changes(plan, stored)):
         raise TrainingError(
@@ -189,6 +192,13 @@ def one_budget(training: TrainConfig, rest: Sequence[str]) -> TrainConfig:
     if steps is not None and minutes is None:
         return replace(training, minutes=None)
     return replace(training, steps=None) if minutes is not None and steps is None else training
+
+
+def decided_by(data: Path, config: Config, rest: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that the classes of a dataset decide, but for those that are given on the command line."""
+    fitting = config.for_labels(read_info(data).labels)
+    chosen = [field.name for field in fields(fitting) if getattr(fitting, field.name) != getattr(config, field.name)]
+    return {name: getattr(fitting, name) for name in chosen if given(rest, f"--{name.replace('_', '-')}") is None}
 
 
 def changes(plan: Plan, stored: runlog.Description) -> list[str]:

@@ -1,6 +1,6 @@
 """Configurations: frozen flat dataclasses, checked when they are made, strict when they are read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from typing import Any, TypeVar
@@ -22,6 +22,17 @@ class Config:
 
     def check(self) -> None:
         """Raise `ConfigError` when a value is out of range; a subclass says its ranges here."""
+
+    def for_labels(self: ConfigT, labels: Sequence[str]) -> ConfigT:
+        """Return these settings with what the classes of a dataset decide filled in, where they ask for it.
+
+        ``kinema train`` calls it when a run begins, and keeps what was given on the command line. Nothing is decided here: a
+        recogniser always fills in how many classes there are, a system with a choice only when labels are its condition.
+
+        Args:
+            labels: names of the dataset's classes; perhaps none.
+        """
+        return self
 
     def require(self, holds: bool, field: str, wanted: str) -> None:
         """Raise `ConfigError` naming `field`, its value and what is `wanted`, unless the condition `holds`."""

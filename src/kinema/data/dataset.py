@@ -167,7 +167,7 @@ def write_shard(path: Path | str, clips: Iterable[Clip], *, encoded: bool = Fals
     path = Path(path)
     records: dict[str, ClipRecord] = {}
     kind = tarfile.USTAR_FORMAT
-    with _written_beside(path) as file, tarfile.TarFile(None, "w", file, kind, copybufsize=COPIED_BYTES) as tar:
+    with written_beside(path) as file, tarfile.TarFile(None, "w", file, kind, copybufsize=COPIED_BYTES) as tar:
         for clip in clips:
             key = clip.record.key
             if not _KEY.fullmatch(key):
@@ -201,7 +201,7 @@ def write_info(folder: Path | str, info: DatasetInfo) -> DatasetInfo:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         sums = pool.map(_checksum, (folder / name for name in info.shards))
         info = replace(info, checksums=dict(zip(info.shards, sums, strict=True)))
-    with _written_beside(folder / INFO_NAME) as file:
+    with written_beside(folder / INFO_NAME) as file:
         file.write(_INFO.dump_json(info, indent=2) + b"\n")
     return info
 
@@ -449,7 +449,7 @@ _REPAIR = "delete it and run the dataset's `kinema prepare` again"
 
 
 @contextmanager
-def _written_beside(path: Path) -> Iterator[BinaryIO]:
+def written_beside(path: Path) -> Iterator[BinaryIO]:
     """Open a file beside `path` and rename it into place when the body ends well."""
     beside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:

@@ -8,7 +8,7 @@ its contiguous slice of each global batch.
 import math
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -16,20 +16,20 @@ from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float16, Float32, Int64, UInt8
 from torch import Tensor
 
 from kinema.core.errors import DataError, accepted
 from kinema.core.seeds import numpy_generator
 from kinema.core.types import Batch
 from kinema.data.dataset import Dataset
+from kinema.data.latents import Cut, LatentStore
 from kinema.pose.skeleton import Skeleton, find_skeleton
 
 BATCHES_AHEAD = 2
 
 Extra = Literal["pose", "mask"]  # arrays of a clip that are read only for those who ask
-Draw = tuple[int | None, int]  # (epoch, clip); without an epoch nothing is augmented
-Cut = tuple[int, int, bool]  # (clip, first frame, mirrored)
+Draw = tuple[int, int]  # (epoch, clip)
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
@@ -45,6 +45,7 @@ class Clips:
         caption: one sentence per clip; None unless every clip of the batch has one.
         pose: joints per frame, (x, y, confidence) in pixels; None unless the loader was asked for it.
         mask: foreground, 255 is all of it; None unless the loader was asked for it.
+        latent: what was computed of these very windows; None unless the loader has a store of them.
     """
 
     frames: UInt8[Tensor, "B T H W 3"]
@@ -53,6 +54,7 @@ class Clips:
     caption: tuple[str, ...] | None = None
     pose: Float32[Tensor, "B T J 3"] | None = None
     mask: UInt8[Tensor, "B T H W"] | None = None
+    latent: Float16[Tensor, "B Z t h w"] | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -64,11 +66,13 @@ class Clips:
         """
         frames = self.frames.to(device, non_blocking=True)
         video = frames.permute(0, 4, 1, 2, 3).div(127.5).sub_(1)  # B 3 T H W
-        label, pose, mask = (
-            None if tensor is None else tensor.to(device, non_blocking=True) for tensor in (self.label, self.pose, self.mask)
+        label, pose, mask, latent = (
+            None if tensor is None else tensor.to(device, non_blocking=True)
+            for tensor in (self.label, self.pose, self.mask, self.latent)
         )
         mask = None if mask is None else mask.unsqueeze(1).div(255)  # B 1 T H W
-        return Batch(video, label=label, pose=pose, mask=mask, caption=self.caption)
+        latent = None if latent is None else latent.float()
+        return Batch(video, label=label, pose=pose, mask=mask, caption=self.caption, latent=latent)
 
 
 class Loader:
@@ -85,6 +89,10 @@ class Loader:
         frames: length of a window drawn at random within each clip; None takes whole clips.
         fields: what the batches must carry, as in `System.needs`; poses and masks are read only if they are among it.
         pin_memory: keep batches in page-locked memory, from which a GPU copies without waiting.
+
+    Attributes:
+        latents: where there is a store of them, batches carry the latents of their clips, and of longer clips only those
+            windows are drawn that it holds; to be set before the first batch.
 
     Raises:
         DataError: for a batch that is larger than the dataset or that the processes cannot share equally, a window longer
@@ -127,13 +135,14 @@ class Loader:
         for name in self.extras:
             dataset.require(name)
         self._skeleton = _skeleton_of(dataset) if flip and "pose" in self.extras else None
+        self.latents: LatentStore | None = None
         self._place = (0, 0)  # epoch, and clips of it that were delivered
         # Memory of batches that nobody holds any more.
         self._free: defaultdict[str, deque[np.ndarray]] = defaultdict(lambda: deque(maxlen=BATCHES_AHEAD + 2))
 
     def __iter__(self) -> Iterator[Clips]:
         """Go on from the last batch that was delivered; closing the iterator ends its thread."""
-        for clips, place in _ahead(lambda step: (self._read(step[0]), step[1]), self._steps(*self._place)):
+        for clips, place in _ahead(lambda step: (self._read(self._cuts(step[0])), step[1]), self._steps(*self._place)):
             self._place = place
             yield clips
 
@@ -144,7 +153,11 @@ class Loader:
         """
         size = self.batch_size // self.processes
         indices = range(len(self.dataset))
-        yield from _ahead(self._read, ([(None, i) for i in indices[first : first + size]] for first in indices[::size]))
+        yield from self.windows([(i, 0, False) for i in indices[first : first + size]] for first in indices[::size])
+
+    def windows(self, batches: Iterable[list[Cut]]) -> Iterator[Clips]:
+        """Yield batches of the windows that are asked for."""
+        yield from _ahead(self._read, iter(batches))
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the last delivered batch ended; what was only read ahead does not count."""
@@ -185,16 +198,18 @@ class Loader:
                     order = self._order(epoch)
             yield draws[self.rank * size : (self.rank + 1) * size], (epoch, position)
 
-    def _read(self, draws: list[Draw]) -> Clips:
-        """Copy clips into a new batch."""
-        cuts = [(index, *self._augmentation(epoch, index)) for epoch, index in draws]
+    def _cuts(self, draws: list[Draw]) -> list[Cut]:
+        return [(index, *self._augmentation(epoch, index)) for epoch, index in draws]
+
+    def _read(self, cuts: list[Cut]) -> Clips:
+        """Copy windows of clips into a new batch."""
         info = self.dataset.info
         frames = self._empty("video", (len(cuts), self.frames, info.height, info.width, 3))
         for row, (index, first, mirrored) in zip(frames, cuts, strict=True):
             row.numpy()[...] = self.dataset.video(index, first, self.frames)  # numpy copies without the GIL
             if mirrored:
                 row.copy_(row.flip(2))  # in the cache by now, and vectorised: 8 times as fast as numpy's reversed copy
-        indices = [index for _, index in draws]
+        indices = [index for index, _, _ in cuts]
         records = [self.dataset.record(index) for index in indices]
         captions = tuple(record.caption for record in records if record.caption is not None)
         labels = self.dataset.labels
@@ -204,7 +219,14 @@ class Loader:
             label=None if labels is None else torch.from_numpy(labels[indices]),
             caption=captions if len(captions) == len(records) else None,
             **{name: self._read_extra(name, cuts) for name in self.extras},
+            latent=None if self.latents is None else self._read_latents(self.latents, cuts),
         )
+
+    def _read_latents(self, store: LatentStore, cuts: list[Cut]) -> Float16[Tensor, "B Z t h w"]:
+        """Copy the latents of the windows."""
+        rows = self._empty("latent", (len(cuts), *store.index.shape), torch.float16)
+        store.read(cuts, rows.numpy())
+        return rows
 
     def _read_extra(self, name: Extra, cuts: list[Cut]) -> Tensor:
         """Copy the poses or masks of the clips, each in the window of its video and mirrored if that is."""
@@ -234,13 +256,13 @@ class Loader:
         weakref.finalize(lease, free.append, memory).atexit = False
         return torch.from_numpy(lease).view(dtype).view(shape)
 
-    def _augmentation(self, epoch: int | None, index: int) -> tuple[int, bool]:
+    def _augmentation(self, epoch: int, index: int) -> tuple[int, bool]:
         """Draw the first frame and whether to mirror, once per clip and epoch."""
-        stored = self.dataset.info.frames
-        if epoch is None or (not self.flip and self.frames == stored):
+        firsts = range(self.dataset.info.frames - self.frames + 1) if self.latents is None else self.latents.index.firsts
+        if not self.flip and len(firsts) == 1:
             return 0, False
         generator = numpy_generator(self.seed, epoch, 1 + index)  # numpy takes (seed, epoch, 0) for (seed, epoch)
-        return int(generator.integers(stored - self.frames + 1)), self.flip and bool(generator.random() < 0.5)
+        return firsts[int(generator.integers(len(firsts)))], self.flip and bool(generator.random() < 0.5)
 
 
 def _known(names: Collection[str]) -> Collection[str]:

@@ -5,6 +5,7 @@ from typing import Any
 from kinema.core.system import System
 from kinema.systems.dance import Dance
 from kinema.systems.fake_detector import FakeDetector
+from kinema.systems.latent_video_dit import LatentVideoDiT
 from kinema.systems.pose_knows import PoseKnows
 from kinema.systems.vgan import VGAN, FutureVGAN, VGANAutoencoder
 from kinema.systems.vgan_recogniser import VGANRecogniser
@@ -16,5 +17,6 @@ SYSTEMS: dict[str, type[System[Any]]] = {
     "vgan-recogniser": VGANRecogniser,
     "dance": Dance,
     "fake-detector": FakeDetector,
+    "latent-video-dit": LatentVideoDiT,
     "pose-knows": PoseKnows,
 }

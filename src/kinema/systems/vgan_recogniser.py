@@ -10,8 +10,8 @@ What the text leaves open follows the release: dropout takes whole channels of t
 with 2e-4 and 0.5, 1,000 steps of 256 clips. The last layer is never spectrally normalised: its logits must be free to grow.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from einops import rearrange
@@ -31,7 +31,7 @@ class VGANRecogniserConfig(StridedConfig):
     """Settings of the recogniser; the defaults are those of the paper on UCF101."""
 
     classes: int = 101
-    """Classes K; as many as the dataset has labels."""
+    """Classes K; filled in from the labels of the dataset."""
     dropout: float = 0.5
     """Probability with which a channel of the last feature map is dropped while training."""
     discriminator_norm: Literal["batch", "spectral"] = "batch"
@@ -51,6 +51,10 @@ class VGANRecogniserConfig(StridedConfig):
         for name in ("dropout", "beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "in [0, 1)")
 
+    def for_labels(self, labels: Sequence[str]) -> "VGANRecogniserConfig":
+        """Recognise the classes that there are."""
+        return replace(self, classes=len(labels)) if labels else self
+
 
 class VGANRecogniser(System[VGANRecogniserConfig]):
     """Recognises the class of a clip with the discriminator's convolutions."""
@@ -61,12 +65,12 @@ class VGANRecogniser(System[VGANRecogniserConfig]):
     needs = frozenset({"video", "label"})
     presets: ClassVar[Mapping[str, Preset[Any]]] = {
         "laptop": Preset(
-            "A few hundred labelled clips, some minutes on two cores: narrow, give --classes.",
+            "A few hundred labelled clips, some minutes on two cores: narrow.",
             VGANRecogniserConfig(discriminator_width=24, discriminator_norm="spectral"),
             {"batch_size": 16, "steps": 500},
         ),
         "small-data": Preset(
-            "Hundreds to thousands of labelled clips on a GPU: spectral norm, full width; give --classes.",
+            "Hundreds to thousands of labelled clips on a GPU: spectral norm, full width.",
             VGANRecogniserConfig(discriminator_norm="spectral"),
             {"batch_size": 64, "steps": 1000},
         ),

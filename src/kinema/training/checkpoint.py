@@ -107,7 +107,7 @@ def save_checkpoint(
         "provenance": dict(provenance or {}),
         "shared": shared,
     }
-    metadata["digest"] = _digest(metadata, tensors)
+    metadata["digest"] = digest_of(metadata, tensors)
     content = to_bytes(tensors, {"kinema": json.dumps(metadata)})
     replace_file(path, lambda beside: beside.write_bytes(content))
 
@@ -128,7 +128,7 @@ def load_checkpoint(path: Path | str, *, system_name: str | None = None) -> Chec
     metadata = _described(raw, file)
     if system_name is not None and metadata.system != system_name:
         raise CheckpointError(f"{file} holds the system {metadata.system!r}; {system_name!r} was asked for")
-    if _digest({key: value for key, value in raw.items() if key != "digest"}, tensors) != raw.get("digest"):
+    if digest_of({key: value for key, value in raw.items() if key != "digest"}, tensors) != raw.get("digest"):
         raise CheckpointError(f"{file} was changed after it was written (its digest does not match); use an unchanged copy")
     return Checkpoint(_rebuilt(metadata, tensors, file), metadata)
 
@@ -241,7 +241,7 @@ def _storable(system: System[Any], dtype: torch.dtype) -> tuple[dict[str, Tensor
     return tensors, shared
 
 
-def _digest(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def digest_of(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of the metadata and of every tensor's name, type, shape and bytes."""
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):

@@ -29,6 +29,7 @@ FILES = {
     runlog.RESUME_NAME: "what --resume goes on from",
     runlog.SAMPLES_NAME: "sheets and films",
     runlog.TENSORBOARD_NAME: "the same as TensorBoard events",
+    runlog.LATENTS_NAME: "the encoded clips; made again where they are missing",
 }
 
 

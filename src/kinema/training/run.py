@@ -30,6 +30,7 @@ from kinema.data.loader import Loader
 from kinema.training import distributed, runlog
 from kinema.training.checkpoint import CHECKPOINT_NAME, load_resume, provenance, save_checkpoint, save_resume
 from kinema.training.health import COMPARED, YOUNG, Watch, evenly_spread, left_out, not_finite, players_of, sample_clips
+from kinema.training.latents import keep_latents
 from kinema.training.report import write_report
 from kinema.training.sheets import BESIDE, comparisons, write_sheets
 from kinema.training.trainer import NotFiniteError, TrainConfig, Trainer, run_fit
@@ -85,6 +86,7 @@ class Plan:
         options: which clips to read, and how often to look and save.
         stored: description of the run that is resumed, if one is.
         command: words of the command line.
+        filled: the settings of the configuration that the dataset decided.
     """
 
     data: Path
@@ -95,6 +97,7 @@ class Plan:
     options: Options
     stored: runlog.Description | None
     command: tuple[str, ...]
+    filled: tuple[str, ...] = ()
 
 
 class Run:
@@ -312,6 +315,9 @@ class Run:
             f"{len(self.dataset):,} to train on, {held_out}, on {session['device']}"
             + (f", from step {step:,} on" if step else "")
         )
+        for name in plan.filled:
+            labels = ", ".join(self.dataset.info.labels[:12]) + (", ..." if len(self.dataset.info.labels) > 12 else "")
+            self.display.say(f"{name}: {getattr(plan.config, name)}, as the dataset has them ({labels})")
 
     def stages_to_do(self) -> list[str]:
         """Name the stages from the one on in which the run stopped."""
@@ -418,9 +424,11 @@ class Run:
         if self.watch and self.state is None:
             self.watch.begin(players_of(self.system, trainer.stage_name), self.steps_before)
         self.restore(trainer, loader)
-        if self.display:
-            self.display.begin()
         try:
+            if not trainer.finished:
+                keep_latents(trainer, loader, self.folder / runlog.LATENTS_NAME, self.say)
+            if self.display:
+                self.display.begin()
             yield
         except distributed.PeerStoppedError:
             raise
@@ -435,6 +443,11 @@ class Run:
         finally:
             if self.display:
                 self.display.end()
+
+    def say(self, text: str) -> None:
+        """Print a line, in the first process."""
+        if self.display:
+            self.display.say(text)
 
     def take_over(self, trainer: Trainer) -> None:
         """End a stage: its steps are done, and the next one begins with the averaged weights."""
@@ -499,7 +512,7 @@ def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
         )
     labels = dataset.info.labels
     classes = getattr(system.config, "classes", len(labels))
-    if dataset.labels is not None and classes != len(labels):
+    if "label" in system.needs and dataset.labels is not None and classes != len(labels):
         named = ", ".join(labels[:12]) + (", ..." if len(labels) > 12 else "")
         raise TrainingError(
             f"{dataset.path} has {len(labels)} classes ({named}) and {system.name} is set to {classes}; "

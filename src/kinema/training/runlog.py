@@ -6,6 +6,7 @@
     samples/NNNNNN.png      contact sheet at fixed seeds; .mp4 the same clips moving; -streams, -predictions, -reconstructions
     checkpoint.safetensors  the sampler, rebuilt by `kinema.load`
     resume.pt               everything that the next step depends on
+    latents/                what a frozen compressor makes of every clip, see `kinema.data.latents`
     index.html              all of it on one page, see `kinema.training.report`
 
 Only the first process of a run writes.
@@ -43,9 +44,9 @@ except ImportError:  # Windows has no such locks
 
 FORMAT_VERSION = 1
 CONFIG_NAME, METRICS_NAME, RESUME_NAME, REPORT_NAME = "config.json", "metrics.jsonl", "resume.pt", "index.html"
-SAMPLES_NAME, TENSORBOARD_NAME = "samples", "tensorboard"
+SAMPLES_NAME, TENSORBOARD_NAME, LATENTS_NAME = "samples", "tensorboard", "latents"
 FILES = (CONFIG_NAME, METRICS_NAME, RESUME_NAME, CHECKPOINT_NAME, REPORT_NAME)
-FOLDERS = (SAMPLES_NAME, TENSORBOARD_NAME)
+FOLDERS = (SAMPLES_NAME, TENSORBOARD_NAME, LATENTS_NAME)
 
 Loaded = TypeVar("Loaded")
 

@@ -7,7 +7,7 @@ the count of steps and the random state. A system holds only mathematics.
 import copy
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from kinema.core.config import Config
 from kinema.core.errors import ConfigError, TrainingError, accepted
 from kinema.core.seeds import shard_of_batch
 from kinema.core.system import Fit, Objective, Player, Stage, System
-from kinema.core.types import Batch, ClipShape
+from kinema.core.types import Batch, ClipShape, Video
 from kinema.training import distributed
 from kinema.training.memory import in_memory_order, keep_channels_together, keep_freed_memory, memory_order
 from kinema.training.sharding import (
@@ -223,6 +223,14 @@ class Trainer:
         self._update_average(len(batch) * distributed.processes())
         self._advance_clock()
         return numbers
+
+    @torch.no_grad()
+    def compute(self, function: Callable[[Video], Tensor], batch: Batch) -> Tensor:
+        """Return what a part of the system that does not learn makes of clips, in the precision of training."""
+        self.system.eval()
+        precision = torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+        with borrowed_generators(self.device), chosen_convolutions(self.config.deterministic), precision:
+            return function(self._place(batch).video)
 
     def _play(self, turn: Turn, batch: Batch) -> dict[str, float]:
         """Play one player's turn: objective, gradient, averaging, check, clipping, step."""
