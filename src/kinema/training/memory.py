@@ -22,6 +22,16 @@ def memory_order(tensor: Tensor) -> tuple[int, ...]:
     return tuple(sorted(range(tensor.dim()), key=lambda axis: (-tensor.stride(axis), axis)))
 
 
+def inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the permutation that undoes one."""
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
+
+
+def in_order(tensor: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Return the same values with axes that lie in memory in this order."""
+    return tensor.permute(order).contiguous().permute(inverse(order))
+
+
 def in_memory_order(parameter: nn.Parameter) -> nn.Parameter:
     """Return a parameter on the same memory whose axes are in the order of memory.
 
