@@ -346,7 +346,7 @@ def test_a_diffusion_refuses_what_it_cannot_make(name, trained):
     shape = system.clip_shape
     _, height, width = system.footprint
     assert (shape.height % height, shape.width % width) == (0, 0)
-    wrong = ClipShape(shape.frames, shape.height + height - 1, shape.width)
+    wrong = ClipShape(shape.frames, shape.height + 1, shape.width)
     with pytest.raises(ConfigError, match=f"{wrong}.*{shape}"):
         system.diffuse([1], shape=wrong)
     larger = ClipShape(shape.frames, shape.height + height, shape.width + 2 * width)
