@@ -147,38 +147,6 @@ class Trained:
         return to_pixels(self.system.interpolate(start, end, steps))
 
     @torch.inference_mode()
-    def diffuse(
-        self,
-        seeds: Sequence[int],
-        shape: ClipShape,
-        labels: Sequence[int] | None = None,
-        captions: Sequence[str] | None = None,
-        sampling: Sampling | None = None,
-    ) -> Clips:
-        """Return a clip per seed out of noise."""
-        return to_pixels(
-            self.system.diffuse(seeds, shape=shape, label=self._labels(labels), caption=captions, sampling=sampling)
-        )
-
-    @torch.inference_mode()
-    def inpaint(
-        self,
-        clips: Clips,
-        known: Bool[np.ndarray, "B T H W"],
-        seeds: Sequence[int],
-        labels: Sequence[int] | None = None,
-        captions: Sequence[str] | None = None,
-        sampling: Sampling | None = None,
-    ) -> Clips:
-        """Return the clips with what is unknown filled in."""
-        given = torch.from_numpy(known).to(self.device)[:, None].float()
-        return to_pixels(
-            self.system.inpaint(
-                self.video(clips), given, seeds=seeds, label=self._labels(labels), caption=captions, sampling=sampling
-            )
-        )
-
-    @torch.inference_mode()
     def trajectory(self, seed: int, moments: int, sampling: Sampling | None) -> list[UInt8[np.ndarray, "T H W 3"]]:
         """Return how a clip comes out of noise."""
         return [to_pixels(video)[0] for video in self.system.trajectory([seed], moments, sampling=sampling)]
@@ -189,9 +157,6 @@ class Trained:
     ) -> list[UInt8[np.ndarray, "T H W 3"]]:
         """Return how a clip turns into noise."""
         return [to_pixels(video)[0] for video in self.system.noised(self.video(clip[None]), moments, seed=seed)]
-
-    def _labels(self, labels: Sequence[int] | None) -> Tensor | None:
-        return None if labels is None else torch.tensor(labels, device=self.device)
 
     @torch.inference_mode()
     def predict(self, past: UInt8[np.ndarray, "B past H W 3"], seeds: Sequence[int]) -> Clips:
