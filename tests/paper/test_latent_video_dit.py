@@ -28,7 +28,7 @@ from kinema.systems.latent_video_dit_networks import (
     unfold,
 )
 
-TINY = LatentVideoDiT.presets["tiny"].config
+TINY = replace(LatentVideoDiT.presets["tiny"].config, hidden=32, compressor_width=8)
 LAPTOP = LatentVideoDiT.presets["laptop"].config
 
 

@@ -12,7 +12,7 @@ from kinema.core.types import Batch, ClipShape
 from kinema.systems.latent_video_dit import LatentVideoDiT
 from kinema.training import save_checkpoint
 
-TINY = LatentVideoDiT.presets["tiny"].config
+TINY = replace(LatentVideoDiT.presets["tiny"].config, compressor_width=8)
 
 
 def system_of(**changes: object) -> LatentVideoDiT:
