@@ -131,7 +131,7 @@ def test_interpolate_begins_and_ends_at_the_seeds(runs: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["predict", "vgan", "x.png"], "vgan cannot predict; systems that can: vgan-future"),
+        (["predict", "vgan", "x.png"], "vgan cannot predict or inpaint; systems that can: vgan-future"),
         (["generate", "vgan-future"], "vgan-future cannot generate; systems that can: vgan, vgan-autoencoder"),
         (["generate", "vgan-autoencoder", "--streams"], "vgan-autoencoder cannot show streams; systems that can: vgan"),
         (["generate", "nowhere"], "nowhere does not exist; give a run directory, a checkpoint file or zoo:NAME"),

@@ -301,13 +301,13 @@ def test_a_stopped_run_goes_on_as_if_it_never_had(
 
 def test_killing_at_any_moment_loses_nothing(data: Path, tmp_path: Path) -> None:
     """SIGKILL, twice, while the run saves after every step; then it ends the same as one that was left alone."""
-    words = [str(word) for word in ("vgan", data, *SMALL, "--steps", 60, "--save-minutes", 0, "--out")]
+    words = [str(word) for word in ("vgan", data, *SMALL, "--steps", 40, "--save-minutes", 0, "--out")]
     assert train(*words, tmp_path / "whole") == 0
     killed = tmp_path / "killed"
     program = [sys.executable, "-W", "ignore", "-m", "kinema", "train", *words, str(killed)]
     for attempt in range(2):
         process = subprocess.Popen(program + (["--resume"] if attempt else []), stderr=subprocess.DEVNULL)
-        wanted = 15 * (attempt + 1)
+        wanted = 10 * (attempt + 1)
         while process.poll() is None and len(read_lines(killed)) < wanted:
             time.sleep(0.003)
         process.kill()

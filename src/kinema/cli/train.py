@@ -88,7 +88,7 @@ def play(run: Run, trainer: Trainer, loader: Loader, signals: runlog.StopSignals
         run.note(trainer, numbers)
         if run.look_is_due(trainer):
             run.look(trainer)
-        if run.save_is_due():
+        if run.save_is_due(trainer):
             run.save(trainer, loader)
         if trainer.finished or signals.anywhere(run.device):
             return
@@ -222,12 +222,13 @@ def decided_by(data: Path, config: Config, rest: Sequence[str]) -> dict[str, Any
 def changes(plan: Plan, stored: runlog.Description) -> list[str]:
     """List the settings in which a plan differs from the run that it goes on with.
 
-    The budget may grow, unless the schedule of the learning rate depends on it.
+    The budget may grow, unless the schedule of the learning rate depends on it; weights may be split or not.
     """
     config = from_mapping(plan.system.config_class, stored.config)
     training = from_mapping(TrainConfig, stored.training)
     if training.schedule == "constant":
         training = replace(training, steps=plan.training.steps, minutes=plan.training.minutes)
+    training = replace(training, shard=plan.training.shard)
     options = replace(plan.options, preset=stored.preset, **stored.options)
     pairs = ((config, plan.config), (training, plan.training), (options, plan.options))
     return [change for before, after in pairs for change in differences(before, after)]

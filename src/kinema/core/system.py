@@ -167,6 +167,13 @@ class System(nn.Module, Generic[ConfigT]):
             ConfigError: when something is missing or is not what it should be.
         """
 
+    def shardable(self) -> tuple[nn.Module, ...]:
+        """Return the modules whose weights may be split over processes: large ones, used through their ``forward`` alone.
+
+        Blocks, and beside them the network that calls them, for what they leave; none unless a subclass names them.
+        """
+        return ()
+
     def averaged(self) -> tuple[nn.Module, ...]:
         """Return the modules whose weights are averaged (EMA) for sampling: all of them, unless a subclass knows better."""
         return (self,)
@@ -174,6 +181,11 @@ class System(nn.Module, Generic[ConfigT]):
     def sampling_pass(self, batch: Batch) -> None:
         """Run the averaged modules forward once, as in sampling; the trainer re-estimates batch-norm statistics with it."""
         raise NotImplementedError
+
+
+def identity(parameter: nn.Parameter) -> int:
+    """Tell parameters apart by their memory, as a trainer may hand over views; split ones, which have none, by their id."""
+    return parameter.data_ptr() or id(parameter)
 
 
 def adam(
@@ -194,11 +206,10 @@ def adam(
     """
 
     def build(parameters: list[nn.Parameter]) -> Optimizer:
-        # Known by their memory: a trainer may hand over views of the parameters.
-        scale_of = {p.data_ptr(): scale for module, scale in scales for p in module.parameters()}
+        scale_of = {identity(p): scale for module, scale in scales for p in module.parameters()}
         by_scale: dict[float, list[nn.Parameter]] = {}
         for parameter in parameters:
-            by_scale.setdefault(scale_of.get(parameter.data_ptr(), 1.0), []).append(parameter)
+            by_scale.setdefault(scale_of.get(identity(parameter), 1.0), []).append(parameter)
         groups = [{"params": group, "lr": scale * learning_rate} for scale, group in by_scale.items()]
         return torch.optim.Adam(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay, fused=True)
 
@@ -232,10 +243,9 @@ def muon(
     """
 
     def build(parameters: list[nn.Parameter]) -> list[Optimizer]:
-        # Known by their memory, as in `adam`.
-        chosen = {matrix.data_ptr() for matrix in matrices}
-        orthogonal = [p for p in parameters if p.data_ptr() in chosen]
-        others = [p for p in parameters if p.data_ptr() not in chosen]
+        chosen = {identity(matrix) for matrix in matrices}
+        orthogonal = [p for p in parameters if identity(p) in chosen]
+        others = [p for p in parameters if identity(p) not in chosen]
         rate = learning_rate if adam_rate is None else adam_rate
         built: list[Optimizer] = []
         if orthogonal:

@@ -11,7 +11,7 @@ References:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kinema.core.errors import ConfigError
 from kinema.core.sampling import Sampler
 from kinema.core.seeds import normal_codes
 
@@ -36,10 +37,10 @@ class Coefficients:
     Attributes:
         alpha: share of the clip.
         sigma: share of the noise.
-        alpha_rate: derivative of alpha by the path's coordinate.
-        sigma_rate: derivative of sigma by the path's coordinate.
-        coordinate: what the velocity is a derivative by: time for a straight path, sigma for EDM, the angle where alpha^2 + sigma^2
-            is 1.
+        alpha_rate: derivative of alpha by the coordinate.
+        sigma_rate: derivative of sigma by the coordinate.
+        coordinate: by which the velocity is a derivative: time on the straight path, sigma on EDM's, and the angle of
+            (alpha, sigma) on the others, whose squares add up to 1.
     """
 
     alpha: Tensor
@@ -65,9 +66,7 @@ class GaussianPath:
 
     def coefficients(self, times: Times, like: Tensor) -> Coefficients:
         """Return the coefficients with axes of one for those of `like` after the batch."""
-        found = self.at(times.float())
-        shape = (-1, *[1] * (like.dim() - 1))
-        return Coefficients(*(getattr(found, name).reshape(shape) for name in Coefficients.__dataclass_fields__))
+        return self.at(times.float().reshape(-1, *[1] * (like.dim() - 1)))
 
     def mix(self, clean: Tensor, noise: Tensor, times: Times) -> Tensor:
         """Return x_t."""
@@ -142,6 +141,8 @@ def linear_beta_path(steps: int = 1000, first: float = 1e-4, last: float = 0.02)
 
     def grid(wanted: int) -> Tensor:
         """Return steps 1, 1 + T / S, ... from the last on, and 0, as the release of DDIM takes them; all T for S = T."""
+        if wanted > steps:
+            raise ConfigError(f"steps is {wanted}; this path has {steps}, and no more can be taken")
         visited = (torch.arange(wanted, dtype=torch.float64) * steps / wanted).floor() + 1
         return torch.cat([visited.flip(0), torch.zeros(1, dtype=torch.float64)]).div(steps).float()
 
@@ -246,6 +247,37 @@ Known = Callable[[Tensor, Tensor], Tensor]
 """(x_t, time) -> x_t with what is known put in."""
 
 
+@dataclass(frozen=True)
+class Step:
+    """One step of a walk from noise to a clip.
+
+    Attributes:
+        model: the network on its path.
+        x: where the step starts.
+        clean: clip that the network sees in x.
+        noise: noise that it sees in x.
+        now: the path where the step starts.
+        then: the path where it ends.
+        end: time where it ends.
+        last: whether it ends at the clip.
+        before: the path and the predicted clip of the step before; None for the first.
+        eta: fresh noise of ddim.
+        fresh: draws noise.
+    """
+
+    model: Model
+    x: Tensor
+    clean: Tensor
+    noise: Tensor
+    now: Coefficients
+    then: Coefficients
+    end: Tensor
+    last: bool
+    before: tuple[Coefficients, Tensor] | None
+    eta: float
+    fresh: Callable[[], Tensor]
+
+
 @torch.no_grad()
 def sample(
     model: Model,
@@ -254,7 +286,7 @@ def sample(
     sampler: Sampler,
     *,
     eta: float = 0.0,
-    noise: SeededNoise | None = None,
+    noise: Callable[[], Tensor] | None = None,
     known: Known | None = None,
     trace: Trace | None = None,
 ) -> Tensor:
@@ -266,97 +298,84 @@ def sample(
         steps: of the walk.
         sampler: which kind.
         eta: fresh noise of ddim.
-        noise: drawn from by the samplers with fresh noise, one stream per sample.
+        noise: drawn from where the sampler wants fresh noise: `SeededNoise`, one stream per sample.
         known: applied to x before every step.
         trace: told of every step.
     """
-    times = model.path.grid(steps).to(start.device)
     x, before = start, None
-    for number, (now, then) in enumerate(pairwise(times)):
+    for number, (now, then) in enumerate(pairwise(model.path.grid(steps).to(start.device))):
         if known is not None:
             x = known(x, now)
-        x, clean = _STEPS[sampler](model, x, now, then, eta, noise, before)
-        before = (now, clean)
+        clean, epsilon = model.solve(x, now)
+        here, there = model.path.at(now), model.path.at(then)
+        step = Step(model, x, clean, epsilon, here, there, then, bool(then == 0), before, eta, noise or _no_noise)
+        x, before = STEPS[sampler](step), (here, clean)
         if trace is not None:
             trace(number, x, clean)
     return x
 
 
-Before = tuple[Tensor, Tensor] | None  # time and predicted clip of the step before
+def ancestral(step: Step) -> Tensor:
+    """Draw from q(x_s | x_t, x0) with the variance of q(x_t | x_s), "fixedlarge" (DDPM, Section 3.2); at the end, its mean."""
+    now, then = step.now, step.then
+    ratio = now.alpha / then.alpha  # root of the product of 1 - beta over the steps between
+    beta = (now.sigma.square() - ratio.square() * then.sigma.square()).clamp_min(0)
+    mean = (then.alpha * beta * step.clean + ratio * then.sigma.square() * step.x) / now.sigma.square()
+    return mean if step.last else mean + beta.sqrt() * step.fresh()
 
 
-def _ancestral(
-    model: Model, x: Tensor, now: Tensor, then: Tensor, eta: float, noise: SeededNoise | None, before: Before
-) -> tuple[Tensor, Tensor]:
-    """Draw from q(x_s | x_t, x0) with the variance of q(x_t | x_s), "fixedlarge" (DDPM, Section 3.2); the last draws nothing."""
-    clean, _ = model.solve(x, now)
-    a, b = model.path.at(now[None]), model.path.at(then[None])
-    ratio = a.alpha / b.alpha  # sqrt of the product of 1 - beta over the steps between
-    beta = a.sigma.square() - ratio.square() * b.sigma.square()
-    mean = (b.alpha * beta * clean + ratio * b.sigma.square() * x) / a.sigma.square()
-    if then == 0:
-        return mean, clean
-    return mean + beta.clamp_min(0).sqrt() * _fresh(noise, "ancestral"), clean
+def ddim(step: Step) -> Tensor:
+    """Go where the predicted clip and noise lead, a share of the noise drawn afresh (DDIM, Equation 12)."""
+    now, then = step.now, step.then
+    if step.eta == 0:
+        return then.alpha * step.clean + then.sigma * step.noise
+    drawn = step.eta * then.sigma / now.sigma * (1 - (now.alpha / then.alpha).square()).clamp_min(0).sqrt()
+    kept = (then.sigma.square() - drawn.square()).clamp_min(0).sqrt()
+    return then.alpha * step.clean + kept * step.noise + drawn * step.fresh()
 
 
-def _ddim(
-    model: Model, x: Tensor, now: Tensor, then: Tensor, eta: float, noise: SeededNoise | None, before: Before
-) -> tuple[Tensor, Tensor]:
-    """Take a step of DDIM (Song et al., Equation 12)."""
-    clean, epsilon = model.solve(x, now)
-    a, b = model.path.at(now[None]), model.path.at(then[None])
-    if eta == 0:
-        return b.alpha * clean + b.sigma * epsilon, clean
-    ratio = a.alpha / b.alpha
-    fresh = eta * b.sigma / a.sigma * (1 - ratio.square()).clamp_min(0).sqrt()
-    kept = (b.sigma.square() - fresh.square()).clamp_min(0).sqrt()
-    return b.alpha * clean + kept * epsilon + fresh * _fresh(noise, "ddim"), clean
+def euler(step: Step) -> Tensor:
+    """Follow the velocity where the step starts."""
+    return step.x + (step.then.coordinate - step.now.coordinate) * _velocity(step)
 
 
-def _euler(
-    model: Model, x: Tensor, now: Tensor, then: Tensor, eta: float, noise: SeededNoise | None, before: Before
-) -> tuple[Tensor, Tensor]:
-    clean, epsilon = model.solve(x, now)
-    a, b = model.path.at(now[None]), model.path.at(then[None])
-    return x + (b.coordinate - a.coordinate) * (a.alpha_rate * clean + a.sigma_rate * epsilon), clean
+def heun(step: Step) -> Tensor:
+    """Follow the mean of the velocities at both ends; the last step is Euler's, as no network was trained where it ends."""
+    there = euler(step)
+    if step.last:
+        return there
+    velocity = 0.5 * (_velocity(step) + step.model.velocity(there, step.end))
+    return step.x + (step.then.coordinate - step.now.coordinate) * velocity
 
 
-def _heun(
-    model: Model, x: Tensor, now: Tensor, then: Tensor, eta: float, noise: SeededNoise | None, before: Before
-) -> tuple[Tensor, Tensor]:
-    """Take a step of the trapezoidal rule; the last, to time 0, where no network was trained, is Euler's."""
-    there, clean = _euler(model, x, now, then, eta, noise, before)
-    if then == 0:
-        return there, clean
-    a, b = model.path.at(now[None]), model.path.at(then[None])
-    step = b.coordinate - a.coordinate
-    return x + 0.5 * ((there - x) + step * model.velocity(there, then)), clean
-
-
-def _dpm_solver(
-    model: Model, x: Tensor, now: Tensor, then: Tensor, eta: float, noise: SeededNoise | None, before: Before
-) -> tuple[Tensor, Tensor]:
+def dpm_solver(step: Step) -> Tensor:
     """Take a step of DPM-Solver++(2M) (Lu et al., Algorithm 2); first and last are of first order."""
-    clean, _ = model.solve(x, now)
-    a, b = model.path.at(now[None]), model.path.at(then[None])
-    aim = clean
-    if before is not None and then != 0:
-        earlier, clean_before = before
-        c = model.path.at(earlier[None])
-        span, last = _log_ratio(b) - _log_ratio(a), _log_ratio(a) - _log_ratio(c)
-        aim = clean + 0.5 * span / last * (clean - clean_before)  # at pure noise `last` is infinite, and the step of first order
-    shrink = (b.sigma / a.sigma) * (a.alpha / b.alpha)  # exp(-h)
-    return b.sigma / a.sigma * x + b.alpha * (1 - shrink) * aim, clean
+    now, then = step.now, step.then
+    aim = step.clean
+    if step.before is not None and not step.last:
+        earlier, clean_before = step.before
+        this, previous = _log_ratio(then) - _log_ratio(now), _log_ratio(now) - _log_ratio(earlier)
+        aim = aim + 0.5 * this / previous * (aim - clean_before)  # from pure noise `previous` is infinite: of first order
+    shrink = then.sigma / now.sigma
+    return shrink * step.x + (then.alpha - shrink * now.alpha) * aim
+
+
+def _velocity(step: Step) -> Tensor:
+    return step.now.alpha_rate * step.clean + step.now.sigma_rate * step.noise
 
 
 def _log_ratio(c: Coefficients) -> Tensor:
     return c.alpha.log() - c.sigma.log()
 
 
-def _fresh(noise: SeededNoise | None, sampler: str) -> Tensor:
-    if noise is None:
-        raise ValueError(f"the sampler {sampler} draws noise; give it")
-    return noise()
+def _no_noise() -> Tensor:
+    raise ValueError("this sampler draws noise, and was given none")
 
 
-_STEPS = {"ancestral": _ancestral, "ddim": _ddim, "euler": _euler, "heun": _heun, "dpm-solver": _dpm_solver}
+STEPS: Mapping[Sampler, Callable[[Step], Tensor]] = {
+    "ancestral": ancestral,
+    "ddim": ddim,
+    "euler": euler,
+    "heun": heun,
+    "dpm-solver": dpm_solver,
+}

@@ -1,8 +1,9 @@
-"""How weights and buffers lie in memory: channels together, optimisers in memory's own order, freed pages kept."""
+"""How weights and buffers lie in memory: channels together, optimisers in memory's own order, freed pages kept; how much is free."""
 
 import ctypes
 import platform
 import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,16 @@ def keep_channels_together(module: nn.Module) -> None:
 def memory_order(tensor: Tensor) -> tuple[int, ...]:
     """Return the axes of a tensor in the order in which they lie in memory."""
     return tuple(sorted(range(tensor.dim()), key=lambda axis: (-tensor.stride(axis), axis)))
+
+
+def inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the permutation that undoes one."""
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
+
+
+def in_order(tensor: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Return the same values with axes that lie in memory in this order."""
+    return tensor.permute(order).contiguous().permute(inverse(order))
 
 
 def in_memory_order(parameter: nn.Parameter) -> nn.Parameter:
@@ -41,3 +52,24 @@ def keep_freed_memory() -> None:
         m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
         library.mallopt(m_mmap_max, 0)
         library.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def free_memory(device: torch.device | str) -> int | None:
+    """Return how many bytes a device has free for new tensors; None where nobody says.
+
+    On Linux that is what the kernel takes for available, or what the control group of a container leaves, if that is less.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # no control group, or "max": no limit
+        return free
+    return min(free, max(0, limit - used))

@@ -167,8 +167,10 @@ class Run:
 
     def look_is_due(self, trainer: Trainer) -> bool:
         """Tell whether to look after this step; automatic looks keep to their share of the time."""
-        if not self.first or trainer.finished:
-            return False
+        return self.agreed(trainer, self.first and not trainer.finished and self.wants_to_look(trainer))
+
+    def wants_to_look(self, trainer: Trainer) -> bool:
+        """Tell whether this process would look now."""
         if self.options.look_steps:
             return self.step(trainer) % self.options.look_steps == 0
         expected = self.looking_seconds + self.looking_seconds / max(1, self.looks)
@@ -176,16 +178,21 @@ class Run:
 
     def look(self, trainer: Trainer) -> None:
         """Draw sample sheets and judge the run's health."""
-        if not self.first:
+        if not self.first and not trainer.needs_all:
             return
         began = time.monotonic()
         self.look_at(self.sampler(trainer), trainer.stage_name, self.step(trainer))
         self.looks += 1
         self.looking_seconds += time.monotonic() - began
 
-    def save_is_due(self) -> bool:
+    def save_is_due(self, trainer: Trainer) -> bool:
         """Tell whether the last checkpoint is old enough."""
-        return self.first and time.monotonic() - self.saved_at >= 60 * self.options.save_minutes
+        old = time.monotonic() - self.saved_at >= 60 * self.options.save_minutes
+        return self.agreed(trainer, self.first and old)
+
+    def agreed(self, trainer: Trainer, due: bool) -> bool:
+        """Return what the first process says, where all must look and save together because none has all the weights."""
+        return bool(distributed.first_says(float(due))) if trainer.needs_all else due
 
     def save(self, trainer: Trainer, loader: Loader) -> None:
         """Write the sampler and everything that the next step depends on.
@@ -193,19 +200,22 @@ class Run:
         Raises:
             TrainingError: when a file cannot be written; the previous ones are then intact.
         """
-        if not self.first or self.watch is None:
+        if not self.first and not trainer.needs_all:
+            return
+        sampler, trained = self.sampler(trainer), trainer.state_dict()
+        if self.watch is None:
             return
         state = {
             "format_version": RESUME_VERSION,
             "stage": trainer.stage_name,
-            "trainer": trainer.state_dict(),
+            "trainer": trained,
             "loader": loader.state_dict(),
             "log": self.log.state_dict(),
             "watch": self.watch.state_dict(),
             "run": {name: getattr(self, name) for name in CARRIED},
         }
         try:
-            self.save_sampler(self.sampler(trainer), trainer.stage_name, self.step(trainer))
+            self.save_sampler(sampler, trainer.stage_name, self.step(trainer))
             save_resume(self.folder / runlog.RESUME_NAME, state)
         except CheckpointError as error:
             kept = f"the checkpoint of step {self.steps_saved} is intact" if self.steps_saved else "nothing was saved before"
@@ -443,7 +453,9 @@ class Run:
         """End a stage: its steps are done, and the next one begins with the averaged weights."""
         self.steps_before += trainer.steps_done
         self.seconds_before += trainer.seconds_done
-        if trainer.stage_name != self.last_stage and trainer.sampler is not self.system:
+        if trainer.needs_all:
+            self.sampler(trainer)  # gives the system its weights back
+        elif trainer.stage_name != self.last_stage and trainer.sampler is not self.system:
             self.system.load_state_dict(self.sampler(trainer).state_dict())
 
     def stop(self, trainer: Trainer, received: signal.Signals) -> int:

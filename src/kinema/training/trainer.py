@@ -25,6 +25,14 @@ from kinema.core.system import Fit, Objective, Player, Stage, System
 from kinema.core.types import Batch, ClipShape, Video
 from kinema.training import distributed
 from kinema.training.memory import in_memory_order, keep_channels_together, keep_freed_memory, memory_order
+from kinema.training.sharding import (
+    Split,
+    for_shards,
+    is_split,
+    local,
+    refuse_unsplittable,
+    total_norm,
+)
 
 AVERAGE_RAMP = 0.05
 """While training is young, the half-life of the averaged weights is this share of the samples seen (Karras et al., 2020)."""
@@ -53,6 +61,8 @@ class TrainConfig(Config):
     compile: bool = False
     """Compile each player's objective (torch.compile): minutes at the start; slower on a processor, and not for objectives
     that differentiate twice (R1)."""
+    shard: bool = False
+    """Split every weight, gradient and optimiser state over the processes (FSDP2), for systems that outgrow one device."""
     deterministic: bool = True
     """On a GPU: only convolutions that give the same bits every time. Without: the fastest, found by trying (cuDNN)."""
     ema_samples: float = 0.0
@@ -73,6 +83,7 @@ class TrainConfig(Config):
         self.require(0 <= self.ema_samples < math.inf, "ema_samples", "0 or more")
         self.require(0 <= self.clip_gradients < math.inf, "clip_gradients", "0 or more")
         self.require(self.warmup_steps >= 0, "warmup_steps", "0 or more")
+        self.require(not (self.shard and self.compile), "shard", "False, where objectives are compiled")
         if self.schedule != "constant" and self.steps is None and self.minutes is None:
             raise ConfigError(f"schedule is {self.schedule!r}, which needs an end; give steps or minutes")
 
@@ -100,7 +111,8 @@ class Trainer:
     """Plays one stage of a system.
 
     Args:
-        system: trained in place, and moved to `device`.
+        system: trained in place, and moved to `device`; with `TrainConfig.shard` a copy is trained, and the system itself has
+            no weights until `refresh_sampler` gives it the trained ones.
         stage_name: one of ``system.stages()`` that has players; a `Fit` stage is run by `run_fit`.
         config: how to train.
         device: where to train.
@@ -115,35 +127,41 @@ class Trainer:
     """
 
     def __init__(self, system: System[Any], stage_name: str, config: TrainConfig, device: torch.device | str = "cpu") -> None:
-        self.system, self.stage_name, self.config = system, stage_name, config
+        self.stage_name, self.config = stage_name, config
         self.device = torch.device(device)
         stage = find_stage(system, stage_name)
         if isinstance(stage, Fit):
             raise TrainingError(f"stage {stage_name!r} of {system.name} is fitted, not played; use run_fit")
         if self.device.type == "cpu":
             keep_freed_memory()
-        system.to(self.device)
+        if config.shard:
+            refuse_unsplittable(system)
+        else:
+            system.to(self.device)
+            distributed.synchronise_batch_norm(system)
         if config.channels_last:
             keep_channels_together(system)
-        distributed.synchronise_batch_norm(system)
         distributed.copy_from_first(system)
+        self._split = Split(system, self.device, averaged=config.ema_samples > 0) if config.shard else None
+        self._whole, self.system = system, self._split.system if self._split else system
         self.precision = torch.bfloat16 if computes_in_bf16(config.precision, self.device) else torch.float32
-        self._learned = [parameter for parameter in system.parameters() if parameter.requires_grad]
+        self._learned = [parameter for parameter in self.system.parameters() if parameter.requires_grad]
         # Asked again: the players must hold the batch norms that are synchronised by now.
-        players = find_stage(system, stage_name)
+        players = find_stage(self.system, stage_name)
         self.turns = tuple(self._prepare(player) for player in players) if not isinstance(players, Fit) else ()
         self.steps_done = self.samples_done = 0
         self.seconds_done = 0.0
         self._clock: float | None = None
         self._random_state = fresh_random_state(config.seed, stage_name, self.device)
-        self._average = Average(system, config.ema_samples) if config.ema_samples else None
+        self._average = Average(system) if config.ema_samples and not self._split else None
 
     def _prepare(self, player: Player) -> Turn:
         """Give a player its parameters and optimisers."""
         parameters = own_parameters(player, self.system)
-        views = [in_memory_order(parameter) for parameter in parameters]
-        built = player.optimizer(views)
-        optimizers = (built,) if isinstance(built, Optimizer) else tuple(built)
+        shards = self._split.shards(parameters) if self._split else {}
+        views = [shards[id(p)] if id(p) in shards else in_memory_order(p) for p in parameters]
+        built = player.optimizer([p if is_split(p) else view for p, view in zip(parameters, views, strict=True)])
+        optimizers = tuple(for_shards(o, shards) for o in ((built,) if isinstance(built, Optimizer) else built))
         rates = tuple(tuple(float(group["lr"]) for group in optimizer.param_groups) for optimizer in optimizers)
         if self.config.compile:
             player = replace(player, objective=torch.compile(player.objective))
@@ -167,7 +185,12 @@ class Trainer:
     @property
     def sampler(self) -> System[Any]:
         """The system to sample with: the averaged copy, as `refresh_sampler` last left it, or the system itself."""
-        return self._average.system if self._average else self.system
+        return self._average.system if self._average else self._whole
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether `refresh_sampler` and `state_dict` gather what is split: every process must call them."""
+        return self._split is not None
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Let every player play once.
@@ -185,6 +208,8 @@ class Trainer:
         if self._clock is None:
             self._clock = time.monotonic()
         check_batch(batch, self.system)
+        if self._split:
+            self._split.lend()
         batch = self._place(batch)
         self.system.train()
         numbers: dict[str, float] = {}
@@ -195,8 +220,7 @@ class Trainer:
                     numbers |= self._play(turn, batch)
         self.steps_done += 1
         self.samples_done += len(batch) * distributed.processes()
-        if self._average:
-            self._average.update(self.samples_done, len(batch) * distributed.processes())
+        self._update_average(len(batch) * distributed.processes())
         self._advance_clock()
         return numbers
 
@@ -219,14 +243,14 @@ class Trainer:
             if not objective.terms:
                 return named(name, objective.metrics)
             self._differentiate(turn.player, objective)
-        distributed.average_gradients(parameters)
+        distributed.average_gradients(parameter for parameter in parameters if not is_split(parameter))
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = total_norm(gradients)
         terms = named(name, objective.terms)
         numbers = terms | named(name, {**objective.metrics, "gradient_norm": norm})
         self._refuse_infinities(turn.player, terms, numbers[f"{name}/gradient_norm"])
         if self.config.clip_gradients:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip_gradients, norm)
+            shorten([local(gradient) for gradient in gradients], self.config.clip_gradients, norm)
         self._move(turn)
         return numbers
 
@@ -245,7 +269,8 @@ class Trainer:
     def _move(self, turn: Turn) -> None:
         """Let the optimisers of a player step."""
         for parameter, view in zip(turn.parameters, turn.views, strict=True):
-            view.grad = None if parameter.grad is None else parameter.grad.permute(memory_order(parameter))
+            order = memory_order(local(parameter))
+            view.grad = None if parameter.grad is None else local(parameter.grad).permute(order)
         for optimizer, rates in zip(turn.optimizers, turn.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * self._rate_multiplier()
@@ -275,6 +300,15 @@ class Trainer:
         done = min(1.0, max(0.0, done))
         return rise * (1 - done if self.config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
 
+    def _update_average(self, batch_size: int) -> None:
+        """Move the averaged weights, if there are any, towards the weights by what a batch is worth."""
+        if not self.config.ema_samples:
+            return
+        half_life = min(self.config.ema_samples, AVERAGE_RAMP * self.samples_done)
+        for keeper in (self._split, self._average):
+            if keeper:
+                keeper.update(0.5 ** (batch_size / half_life))
+
     def _place(self, batch: Batch) -> Batch:
         """Return the batch on the device, its clips in the memory layout of the weights."""
         batch = batch.to(self.device)
@@ -301,18 +335,22 @@ class Trainer:
         """Bring the sampler up to date and return it in evaluation mode.
 
         The averaged weights need batch-norm statistics of their own: they are re-estimated over `batches`. Draws no random
-        number from training and exchanges nothing between processes: the first may do it alone.
+        number from training and exchanges nothing between processes unless `needs_all`: the first may do it alone.
 
         Args:
             batches: some batches (a dozen is enough); used up only where there is an averaged copy with batch norm.
         """
-        if self._average is None:
-            return self.system.eval()
+        if self._split:
+            self._split.gather().eval()
+        if not self.config.ema_samples:
+            return self._whole.eval()
         with borrowed_generators(self.device), distributed.locally(), torch.no_grad():
             set_random_state(fresh_random_state(self.config.seed, "sampler", self.device), self.device)
             with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-                self._average.refresh(self._place(batch) for batch in batches)
-        return self._average.system
+                if self._average:
+                    self._average.copy_rest()
+                estimate_batch_norm(self.sampler, (self._place(batch) for batch in batches))
+        return self.sampler
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next step depends on; `torch.load` reads it with ``weights_only=True``."""
@@ -322,10 +360,19 @@ class Trainer:
             "samples": self.samples_done,
             "seconds": self.seconds_done,
             "random": self._random_state,
-            "system": self.system.state_dict(),
-            "average": self._average.system.state_dict() if self._average else None,
-            "optimizers": {t.player.name: [optimizer.state_dict() for optimizer in t.optimizers] for t in self.turns},
+            **self._weights(),
+            "optimizers": {t.player.name: [self._optimizer_state(o) for o in t.optimizers] for t in self.turns},
         }
+
+    def _weights(self) -> dict[str, Any]:
+        """Return the weights and their averages."""
+        if self._split:
+            return {"system": self._split.state_dict(), "average": self._split.averaged_state_dict()}
+        average = self._average.system.state_dict() if self._average else None
+        return {"system": self.system.state_dict(), "average": average}
+
+    def _optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        return self._split.optimizer_state(optimizer) if self._split else optimizer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`; the next step is the one that would have followed.
@@ -339,14 +386,20 @@ class Trainer:
                 f"the saved state is of stage {state['stage']!r} with players {', '.join(state['optimizers'])}; "
                 f"this is stage {self.stage_name!r} with players {', '.join(names)}"
             )
-        if (state["average"] is None) != (self._average is None):
+        if (state["average"] is None) != (not self.config.ema_samples):
             raise TrainingError("the saved state and ema_samples disagree on whether weights are averaged")
-        self.system.load_state_dict(state["system"])
+        if self._split:
+            self._split.load_state_dict(state["system"], state["average"])
+        else:
+            self.system.load_state_dict(state["system"])
         if self._average:
             self._average.system.load_state_dict(state["average"])
         for turn in self.turns:
             for optimizer, saved in zip(turn.optimizers, state["optimizers"][turn.player.name], strict=True):
-                optimizer.load_state_dict(saved)
+                if self._split:
+                    self._split.load_optimizer_state(optimizer, saved)
+                else:
+                    optimizer.load_state_dict(saved)
         self._random_state = {name: tensor.cpu() for name, tensor in state["random"].items()}
         self.steps_done, self.samples_done = state["steps"], state["samples"]
         self.seconds_done, self._clock = state["seconds"], None
@@ -356,12 +409,11 @@ class Average:
     """A copy of a system that holds the exponential moving average of its weights, in float32.
 
     Args:
-        system: its `averaged` modules are averaged; everything else is copied by `refresh`.
-        half_life: in samples.
+        system: its `averaged` modules are averaged; everything else is copied by `copy_rest`.
     """
 
-    def __init__(self, system: System[Any], half_life: float) -> None:
-        self._source, self._half_life = system, half_life
+    def __init__(self, system: System[Any]) -> None:
+        self._source = system
         self.system = copy.deepcopy(system).eval().requires_grad_(False)
         averaged = {id(parameter) for module in system.averaged() for parameter in module.parameters()}
         pairs = list(zip(self.system.parameters(), system.parameters(), strict=True))
@@ -371,35 +423,38 @@ class Average:
         self._weights = [theirs.data for _, theirs in pairs if id(theirs) in averaged]
         self._copied = [(mine.data, theirs.data) for mine, theirs in pairs if id(theirs) not in averaged]
 
-    def update(self, samples_done: int, batch_size: int) -> None:
-        """Move the averages towards the weights by what a batch is worth."""
-        half_life = min(self._half_life, AVERAGE_RAMP * samples_done)
-        get_ema_multi_avg_fn(0.5 ** (batch_size / half_life))(self._averages, self._weights, 0)
+    def update(self, decay: float) -> None:
+        """Move the averages towards the weights."""
+        get_ema_multi_avg_fn(decay)(self._averages, self._weights, 0)
 
-    def refresh(self, batches: Iterable[Batch]) -> None:
-        """Copy what is not averaged, and re-estimate batch-norm statistics as plain means over `batches`."""
+    def copy_rest(self) -> None:
+        """Copy what is not averaged."""
         for mine, theirs in self._copied:
             mine.copy_(theirs)
         for mine, theirs in zip(self.system.buffers(), self._source.buffers(), strict=True):
             mine.copy_(theirs)
-        norms = [
-            norm
-            for module in self.system.averaged()
-            for norm in module.modules()
-            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats
-        ]
-        if not norms:
-            return
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-            norm.train()
-        for batch in batches:
-            self.system.sampling_pass(batch)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        self.system.eval()
+
+
+def estimate_batch_norm(system: System[Any], batches: Iterable[Batch]) -> None:
+    """Re-estimate the batch-norm statistics of a system's averaged modules as plain means over `batches`."""
+    norms = [
+        norm
+        for module in system.averaged()
+        for norm in module.modules()
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats
+    ]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    for batch in batches:
+        system.sampling_pass(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    system.eval()
 
 
 def run_fit(
@@ -510,6 +565,11 @@ def only_learning(own: list[nn.Parameter], all_learned: list[nn.Parameter]) -> I
     finally:
         for parameter in all_learned:
             parameter.requires_grad_(True)
+
+
+def shorten(gradients: list[Tensor], longest: float, norm: Tensor) -> None:
+    """Scale gradients down to a norm of `longest`, in place; they may be the shards of split ones."""
+    torch._foreach_mul_(gradients, (longest / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]
 
 
 def named(player: str, values: Mapping[str, Tensor]) -> dict[str, float]:
