@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -164,7 +165,7 @@ def test_held_out_clips_are_measured_at_every_look(data: Path, tmp_path: Path, m
 
     page = (tmp_path / "learning" / "index.html").read_text()
     assert "<h3>Validation</h3>" in page
-    assert page.index("<h3>Denoiser</h3>") < page.index("<h3>Validation</h3>")
+    assert page.count("<header>error<span>") == 3  # compressor, validation, denoiser
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "learning" / "tensorboard")).Reload().Scalars("validation/error")
@@ -233,6 +234,48 @@ def test_one_class_or_none_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureF
     data = write_labelled(tmp_path / "data", labels=("left",))
     sentence = refused(capsys, "vgan-recogniser", data, "--out", tmp_path / "run", *SMALL)
     assert "classes is 1; it must be 2 or more" in sentence
+
+
+# --- Before anything is done --------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_says_what_every_stage_would_take_and_writes_nothing(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(SYSTEMS, "averager", Averager)
+    monkeypatch.chdir(data.parent)
+    before = {path: path.stat().st_mtime_ns for path in data.parent.rglob("*")}
+    words = ("averager", data, "--preset", "tiny", "--steps", 100, "--precision", "fp32", "--flip")
+    assert train(*words, "--width", 20000, "--dry-run") == 0
+    said = capsys.readouterr().out
+    compressor, denoiser = (part.partition("\n\n")[0] for part in said.split("\nstage ")[1:])
+    assert "averager (tiny): 1,700,150 weights, clips of 4x16x16" in said
+    assert compressor.startswith("compressor: compressor, 147 weights learn")
+    assert denoiser.startswith("denoiser: denoiser, 1,700,003 weights learn")
+    assert re.search(r"optimiser state +0.013 GiB", denoiser)  # two numbers of four bytes per weight
+    assert re.search(r"steps +50 ", denoiser)  # two stages share the budget
+    assert re.search(r"latents on the disk .* 240 windows, encoded once", denoiser)
+    assert "latents" not in compressor
+    assert "Nothing was trained, and nothing was written." in said
+    assert {path: path.stat().st_mtime_ns for path in data.parent.rglob("*")} == before
+
+
+def test_a_dry_run_of_a_system_that_fits_in_no_memory_counts_it(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """13 billion weights are 190 GiB with their optimiser; nothing of the kind is taken."""
+    monkeypatch.setitem(SYSTEMS, "averager", Averager)
+    words = ("averager", data, "--preset", "tiny", "--minutes", 3, "--dry-run")
+    assert train(*words, "--width", 150_000_000) == 0
+    said = capsys.readouterr().out
+    assert "more than 100,000,000 weights: built without memory" in said
+    assert re.search(r"memory in all +\d{3}\.\d+ GiB", said)
+    assert "as many as 1.5 minutes allow" in said
+
+
+def test_a_dry_run_refuses_what_a_run_would(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "trains on 8x32x32" in refused(capsys, "vgan", data, "--preset", "tiny", "--size", 32, "--dry-run")
+    assert "--out" in refused(capsys, "vgan", data, "--preset", "tiny")
 
 
 # --- Stopping and going on ----------------------------------------------------------------------------------------------------
