@@ -196,6 +196,10 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         vocabulary: dict[str, Stage] = {"vocabulary": Fit(self.fit_vocabulary)} if self.words else {}
         return {"compressor": (pressing,), "latent_scale": Fit(self.fit_scale), **vocabulary, "transformer": (denoising,)}
 
+    def shardable(self) -> tuple[nn.Module, ...]:
+        """Return the compressor's halves, the transformer and its blocks."""
+        return self.compressor.encoder, self.compressor.decoder, self.transformer, *self.transformer.blocks
+
     def shares(self) -> Mapping[str, float]:
         """Return how the budget is divided between compressor and transformer."""
         return {"compressor": self.config.compressor_share, "transformer": 1 - self.config.compressor_share}

@@ -19,6 +19,7 @@ from kinema.data.loader import Loader
 from kinema.training import distributed
 from kinema.training.checkpoint import digest_of
 from kinema.training.runlog import clock
+from kinema.training.sharding import local
 from kinema.training.trainer import Trainer
 
 Encoder = Callable[[Video], Tensor]
@@ -97,10 +98,10 @@ def described(trainer: Trainer, encode: Encoder, loader: Loader) -> tuple[tuple[
     probe = next(iter(loader.windows([[(0, 0, False)]]))).to_batch(trainer.device)
     with Reads() as reads:
         latent = trainer.compute(encode, probe)
-    moved = {parameter.untyped_storage().data_ptr() for turn in trainer.turns for parameter in turn.parameters}
+    moved = {local(parameter).untyped_storage().data_ptr() for turn in trainer.turns for parameter in turn.parameters}
     used: dict[str, Tensor] = {}
     for name, tensor in trainer.system.state_dict(keep_vars=True).items():
-        place = tensor.untyped_storage().data_ptr()
+        place = local(tensor).untyped_storage().data_ptr()
         if place not in reads.places or not tensor.numel():
             continue
         if place in moved:

@@ -21,7 +21,7 @@ from torch.optim import Muon, Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from kinema.core.errors import TrainingError
-from kinema.core.system import System
+from kinema.core.system import Fit, System
 from kinema.training import distributed
 from kinema.training.memory import in_order, inverse, memory_order
 
@@ -29,8 +29,11 @@ from kinema.training.memory import in_order, inverse, memory_order
 class Split:
     """A system whose `System.shardable` modules are split over the processes, beside the whole one.
 
+    What the stage does not move stays whole, a frozen compressor for example: it has no gradients, and is used alone as well.
+
     Args:
-        whole: lends its weights until `gather` gives them back, trained.
+        whole: from `lend` on it has no weights until `gather` gives them back, trained.
+        stage_name: the stage to train.
         device: where to train.
         averaged: keep averages of the weights, which are then what `gather` gives back.
 
@@ -43,12 +46,12 @@ class Split:
         TrainingError: for a module that cannot be split.
     """
 
-    def __init__(self, whole: System[Any], device: torch.device, *, averaged: bool) -> None:
+    def __init__(self, whole: System[Any], stage_name: str, device: torch.device, *, averaged: bool) -> None:
         self._whole, self._device = whole, device
-        self.system = copy.deepcopy(whole)
+        self.system = copy.deepcopy(whole.to("cpu"))  # so that a device never holds all of it
         distributed.synchronise_batch_norm(self.system)
         orders = [memory_order(parameter) for parameter in self.system.parameters()]
-        _shard(self.system, device)
+        _shard(self.system, splittable(self.system, stage_name), device)
         self.orders = {id(parameter): order for parameter, order in zip(self.system.parameters(), orders, strict=True)}
         chosen = {id(p) for module in self.system.averaged() for p in module.parameters()} if averaged else set()
         kept = {name: parameter.detach() for name, parameter in self.system.named_parameters() if id(parameter) in chosen}
@@ -56,7 +59,6 @@ class Split:
         self.averages = {name: weight.clone().float() for name, weight in kept.items()}
         self._shards = [local(average) for average in self.averages.values()], [local(weight) for weight in kept.values()]
         self._lent = False
-        self.lend()
 
     def lend(self) -> None:
         """Free the memory of the whole system's weights that are split."""
@@ -145,18 +147,28 @@ class Split:
             average.copy_(part_of((averages or state)[name], average))
 
 
-def refuse_unsplittable(system: System[Any]) -> None:
-    """Raise `TrainingError` for a system that names nothing to split, or where there is nothing to split it over."""
+def refuse_unsplittable(system: System[Any], stage_name: str) -> None:
+    """Raise `TrainingError` for a stage that moves nothing to split, or where there is nothing to split it over."""
     if distributed.processes() == 1:
         raise TrainingError("shard splits weights over processes, and this is one alone; use torchrun or no --shard")
-    if not system.shardable():
-        raise TrainingError(f"{system.name} names no modules that can be split over processes; train it without --shard")
+    if not splittable(system, stage_name):
+        raise TrainingError(
+            f"{system.name} names no modules that stage {stage_name!r} moves and that can be split; train it without --shard"
+        )
 
 
-def _shard(system: System[Any], device: torch.device) -> None:
-    """Split the named modules, inner ones first, so that an outer one splits what they leave."""
+def splittable(system: System[Any], stage_name: str) -> list[nn.Module]:
+    """Return the modules that can be split of those that a stage moves."""
+    stage = system.stages()[stage_name]
+    moves = [module for player in stage for module in player.moves] if not isinstance(stage, Fit) else []
+    moved = {id(parameter) for module in moves for parameter in module.parameters()}
+    return [module for module in system.shardable() if all(id(parameter) in moved for parameter in module.parameters())]
+
+
+def _shard(system: System[Any], chosen: list[nn.Module], device: torch.device) -> None:
+    """Split modules, inner ones first, so that an outer one splits what they leave."""
     mesh = init_device_mesh(device.type, (distributed.processes(),))
-    named = {id(module) for module in system.shardable()}
+    named = {id(module) for module in chosen}
     for module in reversed(list(system.modules())):
         if id(module) in named:
             for parameter in module.parameters():

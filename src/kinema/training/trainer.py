@@ -135,14 +135,14 @@ class Trainer:
         if self.device.type == "cpu":
             keep_freed_memory()
         if config.shard:
-            refuse_unsplittable(system)
+            refuse_unsplittable(system, stage_name)
         else:
             system.to(self.device)
             distributed.synchronise_batch_norm(system)
         if config.channels_last:
             keep_channels_together(system)
         distributed.copy_from_first(system)
-        self._split = Split(system, self.device, averaged=config.ema_samples > 0) if config.shard else None
+        self._split = Split(system, stage_name, self.device, averaged=config.ema_samples > 0) if config.shard else None
         self._whole, self.system = system, self._split.system if self._split else system
         self.precision = torch.bfloat16 if computes_in_bf16(config.precision, self.device) else torch.float32
         self._learned = [parameter for parameter in self.system.parameters() if parameter.requires_grad]
