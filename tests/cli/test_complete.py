@@ -12,6 +12,7 @@ from kinema.data.encode import write_video
 from kinema.data.media import probe, read_image, read_video
 from kinema.systems import SYSTEMS
 from kinema.training import memory
+from sound import heard, write_sounding
 
 NOISE = np.random.default_rng(0)
 
@@ -236,6 +237,18 @@ def test_a_film_keeps_size_rate_and_says_who_made_it(filler: Path, tmp_path: Pat
     assert np.abs(made[:, 24:] - clip[:, 24:]).mean() < 6  # mp4 loses detail, and nothing else happened here
 
 
+def test_sound_stays_where_it_was(filler: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = write_sounding(tmp_path / "talk.mp4", 30)
+    assert run("inpaint", filler, film, "--mask", "0,0,8,8", "--out", tmp_path / "a.mp4") == 0
+    assert "sound copied (aac)" in capsys.readouterr().out
+    assert heard(tmp_path / "a.mp4")[0] == pytest.approx(0.5, abs=0.05)
+    assert run("predict", filler, film, "--frames", 10, "--out", tmp_path / "b.mp4") == 0
+    assert heard(tmp_path / "b.mp4") == pytest.approx((0.5, 1.2), abs=0.06)
+    assert probe(tmp_path / "b.mp4").frames == 40
+    assert run("predict", filler, film, "--backward", "--out", tmp_path / "c.mp4") == 0
+    assert heard(tmp_path / "c.mp4")[0] is None
+
+
 def test_an_image_is_a_clip_of_one_frame(filler: Path, tmp_path: Path) -> None:
     still = write_still(tmp_path / "photo.png")
     assert run("inpaint", filler, tmp_path / "photo.png", "--mask", "0,0,8,8", "--out", tmp_path / "out.png") == 0
@@ -270,7 +283,10 @@ def test_cropping_keeps_what_lies_outside(filler: Path, tmp_path: Path, capsys: 
         (["interpolate", "filler", "a.png"], "interpolate wants two images or clips, and 1 is named; seeds are given with"),
         (["interpolate", "filler", "a.png", "small.png"], "a.png is 32x32 and small.png 8x8; give two of one size"),
         (["predict", "filler", "a.png", "--text", "a person waves"], "filling of filler knows no caption; it takes --label"),
-        (["predict", "filler", "a.png", "--label", "wawe"], "filler knows no class 'wawe'; did you mean 'wave'? accepted: bow, wa"),
+        (
+            ["predict", "filler", "a.png", "--label", "wawe"],
+            "filler knows no class 'wawe'; did you mean 'wave'? accepted: bow, wa",
+        ),
         (["predict", "filler", "a.png", "--steps", "0"], "steps is 0; it must be 1 or more"),
         (["predict", "filler", "a.png", "--frames", "0"], "frames is 0; it must be at least 1"),
         (["predict", "filler", "clip.apng", "--past", "8"], "--past 8 leaves nothing new of 8 frames; take 1 to 7"),
@@ -310,7 +326,12 @@ def test_bad_input_is_one_sentence(
 
 @pytest.mark.parametrize("out", ["out.npy", "out.mp4"])
 def test_frames_beyond_memory_are_refused_before_anything_is_made(
-    filler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str, filling: list[dict]
+    filler: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    out: str,
+    filling: list[dict],
 ) -> None:
     write_still(tmp_path / "photo.png")
     monkeypatch.setattr(memory, "free_memory", lambda device: 2**23)

@@ -1,8 +1,8 @@
 """Verbs for systems that complete clips: predict what follows or came before, interpolate between, inpaint what is hidden.
 
-A system works at its own size on windows of the length that it was trained with. What is known comes back untouched, at the full
-size of the footage: results are enlarged and known pixels put over them. Footage is read twice, frame by frame: small, to be
-completed, and in full, to be written.
+A system works at its own size on windows of the length that it was trained with. What is known comes back untouched, in the
+full size of the footage: results are enlarged and known pixels put over them. Footage is read twice, frame by frame: small, to
+be completed, and in full, to be written.
 """
 
 from collections import deque
@@ -121,8 +121,8 @@ class Inpaint(Completed):
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
     """The clip or image; its size, rate and sound are kept."""
     mask: Annotated[str, tyro.conf.arg(metavar="FILE|X,Y,W,H")]
-    """What is hidden: white in an image (for all frames) or in a film (frame by frame); a box; or a track, .npy with a row x, y,
-    width, height per frame."""
+    """What is hidden: white in an image (for all frames) or in a film (frame by frame); a box; or a track, .npy with a row
+    x, y, width, height per frame."""
     invert: bool = False
     """Hide what the mask does not hide."""
     feather: float = 0.0
@@ -347,9 +347,7 @@ def _refuse_long(frames: int, footage: Footage, trained: "Trained", output: "Out
 # --- Making -------------------------------------------------------------------------------------------------------------------
 
 
-def _join(
-    before: Clip, new: int, after: Clip, footage: Footage, trained: "Trained", output: "Output"
-) -> tuple[Clip, "Known"]:
+def _join(before: Clip, new: int, after: Clip, footage: Footage, trained: "Trained", output: "Output") -> tuple[Clip, "Known"]:
     """Return known frames around unknown ones, and what is known."""
     from kinema.data.masks import ends
 

@@ -122,8 +122,9 @@ class Generate(Steering, BatchSampled):
             raise ConfigError(f"--streams shows the clips of seeds as they are; leave out {other[0]}")
         unwanted = [word for word in other if word in ("--label", "--text", "--size", "--frames")]
         if self.process and (self.streams or unwanted):
+            superfluous = (*unwanted, "--streams")[0]
             raise ConfigError(
-                f"--process shows sampling without a condition at the system's own size; leave out {(*unwanted, '--streams')[0]}"
+                f"--process shows sampling without a condition, at the system's own size; leave out {superfluous}"
             )
         if self.seeds is not None and (self.count is not None or self.seed is not None):
             raise ConfigError("--seeds already says which clips; leave out --count and --seed")

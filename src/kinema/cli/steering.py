@@ -95,7 +95,7 @@ def steered(options: Steering, trained: "Trained") -> Steered:
     if options.chosen_sampling:
         refuse_undiffusing(trained, next(iter(options.chosen_sampling)))
     known = getattr(trained.system, "conditions", ("label",) if "label" in trained.system.needs else ())
-    for name, condition, said in (("label", "label", options.label), ("text", "caption", options.text)):
+    for condition, said in (("label", options.label), ("caption", options.text)):
         if said and condition not in known:
             others = {"label": "--label", "caption": "--text"}
             takes = " and ".join(option for key, option in others.items() if key in known) or "no condition at all"

@@ -152,9 +152,7 @@ class Trained:
         return [to_pixels(video)[0] for video in self.system.trajectory([seed], moments, sampling=sampling)]
 
     @torch.inference_mode()
-    def noised(
-        self, clip: UInt8[np.ndarray, "T H W 3"], moments: int, seed: int
-    ) -> list[UInt8[np.ndarray, "T H W 3"]]:
+    def noised(self, clip: UInt8[np.ndarray, "T H W 3"], moments: int, seed: int) -> list[UInt8[np.ndarray, "T H W 3"]]:
         """Return how a clip turns into noise."""
         return [to_pixels(video)[0] for video in self.system.noised(self.video(clip[None]), moments, seed=seed)]
 

@@ -81,9 +81,7 @@ class Fitting:
         wide, tall = self.working
         if (width, height) == (wide, tall):
             return scaled
-        return cv2.copyMakeBorder(
-            scaled, top, tall - top - height, left, wide - left - width, borderType=cv2.BORDER_REPLICATE
-        )
+        return cv2.copyMakeBorder(scaled, top, tall - top - height, left, wide - left - width, borderType=cv2.BORDER_REPLICATE)
 
 
 def working_size(source: Size, trained: ClipShape, footprint: tuple[int, int, int]) -> Size:

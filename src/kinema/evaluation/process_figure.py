@@ -32,7 +32,11 @@ def process_figure(
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
     shares = np.linspace(0, 1, moments)
     rows = (
-        (f"forward: {'a real clip' if real else 'a sample'} becomes noise \u2192", forward, [f"t = {share:.2f}" for share in shares]),
+        (
+            f"forward: {'a real clip' if real else 'a sample'} becomes noise \u2192",
+            forward,
+            [f"t = {share:.2f}" for share in shares],
+        ),
         (
             "\u2190 reverse: noise becomes a clip",
             list(reversed(backward)),

@@ -1,4 +1,4 @@
-"""How weights and buffers lie in memory: channels together, optimisers in memory's own order, freed pages kept; how much is free."""
+"""How weights and buffers lie in memory: channels together, optimisers in memory's own order, freed pages kept."""
 
 import ctypes
 import platform
