@@ -97,8 +97,8 @@ class DDPM(System[DDPMConfig]):
         "tiny": Preset(
             "For tests: seconds, and nothing to look at.",
             DDPMConfig(
-                **{"frames": 4, "height": 16, "width": 16, "channels": 8, "multipliers": (1, 2), "attention": (8,)},
-                **{"blocks": 1, "groups": 4, "sampler": "ddim", "sampling_steps": 3, "inpaint_passes": 2},
+                **{"frames": 4, "height": 16, "width": 16, "channels": 4, "multipliers": (1, 2), "attention": (8,)},
+                **{"blocks": 1, "groups": 2, "sampler": "ddim", "sampling_steps": 3, "inpaint_passes": 2},
             ),
             {"batch_size": 4, "steps": 4, "ema_samples": 8},
         ),
