@@ -290,13 +290,13 @@ class DDPM(System[DDPMConfig]):
 
 def complete(
     model: Model,
-    video: Video,
+    video: Tensor,
     known: Tensor,
-    start: Video,
+    start: Tensor,
     noise: Callable[[], Tensor],
     how: Sampling,
     passes: int,
-) -> Video:
+) -> Tensor:
     """Walk from noise to clips of which some pixels are known, by replacement and resampling.
 
     Args:
