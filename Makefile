@@ -4,7 +4,8 @@ MINUTES ?= 8.5
 BIN := .venv/bin
 SOURCES := src tests benchmarks examples
 # Not those that compare runs, which they must be given, or train for a quarter of an hour and longer.
-LONG := $(addprefix benchmarks/,background_flicker.py future_video.py pixel_diffusion.py pose_futures.py transfer_performers.py)
+LONG := $(addprefix benchmarks/,background_flicker.py ddpm_steps.py future_video.py pixel_diffusion.py pose_futures.py \
+	transfer_performers.py)
 BENCHMARKS := $(filter-out $(LONG),$(wildcard benchmarks/*.py))
 
 .PHONY: demo test test-browser test-all lint type docs bench clean help

@@ -97,8 +97,8 @@ class DDPM(System[DDPMConfig]):
         "tiny": Preset(
             "For tests: seconds, and nothing to look at.",
             DDPMConfig(
-                **{"frames": 4, "height": 16, "width": 16, "channels": 8, "multipliers": (1, 2), "attention": (8,)},
-                **{"blocks": 1, "groups": 4, "sampler": "ddim", "sampling_steps": 3, "inpaint_passes": 2},
+                **{"frames": 4, "height": 16, "width": 16, "channels": 4, "multipliers": (1, 2), "attention": (8,)},
+                **{"blocks": 1, "groups": 2, "sampler": "ddim", "sampling_steps": 3, "inpaint_passes": 2},
             ),
             {"batch_size": 4, "steps": 4, "ema_samples": 8},
         ),
@@ -290,13 +290,13 @@ class DDPM(System[DDPMConfig]):
 
 def complete(
     model: Model,
-    video: Video,
+    video: Tensor,
     known: Tensor,
-    start: Video,
+    start: Tensor,
     noise: Callable[[], Tensor],
     how: Sampling,
     passes: int,
-) -> Video:
+) -> Tensor:
     """Walk from noise to clips of which some pixels are known, by replacement and resampling.
 
     Args:

@@ -20,7 +20,7 @@ from kinema.core.types import ClipShape, Labels
 from kinema.nn.convolution import CONVOLUTION
 from kinema.nn.paths import Target, Times
 
-Features = Float[Tensor, "B C *extent"]
+Features = Float[Tensor, "B _ ..."]  # images or clips
 Moment = Float[Tensor, "B D"]
 
 
