@@ -453,10 +453,11 @@ def _warnings(report: Mapping[str, Any], completer: Completer, camera: Mapping[s
     """Say in words what a reader of the numbers has to know."""
     said = []
     for name, score in report["scores"].items():
-        poor = [measure for measure in MEASURES if (score[measure]["gain over it"]["high"] or 0) < 0]
-        if poor:
-            rivals = " and ".join(dict.fromkeys(score[measure]["nearest of them"] for measure in poor))
-            said.append(f"{name}: {rivals} is nearer to the truth by {' and '.join(poor)}.")
+        nearer: dict[str, list[str]] = {}
+        for measure in MEASURES:
+            if (score[measure]["gain over it"]["high"] or 0) < 0:
+                nearer.setdefault(score[measure]["nearest of them"], []).append(measure)
+        said += [f"{name}: {rival} is nearer to the truth by {' and '.join(by)}." for rival, by in nearer.items()]
     if completer.remember is None:
         said.append("The system has no compressor, so that there is no ceiling but the truth itself.")
     if "box" in report["scores"]:
