@@ -13,13 +13,14 @@ from torch.utils._pytree import tree_leaves
 
 from kinema.core.config import to_mapping
 from kinema.core.errors import TrainingError
+from kinema.core.system import Fit
 from kinema.core.types import Video
 from kinema.data.latents import LatentStore, index_of
 from kinema.data.loader import Loader
 from kinema.training import distributed
 from kinema.training.checkpoint import digest_of
 from kinema.training.runlog import clock
-from kinema.training.trainer import Trainer
+from kinema.training.trainer import Trainer, own_parameters
 
 Encoder = Callable[[Video], Tensor]
 
@@ -97,7 +98,10 @@ def described(trainer: Trainer, encode: Encoder, loader: Loader) -> tuple[tuple[
     probe = next(iter(loader.windows([[(0, 0, False)]]))).to_batch(trainer.device)
     with Reads() as reads:
         latent = trainer.compute(encode, probe)
-    moved = {parameter.untyped_storage().data_ptr() for turn in trainer.turns for parameter in turn.parameters}
+    stage = trainer.system.stages()[trainer.stage_name]  # of the whole system, where a copy of it is split over processes
+    players = () if isinstance(stage, Fit) else stage
+    owned = [parameter for player in players for parameter in own_parameters(player, trainer.system)]
+    moved = {parameter.untyped_storage().data_ptr() for parameter in owned}
     used: dict[str, Tensor] = {}
     for name, tensor in trainer.system.state_dict(keep_vars=True).items():
         place = tensor.untyped_storage().data_ptr()
