@@ -4,7 +4,8 @@ MINUTES ?= 8.5
 BIN := .venv/bin
 SOURCES := src tests benchmarks examples
 # Not those that compare runs, which they must be given, or train for a quarter of an hour and longer.
-LONG := $(addprefix benchmarks/,background_flicker.py future_video.py pose_futures.py transfer_performers.py)
+LONG := $(addprefix benchmarks/,background_flicker.py ddpm_steps.py future_video.py pixel_diffusion.py pose_futures.py \
+	transfer_performers.py)
 BENCHMARKS := $(filter-out $(LONG),$(wildcard benchmarks/*.py))
 
 .PHONY: demo test test-browser test-all lint type docs bench clean help
@@ -15,8 +16,8 @@ help: ## list the targets
 demo: .venv/.package ## make data, train for MINUTES=8.5, generate, open the gallery
 	$(BIN)/kinema demo --minutes $(MINUTES) --overwrite
 
-test: .venv/.dev ## the default tests: no GPU, no browser, nothing slow
-	$(BIN)/pytest
+test: .venv/.dev ## the default tests, side by side on up to 4 cores: no GPU, no browser, nothing slow
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-browser: .venv/.dev ## the pages, in a headless Chromium that is on the PATH
 	$(BIN)/pytest -m browser

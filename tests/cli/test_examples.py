@@ -40,7 +40,7 @@ def test_sample_a_checkpoint(trained: Path, tmp_path: Path, capsys: pytest.Captu
     script.main(script.Options(str(trained), tmp_path / "clips.npy", count=2))
     clips = np.load(tmp_path / "clips.npy")
     assert clips.shape == (2 + 4, 8, 16, 16, 3)
-    np.testing.assert_array_equal(clips[0], clips[2])  # the walk begins at seed 0
+    np.testing.assert_allclose(clips[0].astype(int), clips[2], rtol=0, atol=1)  # the walk begins at seed 0, in another batch
     assert "vgan makes clips of 8x16x16 and can generate" in capsys.readouterr().out
 
 

@@ -50,11 +50,11 @@ def test_generate_writes_one_file_per_seed_at_the_data_s_rate(runs: Path, tmp_pa
 
 def test_a_seed_gives_the_same_clip_in_any_batch(runs: Path, tmp_path: Path) -> None:
     assert run("generate", runs / "vgan", "--count", 5, "--batch-size", 2, "--format", "npy", "--out", tmp_path / "a") == 0
-    assert run("generate", runs / "vgan", "--seeds", "4", "--out", tmp_path / "b.npy") == 0
-    alone, together = np.load(tmp_path / "b.npy"), np.load(tmp_path / "a" / "seed-0004.npy")
+    assert run("generate", runs / "vgan", "--seeds", "3", "--out", tmp_path / "b.npy") == 0
+    alone, together = np.load(tmp_path / "b.npy"), np.load(tmp_path / "a" / "seed-0003.npy")  # the second of two
     assert alone.shape == (8, 16, 16, 3)
-    np.testing.assert_array_equal(alone, together)
-    assert (alone != np.load(tmp_path / "a" / "seed-0003.npy")).any()
+    np.testing.assert_allclose(alone.astype(int), together, rtol=0, atol=1)  # sums of another batch may round differently
+    assert np.abs(alone.astype(int) - np.load(tmp_path / "a" / "seed-0002.npy")).max() > 1
 
 
 def test_by_default_clips_go_into_the_run(runs: Path) -> None:
@@ -131,7 +131,7 @@ def test_interpolate_begins_and_ends_at_the_seeds(runs: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["predict", "vgan", "x.png"], "vgan cannot predict; systems that can: vgan-future"),
+        (["predict", "vgan", "x.png"], "vgan cannot predict or inpaint; systems that can: vgan-future"),
         (["generate", "vgan-future"], "vgan-future cannot generate; systems that can: vgan, vgan-autoencoder"),
         (["generate", "vgan-autoencoder", "--streams"], "vgan-autoencoder cannot show streams; systems that can: vgan"),
         (["generate", "nowhere"], "nowhere does not exist; give a run directory, a checkpoint file or zoo:NAME"),

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -144,6 +145,39 @@ def test_the_future_model_shows_predictions(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "future" / "samples" / "000002-predictions.mp4").exists()
 
 
+def test_held_out_clips_are_measured_at_every_look(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In metrics.jsonl, in TensorBoard and as a chart of its own; with weights that stand still the numbers do too."""
+    monkeypatch.setitem(SYSTEMS, "averager", Averager)
+    curves = {}
+    for name, rate in (("learning", 1e-2), ("still", 0.0)):
+        out = tmp_path / name
+        words = (*SMALL, "--look-steps", 20, "--steps", 80, "--batch-size", 8, "--rate", rate, "--precision", "fp32")
+        assert train("averager", data, "--out", out, *words) == 0
+        looks = [line for line in runlog.read_metrics(out) if "validation/error" in line]
+        assert [(line["step"], line["stage"]) for line in looks] == [
+            (20, "compressor"), (40, "compressor"), (60, "denoiser"), (80, "denoiser"),
+        ]  # fmt: skip
+        curves[name] = [line["validation/error"] for line in looks]
+    assert curves["learning"][1] < 0.5 * curves["still"][1]
+    assert curves["learning"][3] < 0.8 * curves["still"][3]
+    assert curves["still"][0] == curves["still"][1]
+    assert curves["still"][2] == curves["still"][3]
+
+    page = (tmp_path / "learning" / "index.html").read_text()
+    assert "<h3>Validation</h3>" in page
+    assert page.count("<header>error<span>") == 3  # compressor, validation, denoiser
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "learning" / "tensorboard")).Reload().Scalars("validation/error")
+    assert [event.value for event in events] == pytest.approx(curves["learning"], rel=1e-5)
+
+
+def test_without_held_out_clips_nothing_is_measured(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SYSTEMS, "averager", Averager)
+    assert train("averager", data, "--out", tmp_path / "run", *SMALL, "--split", "all") == 0
+    assert not [line for line in runlog.read_metrics(tmp_path / "run") if "validation/error" in line]
+
+
 def test_a_run_whose_weights_do_not_move_is_called_out(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     still = ("--learning-rate", 0, "--steps", 2)
     assert train("vgan", data, "--out", tmp_path / "run", *SMALL, *still) == 0
@@ -202,6 +236,48 @@ def test_one_class_or_none_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureF
     assert "classes is 1; it must be 2 or more" in sentence
 
 
+# --- Before anything is done --------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_says_what_every_stage_would_take_and_writes_nothing(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(SYSTEMS, "averager", Averager)
+    monkeypatch.chdir(data.parent)
+    before = {path: path.stat().st_mtime_ns for path in data.parent.rglob("*")}
+    words = ("averager", data, "--preset", "tiny", "--steps", 100, "--precision", "fp32", "--flip")
+    assert train(*words, "--width", 20000, "--dry-run") == 0
+    said = capsys.readouterr().out
+    compressor, denoiser = (part.partition("\n\n")[0] for part in said.split("\nstage ")[1:])
+    assert "averager (tiny): 1,700,150 weights, clips of 4x16x16" in said
+    assert compressor.startswith("compressor: compressor, 147 weights learn")
+    assert denoiser.startswith("denoiser: denoiser, 1,700,003 weights learn")
+    assert re.search(r"optimiser state +0.013 GiB", denoiser)  # two numbers of four bytes per weight
+    assert re.search(r"steps +50 ", denoiser)  # two stages share the budget
+    assert re.search(r"latents on the disk .* 240 windows, encoded once", denoiser)
+    assert "latents" not in compressor
+    assert "Nothing was trained, and nothing was written." in said
+    assert {path: path.stat().st_mtime_ns for path in data.parent.rglob("*")} == before
+
+
+def test_a_dry_run_of_a_system_that_fits_in_no_memory_counts_it(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """13 billion weights are 190 GiB with their optimiser; nothing of the kind is taken."""
+    monkeypatch.setitem(SYSTEMS, "averager", Averager)
+    words = ("averager", data, "--preset", "tiny", "--minutes", 3, "--dry-run")
+    assert train(*words, "--width", 150_000_000) == 0
+    said = capsys.readouterr().out
+    assert "more than 100,000,000 weights: built without memory" in said
+    assert re.search(r"memory in all +\d{3}\.\d+ GiB", said)
+    assert "as many as 1.5 minutes allow" in said
+
+
+def test_a_dry_run_refuses_what_a_run_would(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "trains on 8x32x32" in refused(capsys, "vgan", data, "--preset", "tiny", "--size", 32, "--dry-run")
+    assert "--out" in refused(capsys, "vgan", data, "--preset", "tiny")
+
+
 # --- Stopping and going on ----------------------------------------------------------------------------------------------------
 
 
@@ -225,13 +301,13 @@ def test_a_stopped_run_goes_on_as_if_it_never_had(
 
 def test_killing_at_any_moment_loses_nothing(data: Path, tmp_path: Path) -> None:
     """SIGKILL, twice, while the run saves after every step; then it ends the same as one that was left alone."""
-    words = [str(word) for word in ("vgan", data, *SMALL, "--steps", 60, "--save-minutes", 0, "--out")]
+    words = [str(word) for word in ("vgan", data, *SMALL, "--steps", 40, "--save-minutes", 0, "--out")]
     assert train(*words, tmp_path / "whole") == 0
     killed = tmp_path / "killed"
     program = [sys.executable, "-W", "ignore", "-m", "kinema", "train", *words, str(killed)]
     for attempt in range(2):
         process = subprocess.Popen(program + (["--resume"] if attempt else []), stderr=subprocess.DEVNULL)
-        wanted = 15 * (attempt + 1)
+        wanted = 10 * (attempt + 1)
         while process.poll() is None and len(read_lines(killed)) < wanted:
             time.sleep(0.003)
         process.kill()

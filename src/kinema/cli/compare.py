@@ -142,7 +142,7 @@ def judge_run(
     from kinema.training import load
 
     name, clock = str(part.run(folder)), _Clock()
-    source = open_source(name, contest.device)
+    source = open_source(name, contest.device, Path(contest.data))
     timed = replace(source, name=part.name, read=clock.timing(source.read))
     cost = cost_of(part, folder) | {"sampling parameters": sampling_parameters(load(name))}
     card = _judge(contest, timed, network, said)
@@ -336,7 +336,7 @@ def _fitting(contestant: "Contestant", options: Compare, contest: "Contest", tra
     try:
         wanted = read_plan(contest.command(Part(complete, 0, 1), Path("run"), resume=False)[1:])
         made = wanted.system(wanted.config)
-        refuse_unable(made, ["generate"])
+        refuse_unable(made, ["generate", "diffuse"])
         refuse_misfit(training, made)
         source = Source(contestant.name, made.clip_shape, None, PIXELS, None, lambda seeds: [])
         refuse_unlike(source, training)

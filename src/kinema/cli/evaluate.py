@@ -11,7 +11,8 @@ import tyro
 from kinema.cli.arguments import cluster_options, parse
 from kinema.cli.terminal import Progress, print_table
 from kinema.core.config import Config
-from kinema.core.errors import ConfigError, EvaluationError
+from kinema.core.errors import ConfigError, EvaluationError, accepted
+from kinema.core.sampling import Sampler
 
 if TYPE_CHECKING:
     import torch
@@ -26,12 +27,27 @@ UNPAIRED = (
     *("workers", "executor", "cluster"),
 )
 FORECAST = ("samples",)  # options that --forecast alone has
+COMPLETE = ("tasks",)  # options that --complete alone has
+SAMPLING = ("sampler", "steps", "guidance")  # options that --paired and --forecast do not have
+COMPLETIONS = (
+    "image-to-video",
+    "extend",
+    "backward",
+    "interpolate",
+    "box",
+    "moving-box",
+)  # kinema.evaluation.completion's TASKS
 PACKAGED = "efficientnet-lite0+dt"  # repeated from kinema.evaluation.features, which needs torch; a test compares them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Config):
     """Judge a trained system, or clips, against real ones; with --paired each clip against its own truth."""
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What is chosen of how clips are sampled."""
+        return {name: getattr(self, name) for name in SAMPLING}
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN|CLIPS", help_behavior_hint="")] = ""
     """Run directory, checkpoint file or zoo:NAME; or a folder of clip files, an .npy of N T H W 3, or a dataset (its test split
@@ -45,7 +61,7 @@ class Evaluate(Config):
     split: Annotated[
         Literal["train", "test", "all"] | None, tyro.conf.arg(metavar="{train,test,all}", help_behavior_hint="")
     ] = None
-    """Which real clips. Default: train; with --paired test."""
+    """Which real clips. Default: train; with --paired, --forecast or --complete test."""
     features: str = PACKAGED
     """Feature network: the packaged one; i3d for FVD or inception for FID, with --weights; or module:attribute for a
     torch.nn.Module of your own that takes clips B 3 T H W in [-1, 1] and returns B D."""
@@ -81,6 +97,20 @@ class Evaluate(Config):
     FDE, MMADE, MMFDE, and on forked performers which of the known futures are imagined."""
     samples: int = 50
     """With --forecast: futures of each clip."""
+    complete: bool = False
+    """Measure how held-out clips are completed of which a part is hidden: what follows a first frame, a half, what lies between
+    two frames, a box that stands or moves; beside what the compressor allows and what repeated frames, fades, medians reach."""
+    tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", help_behavior_hint="")] = COMPLETIONS
+    """With --complete: what is hidden, of image-to-video, extend, backward, interpolate, box, moving-box. Default: all."""
+    sampler: Annotated[
+        Sampler | None, tyro.conf.arg(metavar="{ancestral,ddim,euler,heun,dpm-solver}", help_behavior_hint="")
+    ] = None
+    """Of a system that diffuses: how noise becomes a clip. Default, as of the next two: the system's own."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Of a system that diffuses: steps from noise to a clip."""
+    guidance: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """Of a system that diffuses: weight of classifier-free guidance. With --complete it is also what has the system told every
+    clip's class and caption, of which it is else told nothing."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder for report.json and report.html. Default: evaluation in the run directory, or NAME-evaluation here."""
     compare: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="REPORT...", help_behavior_hint="")] = ()
@@ -111,15 +141,19 @@ class Evaluate(Config):
         self.require(known, "weights_sha256", "64 hexadecimal digits")
         self.require(1 <= self.futures <= 1000, "futures", "from 1 to 1000")
         self.require(1 <= self.samples <= 1000, "samples", "from 1 to 1000")
-        if self.paired and self.forecast:
-            raise ConfigError("--paired compares videos and --forecast poses; give one of them")
+        if sum((self.paired, self.forecast, self.complete)) > 1:
+            raise ConfigError("--paired compares videos, --forecast poses and --complete parts of videos; give one of them")
+        if unknown := next((task for task in self.tasks if task not in COMPLETIONS), None):
+            raise ConfigError(f"there is no task {unknown!r}; {accepted(unknown, COMPLETIONS)}")
+        self.require(bool(self.tasks) and len(set(self.tasks)) == len(self.tasks), "tasks", "one or more names, each once")
         defaults = {field.name: field.default for field in fields(self)}
-        groups = {"paired": PAIRED, "forecast": FORECAST}
+        groups = {"paired": PAIRED, "forecast": FORECAST, "complete": COMPLETE}
         for kind, names in groups.items():
             if not getattr(self, kind) and (name := next((n for n in names if getattr(self, n) != defaults[n]), None)):
                 raise ConfigError(f"--{name.replace('_', '-')} has no meaning without --{kind}")
         kind = next((kind for kind in groups if getattr(self, kind)), None)
-        if kind and (name := next((n for n in UNPAIRED if getattr(self, n) != defaults[n]), None)):
+        others = UNPAIRED if kind == "complete" else (*UNPAIRED, *SAMPLING)
+        if kind and (name := next((n for n in others if getattr(self, n) != defaults[n]), None)):
             raise ConfigError(f"--{name.replace('_', '-')} has no meaning with --{kind}")
 
 
@@ -134,6 +168,8 @@ def run(arguments: list[str]) -> int:
         raise ConfigError("evaluate wants real clips to judge against; give --against DATA")
     if options.forecast:
         return _judge_forecasts(options, options.against)
+    if options.complete:
+        return _judge_completions(options, options.against)
     return (_judge_pairs if options.paired else _judge)(options, options.against)
 
 
@@ -153,7 +189,7 @@ def _judge(options: Evaluate, data: Path) -> int:
         raise ConfigError(f"a task of --executor {options.executor} has one core and no GPU; give --device cpu")
     workers = Workers(options.executor, options.workers, cluster_options(options.cluster))
     real = Dataset(data, None if split == "all" else split)
-    source = open_source(options.run, options.device, data)
+    source = open_source(options.run, options.device, data, options.sampling)
     folder = _free_folder(options, source.name)
     refuse_unlike(source, real, options.stride)  # what can be refused is refused before a network is loaded
     chosen_count(source, real, options.count)
@@ -277,6 +313,33 @@ def _judge_forecasts(options: Evaluate, data: Path) -> int:
     return 0
 
 
+def _judge_completions(options: Evaluate, data: Path) -> int:
+    from kinema.cli.trained import open_completer
+    from kinema.data.dataset import Dataset
+    from kinema.evaluation.completion import CompletionQuestion, chosen_clips, judge_completions, refuse_unfit
+    from kinema.evaluation.completion_page import COLUMNS, rows, write_completion_reports
+    from kinema.evaluation.report import HTML_NAME
+    from kinema.training.checkpoint import provenance
+
+    split = None if options.split == "all" else options.split or "test"
+    completer, real = open_completer(options.run, data, split, options.device, options.sampling)
+    folder = _free_folder(options, completer.name, "completion")
+    refuse_unfit(completer, real)
+    chosen_clips(real, options.count)
+    every = Dataset(data)
+    learnt = any(every.record(index).split == "train" for index in range(len(every)))
+    with Progress() as progress:
+        question = CompletionQuestion(options.count, options.seed, options.tasks)
+        training = Dataset(data, "train") if learnt else None
+        card = judge_completions(completer, real, training, question, said=progress.show)
+    report = write_completion_reports(folder, card, provenance())
+    print_table(f"{completer.name} completes {report['protocol']['clips']} clips of {data}", COLUMNS, rows(report))
+    for warning in report["warnings"]:
+        print(f"note: {warning}")
+    print(f"report card: {folder / HTML_NAME}")
+    return 0
+
+
 def _free_folder(options: Evaluate, name: str, kind: str = "evaluation") -> Path:
     """Return where reports go, or refuse a folder that has one."""
     from kinema.evaluation.report import HTML_NAME, JSON_NAME
@@ -302,20 +365,29 @@ def _compare(options: Evaluate) -> int:
         raise ConfigError("--compare names a report twice; name each once")
     refuse_unequal(reports)
     first = next(iter(reports.values()))
-    if first["protocol"].get("kind") == "forecasts":
-        from kinema.evaluation.forecast_page import compared as compared_forecasts
+    kind, clips = first["protocol"].get("kind"), {}
+    if kind == "forecasts":
+        from kinema.evaluation.forecast_page import compared
 
-        print_table("one protocol", *compared_forecasts(reports))
+        print_table("one protocol", *compared(reports))
         return 0
-    if "kind" in first["protocol"]:
+    if kind == "completions":
+        from kinema.evaluation.completion_page import compared
+
+        print_table("one protocol", *compared(reports))
+        clips = {name: report["clips"] for name, report in reports.items()}
+    elif kind:
         from kinema.evaluation.paired_page import compared
 
         print_table("one protocol", *compared(reports))
         if all("transfer" in report for report in reports.values()):
-            from kinema.evaluation import transfers
+            clips = {name: report["transfer"]["clips"] for name, report in reports.items()}
+    if clips:
+        from kinema.evaluation import transfers
 
-            columns, lines = transfers.compared(reports)
-            print_table("differences, clip by clip: mean, 95 % bootstrap interval, Wilcoxon's p", columns, lines)
+        columns, lines = transfers.compared(clips)
+        print_table("differences, clip by clip: mean, 95 % bootstrap interval, Wilcoxon's p", columns, lines)
+    if kind:
         return 0
     columns = ["", *(f"{name}" for name in first["scores"]), "motion, of real", "diversity, of real"]
     lines = []

@@ -10,7 +10,7 @@ import tyro
 from jaxtyping import Float32, UInt8
 
 from kinema.cli.arguments import parse
-from kinema.cli.sample import Sampling
+from kinema.cli.sample import Sampled
 from kinema.core.errors import CheckpointError, ConfigError, DataError, MediaError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ POSES_SUFFIX = ".poses.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forecast(Sampling):
+class Forecast(Sampled):
     """Forecast what people do next: many futures of a past of frames and poses, grouped and shown as modes.
 
     Every file shows the past and what happened, then the modes, the largest first; skeletons above, video below; the bar is as
@@ -123,28 +123,6 @@ def run(arguments: list[str]) -> int:
     place = output.close()
     print(f"{len(pasts)} forecasts of {forecaster.future} frames at {output.fps:g} frames per second: {place}")
     return 0
-
-
-def forecasts(arguments: Sequence[str]) -> bool:
-    """Tell whether a command line names a run whose system forecasts poses; a run that cannot be read is left to others."""
-    words = [word for word in arguments if not word.startswith("-")]
-    if not words:
-        return False  # --help, without a library that takes long to load
-    from kinema.cli.trained import is_system
-
-    run = next((word for word in words if is_system(word)), None)
-    if run is None:
-        return False
-    from kinema.core.errors import KinemaError
-    from kinema.core.tasks import abilities
-    from kinema.systems import SYSTEMS
-    from kinema.training.checkpoint import read_metadata, resolve
-
-    try:
-        system = SYSTEMS.get(read_metadata(resolve(run)).system)
-    except KinemaError:
-        return False
-    return system is not None and "forecast" in abilities(system)
 
 
 def open_forecaster(name: str, device: str) -> "Forecaster":

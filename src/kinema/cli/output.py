@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import UInt8
 import kinema
 from kinema.core.errors import MediaError
 from kinema.data.encode import OUTPUT_SUFFIXES, beside, contact_sheet, write_image, write_video
+from kinema.data.film import FILM_SUFFIXES, film
 from kinema.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from kinema.training.sheets import grid
 
@@ -22,6 +24,7 @@ GENERATED_TAG = "kinema"
 """Text tag whose JSON says what made a file."""
 
 Clip = UInt8[np.ndarray, "T H W 3"]
+Picture = UInt8[np.ndarray, "_ _ 3"]
 
 
 class Output:
@@ -53,31 +56,84 @@ class Output:
             raise MediaError(f"two clips would be called {twice!r}; give them to separate folders")
         self.out, self.fps, self.about = out, fps, about
         self.one_file = out if is_file else out / f"{SHEET_NAME}{suffix}" if sheet else None
+        self.together = self.one_file is not None and len(names) > 1
         self.files = [self.one_file] if self.one_file else [out / f"{name}{suffix}" for name in names]
         if not overwrite and (taken := next((file for file in self.files if file.exists()), None)):
             raise MediaError(f"{taken} exists; give another --out, or --overwrite to replace it")
         self.rows: list[list[Clip]] = []
+        self.rate: Fraction | float | None = None
         self.written = 0
 
-    def add(self, row: Sequence[Clip]) -> None:
-        """Take the next clip: write its file, or keep it for the one file."""
-        if self.one_file:
+    def add(self, row: Sequence[Clip], fps: Fraction | float | None = None) -> None:
+        """Take the next clip: write its file, or keep it for the one file.
+
+        Args:
+            row: clips that belong beside each other.
+            fps: of this file; None for that of all.
+
+        Raises:
+            MediaError: when the file cannot be written, or the one file holds clips of another shape.
+        """
+        if not self.one_file:
+            self._write(self.files[self.written], [list(row)], fps)
+        else:
+            if self.rows and row[0].shape != self.rows[0][0].shape:
+                shapes = ["x".join(map(str, clips.shape[:3])) for clips in (self.rows[0][0], row[0])]
+                raise MediaError(f"clips of {shapes[0]} and {shapes[1]} cannot share {self.one_file}; give --out a folder")
             self.rows.append(list(row))
-            return
-        self._write(self.files[self.written], [list(row)])
+            self.rate = fps
         self.written += 1
+
+    def stream(self, frames: Iterable[Picture], width: int, height: int, fps: Fraction, sound: Path | None = None) -> str:
+        """Take the next clip picture by picture; memory does not grow with it where `streams` says so.
+
+        Args:
+            frames: its pictures.
+            width: of them.
+            height: of them.
+            fps: of this clip.
+            sound: film whose sound it keeps, where the format has sound.
+
+        Returns:
+            What became of the sound, in words.
+        """
+        if not self.streams:
+            self.add([np.stack(list(frames))], fps)
+            return "no sound"
+        file = self.files[0 if self.one_file else self.written]
+        self._make_folder(file)
+        with film(file, width, height, fps, metadata=self._tags(), sound=sound) as made:
+            for frame in frames:
+                made.add(frame)
+        self.written += 1
+        return made.sound
+
+    @property
+    def streams(self) -> bool:
+        """Whether clips go into their files as they are made."""
+        return not self.together and self.files[0].suffix.lower() in FILM_SUFFIXES
+
+    def refuse_size(self, width: int, height: int) -> None:
+        """Raise `MediaError` for a size that the format does not take, before anything is made."""
+        if not self.together and self.files[0].suffix.lower() == ".mp4" and (width % 2 or height % 2):
+            raise MediaError(
+                f"{self.files[0]}: {width}x{height} frames; .mp4 needs an even width and height, --format webm takes any"
+            )
 
     def close(self) -> Path:
         """Write the one file; return what a person should look at."""
-        if self.one_file:
-            self._write(self.one_file, self.rows)
+        if self.one_file and self.rows:
+            self._write(self.one_file, self.rows, self.rate)
         return self.one_file or self.out
 
-    def _write(self, file: Path, rows: Sequence[Sequence[Clip]]) -> None:
+    def _make_folder(self, file: Path) -> None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MediaError(f"the folder {file.parent} cannot be made: {error.strerror}") from None
+
+    def _write(self, file: Path, rows: Sequence[Sequence[Clip]], fps: Fraction | float | None) -> None:
+        self._make_folder(file)
         if file.suffix.lower() == ARRAY_SUFFIX:
             array = [np.concatenate(list(row), axis=2) for row in rows]
             with beside(file) as temporary, temporary.open("wb") as stream:
@@ -88,7 +144,7 @@ class Output:
             write_image(file, contact_sheet(cells, frames=SHEET_FRAMES), metadata=self._tags())
             return
         columns = len(rows[0]) if len(rows[0]) > 1 else math.ceil(math.sqrt(len(rows)))
-        write_video(file, grid(cells, columns) if len(cells) > 1 else cells[0], self.fps, metadata=self._tags())
+        write_video(file, grid(cells, columns) if len(cells) > 1 else cells[0], float(fps or self.fps), metadata=self._tags())
 
     def _tags(self) -> Mapping[str, str]:
         return generated_tags(self.about)

@@ -3,7 +3,7 @@
 import contextlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
@@ -12,13 +12,18 @@ import numpy as np
 import tyro
 from jaxtyping import UInt8
 
+from kinema.cli.abilities import named_abilities
 from kinema.cli.arguments import parse
+from kinema.cli.steering import Number, Steered, Steering, fitting_batch, read_size, refuse_undiffusing, steered
 from kinema.core.config import Config
-from kinema.core.errors import ConfigError, DataError
+from kinema.core.errors import ConfigError, DataError, MediaError
+from kinema.core.shape import ClipShape
 
 if TYPE_CHECKING:
     from kinema.cli.output import Output
     from kinema.cli.trained import Trained
+
+MOMENTS = 8  # of a process that are drawn
 
 ItemT = TypeVar("ItemT")
 
@@ -27,7 +32,7 @@ Files = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar=
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling(Config):
+class Sampled(Config):
     """What every sampling verb understands."""
 
     made: ClassVar[str] = "samples"
@@ -50,6 +55,7 @@ class Sampling(Config):
 
     def check(self) -> None:
         """Refuse what cannot be done."""
+        super().check()
         self.require(self.fps is None or 0 < self.fps <= 1000, "fps", "more than 0 and at most 1000")
 
     def output(self, names: Sequence[str], trained: "Trained", about: str) -> "Output":
@@ -70,7 +76,7 @@ class Sampling(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchSampling(Sampling):
+class BatchSampled(Sampled):
     """What verbs understand that work batch by batch."""
 
     batch_size: int = 16
@@ -83,7 +89,7 @@ class BatchSampling(Sampling):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate(BatchSampling):
+class Generate(Steering, BatchSampled):
     """Make clips out of seeds: seed i gives the same clip whatever else is asked for."""
 
     made = "generated"
@@ -96,10 +102,30 @@ class Generate(BatchSampling):
     """First seed for --count (default: 0)."""
     streams: bool = False
     """Show background, foreground, mask and result side by side, as Figure 3 of the VGAN paper; prints the mask's range."""
+    size: Annotated[str | None, tyro.conf.arg(metavar="FRAMESxHEIGHTxWIDTH", help_behavior_hint="")] = None
+    """Size of the clips, such as 16x48x32, of a system that makes clips of any. Default: those that it was trained on."""
+    frames: Number = None
+    """Frames of the clips, instead of --size."""
+    process: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None
+    """Draw how a real clip turns into noise, and how the first seed becomes a clip, instead of making clips."""
 
     def check(self) -> None:
         """Refuse contradictions and numbers that are no seeds."""
         super().check()
+        if self.size is not None and self.frames is not None:
+            raise ConfigError("--size already says how many frames; leave out --frames")
+        if self.size is not None:
+            read_size(self.size)
+        self.require(self.frames is None or self.frames >= 1, "frames", "at least 1")
+        other = [*self.said, *(["--size"] if self.size else []), *(["--frames"] if self.frames else [])]
+        if self.streams and other:
+            raise ConfigError(f"--streams shows the clips of seeds as they are; leave out {other[0]}")
+        unwanted = [word for word in other if word in ("--label", "--text", "--size", "--frames")]
+        if self.process and (self.streams or unwanted):
+            superfluous = (*unwanted, "--streams")[0]
+            raise ConfigError(
+                f"--process shows sampling without a condition, at the system's own size; leave out {superfluous}"
+            )
         if self.seeds is not None and (self.count is not None or self.seed is not None):
             raise ConfigError("--seeds already says which clips; leave out --count and --seed")
         self.require(self.count is None or self.count >= 1, "count", "at least 1")
@@ -114,7 +140,7 @@ class Generate(BatchSampling):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict(BatchSampling):
+class Predict(BatchSampled):
     """Continue still images, or the beginning of clips.
 
     A system that forecasts poses has other options, which follow below.
@@ -134,7 +160,7 @@ class Predict(BatchSampling):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruct(BatchSampling):
+class Reconstruct(BatchSampled):
     """Encode clips and decode them: original and reconstruction side by side."""
 
     made = "reconstructed"
@@ -151,7 +177,7 @@ class Reconstruct(BatchSampling):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interpolate(Sampling):
+class Interpolate(Sampled):
     """Walk from one seed to another in code space, one clip per step."""
 
     made = "interpolated"
@@ -175,28 +201,53 @@ def generate(arguments: list[str]) -> int:
     """Run ``kinema generate``."""
     options = parse(Generate, arguments, "generate")
     seeds = options.chosen()
-    trained = _open(options, "streams" if options.streams else "generate")
+    trained = _open(options, "streams" if options.streams else ("diffuse", "generate"))
+    asked = steered(options, trained)
+    for option in ("size", "frames", "process"):
+        if getattr(options, option) is not None:
+            refuse_undiffusing(trained, option)
+    if options.process:
+        return _draw_process(options.process, options, trained, asked, seeds[0])
+    shape = read_size(options.size) if options.size else trained.metadata.clip
+    shape = replace(shape, frames=options.frames or shape.frames)
+    diffuses = trained.ability == "diffuse"
+    at_once = fitting_batch(trained, shape, min(options.batch_size, len(seeds))) if diffuses else options.batch_size
     output = options.output([f"seed-{seed:04d}" for seed in seeds], trained, f"seeds {seeds[0]} to {seeds[-1]}")
-    for batch in _progress(seeds, options.batch_size, "generating"):
-        for row in _streams(trained, batch) if options.streams else [[clip] for clip in trained.generate(batch)]:
-            output.add(row)
-    return _done(output, len(seeds), trained)
+    for batch in _progress(list(enumerate(seeds)), at_once, "generating"):
+        numbers, chosen = [number for number, _ in batch], [seed for _, seed in batch]
+        labels, captions = asked.labels_of(numbers), asked.captions_of(numbers)
+        if options.streams:
+            for row in _streams(trained, chosen):
+                output.add(row)
+            continue
+        made = (
+            trained.diffuse(chosen, shape, labels, captions, asked.sampling) if diffuses else trained.generate(chosen, labels)
+        )
+        for clip in made:
+            output.add([clip])
+    return _done(output, len(seeds), trained, shape)
 
 
 def predict(arguments: list[str]) -> int:
     """Run ``kinema predict``."""
-    from kinema.cli import forecast
+    from kinema.cli import complete, forecast
 
-    if forecast.forecasts(arguments):
+    can = named_abilities(arguments)
+    if "forecast" in can:
         return forecast.run(arguments)
+    if "inpaint" in can:
+        return complete.predict(arguments)
     if arguments in (["--help"], ["-h"]):
         with contextlib.suppress(SystemExit):
             parse(Predict, arguments, "predict")
         print("\nWith a RUN of a system that forecasts poses:\n")
-        return forecast.run(arguments)
+        with contextlib.suppress(SystemExit):
+            forecast.run(arguments)
+        print("\nWith a RUN of a system that completes clips:\n")
+        return complete.predict(arguments)
     options = parse(Predict, arguments, "predict")
     _refuse_none(options.files, "predict wants images or clips")
-    trained = _open(options, "predict")
+    trained = _open(options, ("predict", "inpaint"))
     output = options.output([file.stem for file in options.files], trained, "predicted")
     wanted = trained.system.past_frames
     pasts = [_beginning(file, wanted, trained) for file in options.files]
@@ -231,6 +282,15 @@ def reconstruct(arguments: list[str]) -> int:
 
 def interpolate(arguments: list[str]) -> int:
     """Run ``kinema interpolate``."""
+    from kinema.cli import complete
+
+    if arguments in (["--help"], ["-h"]):
+        with contextlib.suppress(SystemExit):
+            parse(Interpolate, arguments, "interpolate")
+        print("\nBetween two images or clips:\n")
+        return complete.interpolate(arguments)
+    if not any(word.partition("=")[0] in ("--from", "--to") for word in arguments):
+        return complete.interpolate(arguments)
     options = parse(Interpolate, arguments, "interpolate")
     trained = _open(options, "interpolate")
     names = [f"step-{step:02d}" for step in range(options.steps)]
@@ -263,7 +323,7 @@ def peak_signal_to_noise(original: UInt8[np.ndarray, "T H W 3"], again: UInt8[np
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
-def _open(options: Sampling, ability: str) -> "Trained":
+def _open(options: Sampled, ability: str | Sequence[str]) -> "Trained":
     from kinema.cli.trained import Trained
 
     return Trained(options.run, ability, options.device)
@@ -277,6 +337,41 @@ def _streams(trained: "Trained", seeds: Sequence[int]) -> Iterable[list[UInt8[np
         yield [clips[row] for clips in streams.values()]
 
 
+def _draw_process(file: Path, options: Generate, trained: "Trained", asked: Steered, seed: int) -> int:
+    """Draw the forward process of a clip above the reverse process."""
+    from kinema.cli.output import generated_tags
+    from kinema.data.encode import write_image
+    from kinema.evaluation.process_figure import process_figure
+
+    if file.exists() and not options.overwrite:
+        raise MediaError(f"{file} exists; give another --process, or --overwrite to replace it")
+    if file.suffix.lower() != ".png":
+        raise MediaError(f"{file} ends in {file.suffix or 'no suffix'!r}; the figure is written as .png")
+    sampling = asked.sampling or trained.system.sampling
+    moments = min(MOMENTS, sampling.steps + 1)
+    reverse = trained.trajectory(seed, moments, sampling)
+    real = _real_clip(trained)
+    forward = trained.noised(reverse[-1] if real is None else real, moments, seed)
+    about = f"{trained.metadata.system} of {trained.name}, seed {seed}, {sampling.steps} steps of {sampling.sampler}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure = process_figure(forward, reverse, sampling.steps, real=real is not None)
+    write_image(file, figure, metadata=generated_tags(about))
+    above = "a clip of the run's dataset" if real is not None else "the sample itself, for the run's dataset is not here"
+    print(f"{file}: above {above}, below seed {seed} in {sampling.steps} steps of {sampling.sampler}")
+    return 0
+
+
+def _real_clip(trained: "Trained") -> UInt8[np.ndarray, "T H W 3"] | None:
+    """Return a clip of the dataset that a run was trained on, where it still lies there."""
+    from kinema.data.dataset import Dataset
+
+    path = trained.metadata.dataset.get("path")
+    if not path or not (Path(path) / "dataset.json").is_file():
+        return None
+    data = Dataset(Path(path))
+    return np.array(data.video(0)) if data.shape == trained.metadata.clip else None
+
+
 def _progress(items: Sequence[ItemT], batch_size: int, doing: str) -> Iterable[Sequence[ItemT]]:
     """Yield the items in batches, with a bar on a terminal."""
     from rich.console import Console
@@ -287,10 +382,10 @@ def _progress(items: Sequence[ItemT], batch_size: int, doing: str) -> Iterable[S
     return track(batches, doing, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _done(output: "Output", count: int, trained: "Trained") -> int:
+def _done(output: "Output", count: int, trained: "Trained", shape: ClipShape | None = None) -> int:
     place = output.close()
     clips = "1 clip" if count == 1 else f"{count} clips"
-    print(f"{clips} of {trained.metadata.clip} at {output.fps:g} frames per second: {place}")
+    print(f"{clips} of {shape or trained.metadata.clip} at {output.fps:g} frames per second: {place}")
     return 0
 
 

@@ -21,6 +21,7 @@ from kinema.data.dataset import read_info
 from kinema.data.loader import Loader
 from kinema.systems import SYSTEMS
 from kinema.training import distributed, runlog
+from kinema.training.estimate import estimate
 from kinema.training.run import Options, Plan, Run
 from kinema.training.trainer import TrainConfig, Trainer
 
@@ -32,6 +33,11 @@ def run(arguments: list[str]) -> int:
         return 0
     plan = read_plan(arguments)
     device = distributed.choose_device(plan.options.device)
+    if plan.options.dry_run:
+        with distributed.together(device):
+            lines = list(estimate(plan, device))
+            print(*lines if distributed.is_first() else (), sep="\n")
+        return 0
     with distributed.together(device), Run(plan, device) as session:
         return train(session)
 
@@ -112,7 +118,8 @@ def read_plan(arguments: Sequence[str]) -> Plan:
         raise ConfigError(f"{name} has no preset {preset_name!r}; {accepted(preset_name, system.presets)}")
     config, training, extra = defaults(system, preset_name, stored)
     options = Options(preset_name, **extra)
-    parsed: Any = parse(arguments_class(system, config, training, options), rest, f"train {name}")
+    dry = "--dry-run" in rest
+    parsed: Any = parse(arguments_class(system, config, training, options, dry), rest, f"train {name}")
     filled = {} if stored else decided_by(parsed.data, parsed.system, rest)
     plan = Plan(
         data=parsed.data,
@@ -165,14 +172,25 @@ def defaults(
     return preset.config, override(TrainConfig(), rest), extra
 
 
-def arguments_class(system: type[System[Any]], config: Config, training: TrainConfig, options: Options) -> type[Any]:
-    """Return a dataclass whose options are those of the run, of the system and of the trainer, without prefixes."""
+def arguments_class(
+    system: type[System[Any]], config: Config, training: TrainConfig, options: Options, dry: bool = False
+) -> type[Any]:
+    """Return a dataclass whose options are those of the run, of the system and of the trainer, without prefixes.
+
+    Args:
+        system: what is trained.
+        config: its defaults.
+        training: those of the trainer.
+        options: those of the run.
+        dry: nothing is written, and ``--out`` not asked for.
+    """
     flat = tyro.conf.OmitArgPrefixes
+    out = Annotated[Path, tyro.conf.arg(metavar="RUN", help="The directory of the run, new or empty.")]
     made = make_dataclass(
         "Arguments",
         [
             ("data", Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA", help="The prepared dataset.")]),
-            ("out", Annotated[Path, tyro.conf.arg(metavar="RUN", help="The directory of the run, new or empty.")]),
+            ("out", out, Path()) if dry else ("out", out),
             ("run", Annotated[Options, flat], options),
             ("system", Annotated[system.config_class, tyro.conf.arg(name="")], config),  # nested settings keep their prefix
             ("training", Annotated[TrainConfig, flat], training),

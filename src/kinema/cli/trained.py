@@ -1,7 +1,7 @@
 """A trained system behind the sampling verbs: pixels in, pixels out. Imported when a verb starts to work: it needs torch."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
@@ -10,15 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
-from kinema.core.errors import CheckpointError, EvaluationError
+from kinema.core.config import override, to_mapping
+from kinema.core.errors import CheckpointError, ConfigError, EvaluationError
+from kinema.core.sampling import Sampling
+from kinema.core.seeds import numpy_generator
 from kinema.core.system import System
 from kinema.core.tasks import abilities
-from kinema.core.types import Video
+from kinema.core.types import ClipShape, Video
 from kinema.data.dataset import Dataset
-from kinema.evaluation.clips import PIXELS, Source, open_clips
+from kinema.evaluation.clips import PIXELS, Clip, Source, open_clips
+from kinema.evaluation.completion import Completer
 from kinema.evaluation.judge import refuse_unlike
 from kinema.evaluation.paired import Pairing
 from kinema.pose.stature import BodyStatistics
@@ -62,8 +66,72 @@ class Trained:
     @torch.inference_mode()
     def generate(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> Clips:
         """Return a clip per seed, of the classes that are asked for."""
-        wanted = {} if labels is None else {"label": torch.tensor(labels, device=self.device)}
+        wanted = {} if labels is None else {"label": self._labels(labels)}
         return to_pixels(self.system.generate(seeds, **wanted))
+
+    @torch.inference_mode()
+    def diffuse(
+        self,
+        seeds: Sequence[int],
+        shape: ClipShape,
+        labels: Sequence[int] | None = None,
+        captions: Sequence[str] | None = None,
+        sampling: Sampling | None = None,
+    ) -> Clips:
+        """Return a clip per seed out of noise."""
+        return to_pixels(
+            self.system.diffuse(seeds, shape=shape, label=self._labels(labels), caption=captions, sampling=sampling)
+        )
+
+    @torch.inference_mode()
+    def inpaint(
+        self,
+        clips: Clips,
+        known: Bool[np.ndarray, "B T H W"],
+        seeds: Sequence[int],
+        labels: Sequence[int] | None = None,
+        captions: Sequence[str] | None = None,
+        sampling: Sampling | None = None,
+        *,
+        paste: bool = True,
+    ) -> Clips:
+        """Return the clips with what is unknown filled in; without `paste`, what is known as the system remembers it."""
+        video, mask = self.video(clips), torch.from_numpy(known).to(self.device)[:, None].float()
+        asked = {"label": self._labels(labels), "caption": captions, "sampling": sampling}
+        return to_pixels(self.system.inpaint(video, mask, seeds=seeds, **asked, paste=paste))
+
+    def _labels(self, labels: Sequence[int] | None) -> Tensor | None:
+        return None if labels is None else torch.tensor(labels, device=self.device)
+
+    @property
+    def diffuses(self) -> bool:
+        """Whether it makes clips out of noise in steps."""
+        return "diffuse" in abilities(self.system)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What it can be asked for: "label", "caption"."""
+        if self.diffuses:
+            return self.system.conditions
+        return ("label",) if "label" in self.system.needs else ()
+
+    def sampling(self, chosen: Mapping[str, Any]) -> Sampling | None:
+        """Return how it is sampled: as it is by itself but for what is chosen; None for a system that does not diffuse.
+
+        Args:
+            chosen: field of `Sampling` -> value; None leaves it alone.
+
+        Raises:
+            ConfigError: for a value out of range, or one that is chosen for a system that does not diffuse.
+        """
+        given = {name: value for name, value in chosen.items() if value is not None}
+        if not self.diffuses:
+            if given:
+                raise ConfigError(
+                    f"{self.name} holds {self.system.name}, which takes no steps; leave out --{next(iter(given))}"
+                )
+            return None
+        return override(self.system.sampling, given)
 
     @torch.inference_mode()
     def streams(self, seeds: Sequence[int]) -> tuple[Mapping[str, Clips], Tensor]:
@@ -77,6 +145,16 @@ class Trained:
     def interpolate(self, start: int, end: int, steps: int) -> Clips:
         """Return clips that lead from one seed to another."""
         return to_pixels(self.system.interpolate(start, end, steps))
+
+    @torch.inference_mode()
+    def trajectory(self, seed: int, moments: int, sampling: Sampling | None) -> list[UInt8[np.ndarray, "T H W 3"]]:
+        """Return how a clip comes out of noise."""
+        return [to_pixels(video)[0] for video in self.system.trajectory([seed], moments, sampling=sampling)]
+
+    @torch.inference_mode()
+    def noised(self, clip: UInt8[np.ndarray, "T H W 3"], moments: int, seed: int) -> list[UInt8[np.ndarray, "T H W 3"]]:
+        """Return how a clip turns into noise."""
+        return [to_pixels(video)[0] for video in self.system.noised(self.video(clip[None]), moments, seed=seed)]
 
     @torch.inference_mode()
     def predict(self, past: UInt8[np.ndarray, "B past H W 3"], seeds: Sequence[int]) -> Clips:
@@ -160,8 +238,8 @@ def refuse_unable(system: System[Any], wanted: Sequence[str]) -> str:
     if found := [ability for ability in wanted if ability in abilities(system)]:
         return found[0]
     able = [name for name, other in SYSTEMS.items() if set(wanted) & set(abilities(other))]
-    words = {"streams": "show streams", "transfer": "transfer motion"}
-    verbs = " or ".join(words.get(ability, ability) for ability in wanted)
+    words = {"streams": "show streams", "transfer": "transfer motion", "diffuse": "generate"}
+    verbs = " or ".join(dict.fromkeys(words.get(ability, ability) for ability in wanted))
     raise CheckpointError(f"{system.name} cannot {verbs}; systems that can: {', '.join(able) or 'none'}")
 
 
@@ -171,46 +249,199 @@ def is_system(name: str) -> bool:
     return name.startswith(ZOO_PREFIX) or path.suffix == ".safetensors" or (path / CHECKPOINT_NAME).exists()
 
 
-def open_source(name: str, device: str = "auto", beginnings: Path | None = None) -> Source:
+def open_source(
+    name: str, device: str = "auto", beginnings: Path | None = None, sampling: Mapping[str, Any] | None = None
+) -> Source:
     """Return the clips to be judged that a name stands for.
 
     Args:
         name: run directory, checkpoint file or ``zoo:NAME``, which make clips out of seeds; or a dataset, a folder of clip
             files or an ``.npy``, which hold them.
         device: where a system makes them.
-        beginnings: dataset whose held-out clips a system continues that only predicts; None refuses such a system.
+        beginnings: dataset whose held-out clips a system continues that only predicts, and whose classes and captions one that
+            diffuses is asked for; None refuses the first and asks the second for nothing.
+        sampling: what is chosen of how a system is sampled that diffuses, see `Trained.sampling`.
 
     Raises:
         EvaluationError: when there is no such thing, or it holds no clips.
         CheckpointError: for a damaged checkpoint, or a system that does not generate.
+        ConfigError: for a choice of sampling where nothing diffuses.
         DataError: for a dataset without held-out clips.
     """
-    path = Path(name)
+    path, chosen = Path(name), sampling or {}
     if is_system(name):
-        return _system_source(name, device, beginnings)
+        return _system_source(name, device, beginnings, chosen)
+    if given := next((option for option, value in chosen.items() if value is not None), None):
+        raise ConfigError(f"--{given} is for a run that makes clips in steps, and {name} is none")
     if not path.exists():
         raise EvaluationError(f"{path} does not exist; give a run, a checkpoint file, zoo:NAME, a dataset or a folder of clips")
     return open_clips(path)
 
 
-def _system_source(name: str, device: str, beginnings: Path | None) -> Source:
-    trained = Trained(name, "generate" if beginnings is None else ("generate", "predict"), device)
-    about, fps = describe_run(trained), trained.metadata.dataset.get("fps")
+def _system_source(name: str, device: str, data: Path | None, chosen: Mapping[str, Any]) -> Source:
+    trained = Trained(name, ("generate", "diffuse") if data is None else ("generate", "diffuse", "predict"), device)
+    about, fps, sampling = describe_run(trained), trained.metadata.dataset.get("fps"), trained.sampling(chosen)
     rate, shape = float(fps) if fps else None, trained.metadata.clip
-    if beginnings is None or trained.ability == "generate":
-        source = Source(name, shape, rate, PIXELS, None, lambda seeds: list(trained.generate(seeds)), about)
-        if "label" not in trained.system.needs:
-            return source
+    if sampling:
+        about["sampling"] = to_mapping(sampling)
+    if data is None or trained.ability != "predict":
+        asks = _Asks(trained, data, sampling)
+        if trained.diffuses:
+            about["asked for"] = asks.said
+        read = _remembering(asks.like_training) if trained.diffuses else asks.like_training
+        source = Source(name, shape, rate, PIXELS, None, read, about)
+        by_label = asks.by_label()
         labels = tuple(trained.metadata.dataset.get("labels", ()))
-        return replace(source, by_label=lambda seeds, labels: list(trained.generate(seeds, labels)), labels=labels)
-    held_out = Dataset(beginnings, "test")
+        return source if by_label is None else replace(source, by_label=by_label, labels=labels)
+    held_out = Dataset(data, "test")
 
-    def read(indices: Sequence[int]) -> list[UInt8[np.ndarray, "T H W 3"]]:
+    def read_futures(indices: Sequence[int]) -> list[UInt8[np.ndarray, "T H W 3"]]:
         return _futures(trained, [held_out.video(index) for index in indices], indices)
 
     past = trained.system.past_frames
     about["predicted from"] = f"the first {'frame' if past == 1 else f'{past} frames'} of clips of the split 'test'"
-    return Source(name, shape, rate, PIXELS, len(held_out), read, about)
+    return Source(name, shape, rate, PIXELS, len(held_out), read_futures, about)
+
+
+REMEMBERED = 2**30  # bytes of clips that took many steps, which a judge looks at several times
+
+
+def _remembering(make: Callable[[Sequence[int]], list[Clip]]) -> Callable[[Sequence[int]], list[Clip]]:
+    """Keep clips that were made, while there is room."""
+    kept: dict[int, Clip] = {}
+
+    def read(seeds: Sequence[int]) -> list[Clip]:
+        new = [seed for seed in seeds if seed not in kept]
+        made = dict(zip(new, make(new), strict=True)) if new else {}
+        for seed, clip in made.items():
+            if (len(kept) + 1) * clip.nbytes <= REMEMBERED:
+                kept[seed] = clip
+        return [made[seed] if seed in made else kept[seed] for seed in seeds]
+
+    return read
+
+
+class _Asks:
+    """Asks a system for clips: of the classes and captions of a dataset, where it takes some.
+
+    Args:
+        trained: the system.
+        data: dataset; None asks for nothing.
+        sampling: of a system that diffuses.
+    """
+
+    def __init__(self, trained: Trained, data: Path | None, sampling: Sampling | None) -> None:
+        self._trained, self._sampling = trained, sampling
+        self._data = data
+        self._training = Dataset(data, "train") if data and trained.diffuses and trained.conditions else None
+        self._kinds = [] if self._training is None else known_conditions(trained, self._training)
+
+    @property
+    def said(self) -> str:
+        """What is asked for, in words."""
+        return f"{' and '.join(self._kinds)} of training clips, drawn by the seed" if self._kinds else "nothing"
+
+    def like_training(self, seeds: Sequence[int]) -> list[Clip]:
+        """Make clips of the classes and captions of training clips, in the training clips' shares."""
+        wanted: dict[str, Any] = {}
+        if self._training is not None and self._kinds:
+            some = [int(numpy_generator(seed, 4).integers(len(self._training))) for seed in seeds]
+            wanted = conditions_of(self._training, some, self._kinds)
+        return self._made(seeds, **wanted)
+
+    def by_label(self) -> Callable[[Sequence[int], Sequence[int]], list[Clip]] | None:
+        """Return what asks for classes: by number, or by captions of held-out clips of them; None where neither can be."""
+        if "label" in self._trained.conditions:
+            return lambda seeds, labels: self._made(seeds, labels=labels)
+        sentences = self._sentences() if "caption" in self._trained.conditions and self._data else {}
+        names = self._trained.metadata.dataset.get("labels", ())
+        if not names or any(label not in sentences for label in range(len(names))):
+            return None
+
+        def make(seeds: Sequence[int], labels: Sequence[int]) -> list[Clip]:
+            captions = [sentences[label][seed % len(sentences[label])] for seed, label in zip(seeds, labels, strict=True)]
+            return self._made(seeds, captions=captions)
+
+        return make
+
+    def _made(self, seeds: Sequence[int], **wanted: Any) -> list[Clip]:
+        if self._trained.diffuses:
+            return list(self._trained.diffuse(seeds, self._trained.metadata.clip, **wanted, sampling=self._sampling))
+        return list(self._trained.generate(seeds, **wanted))
+
+    def _sentences(self) -> dict[int, list[str]]:
+        """Return the captions of the held-out clips of every class."""
+        every = Dataset(self._data or "")
+        found: dict[int, list[str]] = {}
+        for record in map(every.record, range(len(every))):
+            if record.split == "test" and record.label is not None and record.caption:
+                found.setdefault(every.info.labels.index(record.label), []).append(record.caption)
+        return found
+
+
+def known_conditions(trained: Trained, data: Dataset) -> list[str]:
+    """Return which of the conditions of a system the clips of a dataset carry; classes must be those it was trained on."""
+    same = data.labels is not None and data.info.labels == tuple(trained.metadata.dataset.get("labels", ()))
+    told = all(data.record(index).caption for index in range(len(data)))
+    carried = {"label": same, "caption": told}
+    return [kind for kind in trained.conditions if carried[kind]]
+
+
+def conditions_of(data: Dataset, indices: Sequence[int], kinds: Sequence[str]) -> dict[str, Any]:
+    """Return the classes and captions of clips, as `Trained.diffuse` takes them."""
+    found: dict[str, Any] = {}
+    if "label" in kinds and data.labels is not None:
+        found["labels"] = data.labels[list(indices)].tolist()
+    if "caption" in kinds:
+        found["captions"] = [data.record(index).caption for index in indices]
+    return found
+
+
+def open_completer(
+    name: str, data: Path, split: str | None, device: str = "auto", sampling: Mapping[str, Any] | None = None
+) -> tuple[Completer, Dataset]:
+    """Return what completes clips of a dataset, and these clips.
+
+    Args:
+        name: run directory, checkpoint file or ``zoo:NAME``.
+        data: a prepared dataset.
+        split: of its clips; None for all.
+        device: where the system works.
+        sampling: what is chosen of how it is sampled; with a guidance it is told the class and caption of every clip, and else
+            nothing beside the known pixels.
+
+    Raises:
+        CheckpointError: for a damaged checkpoint, or a system that does not inpaint.
+        ConfigError: for a choice of sampling, or a guidance, that it has no use for.
+        DataError: for a damaged dataset, or one without the split.
+    """
+    trained, real = Trained(name, "inpaint", device), Dataset(data, split)
+    chosen = trained.sampling(sampling or {})
+    guided = (sampling or {}).get("guidance") is not None
+    kinds = known_conditions(trained, real) if guided else []
+    if guided and not kinds:
+        raise ConfigError(
+            f"--guidance exaggerates a class or a caption: {name} takes {' and '.join(trained.conditions) or 'neither'}, and "
+            f"the clips of {data} carry none that it knows; leave out --guidance"
+        )
+
+    def complete(
+        clips: Sequence[Clip], known: Bool[np.ndarray, "T H W"], places: Sequence[int], seeds: Sequence[int]
+    ) -> list[Clip]:
+        masks = np.broadcast_to(known, (len(clips), *known.shape)).copy()
+        told = conditions_of(real, places, kinds)
+        return list(trained.inpaint(np.stack(clips), masks, seeds, **told, sampling=chosen, paste=False))
+
+    remembers = "reconstruct" in abilities(trained.system)
+    completer = Completer(
+        name=name,
+        shape=trained.metadata.clip,
+        complete=complete,
+        remember=(lambda clips: list(trained.reconstruct(np.stack(clips)))) if remembers else None,
+        condition=f"its {' and '.join(kinds)}" if kinds else "nothing",
+        about={**describe_run(trained), **({"sampling": to_mapping(chosen)} if chosen else {})},
+    )
+    return completer, real
 
 
 def open_pairing(name: str, data: Path, split: str | None, device: str = "auto") -> Pairing:

@@ -132,6 +132,11 @@ class System(nn.Module, Generic[ConfigT]):
         """Shape of the clips that the system is trained on and makes."""
         raise NotImplementedError
 
+    @property
+    def tokens(self) -> int | None:
+        """Tokens that its transformer makes of a clip; None for a system without one."""
+        return None
+
     def stages(self) -> Mapping[str, Stage]:
         """Return the stages of training in order."""
         raise NotImplementedError

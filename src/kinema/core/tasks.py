@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kinema.core.sampling import Sampling
-from kinema.core.types import ClipShape, Image, Labels, Video
+from kinema.core.types import Batch, ClipShape, Image, Labels, Scalar, Video
 
 
 @runtime_checkable
@@ -225,6 +225,22 @@ class Inpaints(Protocol):
         ...
 
 
+@runtime_checkable
+class Validates(Protocol):
+    """Measures on held-out clips how well it has learnt: the curve that tells learning from learning by heart."""
+
+    def validate(self, batch: Batch, stage: str) -> Mapping[str, Scalar]:
+        """Return numbers about a batch, each a mean over its clips; none for a stage that has none.
+
+        Losses fall as the system learns. Noise may be drawn from torch's generator: every call begins at the same state.
+
+        Args:
+            batch: clips that are not trained on, with what the system needs, and without latents.
+            stage: the stage that is trained, or was the last to be.
+        """
+        ...
+
+
 PROTOCOLS: Mapping[str, type] = {
     "generate": Generates,
     "streams": Decomposes,
@@ -237,6 +253,7 @@ PROTOCOLS: Mapping[str, type] = {
     "transfer": Transfers,
     "diffuse": Diffuses,
     "inpaint": Inpaints,
+    "validate": Validates,
 }
 
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 import kinema
 from kinema.core.config import to_mapping
+from kinema.core.tasks import abilities
 from kinema.data.encode import beside
 from kinema.evaluation.compare import (
     CLIPS_NAME,
@@ -176,7 +178,10 @@ def sampling_parameters(system: Any) -> int:
 
     hooks = [module.register_forward_pre_hook(note) for module in system.modules()]
     try:
-        system.generate([0])
+        if "diffuse" in abilities(system):  # every step takes the same modules
+            system.diffuse([0], sampling=replace(system.sampling, steps=1))
+        else:
+            system.generate([0])
     finally:
         for hook in hooks:
             hook.remove()

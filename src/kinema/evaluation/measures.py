@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
 
 from kinema.core.errors import EvaluationError
 from kinema.core.seeds import numpy_generator
@@ -65,11 +66,16 @@ class Measures:
 def measure(clips: UInt8[np.ndarray, "B T H W 3"], network: FeatureNetwork) -> Measures:
     """Measure a few clips."""
     pixels = torch.from_numpy(clips)
-    change = (pixels[:, 1:].float() - pixels[:, :-1].float()).abs().mean(dim=(1, 4)).flatten(1)  # B H*W
-    still = change.sort(dim=1).values[:, : max(1, int(change.shape[1] * STILL_SHARE))]
     video = pixels.permute(0, 4, 1, 2, 3).div(127.5).sub(1)
-    parts = (network(pixels), change.mean(dim=1), still.mean(dim=1), signature(video))
+    parts = (network(pixels), *changes(pixels), signature(video))
     return Measures(*(part.float().numpy() for part in parts))
+
+
+def changes(clips: UInt8[Tensor, "B T H W 3"]) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+    """Return the motion and the flicker of clips, see `Measures`."""
+    change = (clips[:, 1:].float() - clips[:, :-1].float()).abs().mean(dim=(1, 4)).flatten(1)  # B H*W
+    still = change.sort(dim=1).values[:, : max(1, int(change.shape[1] * STILL_SHARE))]
+    return change.mean(dim=1), still.mean(dim=1)
 
 
 def measure_all(

@@ -50,6 +50,7 @@ USUAL_PAIRS = 256
 AT_ONCE = 8
 CEILING = 100.0  # decibels that equal frames count as: their ratio is infinite, and a mean must not be
 SHOWN = 6
+RESAMPLES = 9999
 REPEATED, MEAN = "repeated frame", "mean frame"  # the two still pictures
 
 Kind = Literal["predictions", "reconstructions", "transfers", "pairs"]
@@ -456,6 +457,17 @@ def interval(values: Float64[np.ndarray, "N"]) -> tuple[float, float, float]:
     half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
     mean = float(values.mean())
     return mean, mean - half, mean + half
+
+
+def bootstrapped(values: Float64[np.ndarray, "N"]) -> tuple[float, float, float]:
+    """Return the mean and the 95 % percentile interval of it over resampled clips; it takes the clips as independent."""
+    from scipy.stats import bootstrap  # imports much
+
+    mean = float(values.mean())
+    if np.ptp(values) == 0:  # no distribution to speak of
+        return mean, mean, mean
+    found = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0))
+    return mean, float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def _protocol(

@@ -1,7 +1,8 @@
 r"""How near a clip is to what it should be, frame by frame and pixel by pixel.
 
 All three take frames as planes of levels from 0 to 255 and give a number per frame. Colours are three grey pictures whose
-numbers are averaged. A clip of one frame stands for a still one and is compared with every frame of the other.
+numbers are averaged. A clip of one frame stands for a still one and is compared with every frame of the other. With a region
+only its pixels count, in SSIM the windows around them; a frame that shows none of it has no number, NaN.
 
 References:
     `ssim`: Wang, Bovik, Sheikh and Simoncelli, "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE
@@ -13,7 +14,7 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float64, UInt8
+from jaxtyping import Bool, Float64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,6 +30,7 @@ GAUSSIAN = [weight / sum(GAUSSIAN) for weight in GAUSSIAN]
 
 Planes = Float64[Tensor, "_ C H W"]  # levels; T frames, or one for a still clip
 Scores = Float64[Tensor, "T"]
+Region = Bool[Tensor, "T H W"]
 
 
 def planes(clip: UInt8[np.ndarray, "T H W C"]) -> Float64[Tensor, "T C H W"]:
@@ -36,19 +38,20 @@ def planes(clip: UInt8[np.ndarray, "T H W C"]) -> Float64[Tensor, "T C H W"]:
     return torch.tensor(clip).permute(0, 3, 1, 2).double()
 
 
-def psnr(truth: Planes, made: Planes) -> Scores:
+def psnr(truth: Planes, made: Planes, region: Region | None = None) -> Scores:
     """Return the peak signal-to-noise ratio, 10 log10(255^2 / mean squared error), in decibels; infinite for equal frames."""
-    return 10 * torch.log10(PEAK**2 / (truth - made).square().mean(dim=(1, 2, 3)))
+    return 10 * torch.log10(PEAK**2 / _mean_within((truth - made).square(), region))
 
 
-def ssim(truth: Planes, made: Planes) -> Scores:
+def ssim(truth: Planes, made: Planes, region: Region | None = None) -> Scores:
     """Return the structural similarity, at most 1, which equal frames have.
 
     Raises:
         EvaluationError: for frames that are smaller than the window.
     """
     refuse_small(*truth.shape[2:])
-    return _similarity(truth, made)[0].mean(dim=1)
+    inside = WINDOW // 2
+    return _mean_within(_similarity(truth, made)[0], None if region is None else region[:, inside:-inside, inside:-inside])
 
 
 def ms_ssim(truth: Planes, made: Planes, scales: int = len(SCALE_WEIGHTS)) -> Scores:
@@ -76,7 +79,8 @@ def ms_ssim(truth: Planes, made: Planes, scales: int = len(SCALE_WEIGHTS)) -> Sc
     product = torch.ones((), dtype=torch.float64)
     for scale, weight in enumerate(weights.tolist()):
         whole, structure = _similarity(truth, made)
-        product = product * (structure if scale < scales - 1 else whole).clamp_min(0) ** weight
+        factor = (structure if scale < scales - 1 else whole).mean(dim=(2, 3))
+        product = product * factor.clamp_min(0) ** weight
         truth, made = (F.avg_pool2d(side, 2, ceil_mode=True) for side in (truth, made))
     return product.mean(dim=1)
 
@@ -100,15 +104,21 @@ def refuse_small(height: int, width: int) -> None:
         raise EvaluationError(f"SSIM needs frames of {WINDOW}x{WINDOW} pixels or more, not {height}x{width}")
 
 
-def _similarity(one: Planes, other: Planes) -> tuple[Float64[Tensor, "T C"], Float64[Tensor, "T C"]]:
-    """Return the mean similarity of every plane, and the mean of its factor of contrast and structure."""
+def _mean_within(values: Float64[Tensor, "T C h w"], region: Bool[Tensor, "T h w"] | None) -> Scores:
+    if region is None:
+        return values.mean(dim=(1, 2, 3))
+    return (values.mean(dim=1) * region).sum(dim=(1, 2)) / region.sum(dim=(1, 2))
+
+
+def _similarity(one: Planes, other: Planes) -> tuple[Float64[Tensor, "T C h w"], Float64[Tensor, "T C h w"]]:
+    """Return the similarity at every place where the window fits, and its factor of contrast and structure."""
     one, other = torch.broadcast_tensors(one, other)
     mean, other_mean = _blur(one), _blur(other)
     variances = _blur(one.square()) - mean.square() + _blur(other.square()) - other_mean.square()
     covariance = _blur(one * other) - mean * other_mean
     structure = (2 * covariance + C2) / (variances + C2)
     luminance = (2 * mean * other_mean + C1) / (mean.square() + other_mean.square() + C1)
-    return (luminance * structure).mean(dim=(2, 3)), structure.mean(dim=(2, 3))
+    return luminance * structure, structure
 
 
 def _blur(values: Float64[Tensor, "T C H W"]) -> Float64[Tensor, "T C h w"]:

@@ -238,7 +238,15 @@ class Scoring:
         found = self._look(f"{source.name} by label", read, range(len(seeds)))
         interval = self._intervals(found, lambda rows: {"": motion_control(found[rows], asked[rows])})[""]
         held_out = self.classifier.about["held-out accuracy"]
-        return {"formula": CONTROL_FORMULA, "value": motion_control(found, asked), **interval, "real": held_out}
+        seen = found.argmax(axis=1) == asked
+        return {
+            "formula": CONTROL_FORMULA,
+            "value": motion_control(found, asked),
+            **interval,
+            "real": held_out,
+            "chance": 1 / len(labels),
+            "by class": {name: float(seen[asked == label].mean()) for label, name in enumerate(labels) if label in asked},
+        }
 
     def _look(self, what: str, read: Callable[[Sequence[int]], Sequence[Clip]], indices: Sequence[int]) -> Probabilities:
         return probabilities(self.classifier, read, indices, lambda done: self.said(f"recognising {what}", done, len(indices)))

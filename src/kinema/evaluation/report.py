@@ -159,12 +159,17 @@ def _known(value: float | None) -> str:
 def _recognition_rows(recognition: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Return the scores by a classifier, each with its formula, and the accuracy of the classifier."""
     lines = [
-        (f"{name} = {s['formula']}", number(s["value"]), f"{number(s['low'])} to {number(s['high'])}", number(s["real"]))
+        (f"{name} = {s['formula']}", number(s["value"]), f"{number(s['low'])} to {number(s['high'])}", _real(s))
         for name, s in recognition["scores"].items()
     ]
     about = recognition["classifier"]
     held = f"{about['held-out accuracy']:.1%} of {about['held-out clips']} held out"
     return [*lines, ("accuracy of the classifier", "", "", held)]
+
+
+def _real(score: Mapping[str, Any]) -> str:
+    chance = f", chance {number(score['chance'])}" if "chance" in score else ""
+    return f"{number(score['real'])}{chance}"
 
 
 def number(value: float) -> str:

@@ -19,7 +19,7 @@ from jaxtyping import Float, Float32, Float64
 from torch.nn import functional as F
 
 from kinema.evaluation.clips import Clip
-from kinema.evaluation.paired import CEILING, Measure, PerceptualMeasure, interval
+from kinema.evaluation.paired import CEILING, Measure, PerceptualMeasure, bootstrapped, interval
 from kinema.evaluation.pixels import Planes, planes, psnr, ssim
 from kinema.evaluation.regions import FACE_SHARE, MARGIN, REGIONS, Box
 from kinema.evaluation.report import number
@@ -28,7 +28,6 @@ from kinema.pose.skeleton import Skeleton
 PASTED = "nearest training frame"
 FRAME = "frame"
 SEEN = 128  # pixels of a side to which crops are scaled for a perceptual distance
-RESAMPLES = 9999
 
 OF_PIXELS = (
     Measure("psnr", "dB", True, lambda *pair: psnr(*pair).clamp_max(CEILING)),
@@ -166,19 +165,21 @@ def rows(found: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
     return lines
 
 
-def compared(reports: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, ...]]]:
+def compared(clips: Mapping[str, Mapping[str, Sequence[float | None]]]) -> tuple[list[str], list[tuple[str, ...]]]:
     """Return the columns and lines of a table of differences, clip by clip, from the first report.
 
     A cell holds the mean difference, its 95 % bootstrap interval over clips, and Wilcoxon's p. Clips of one film resemble each
     other, so that the interval is a little too narrow.
+
+    Args:
+        clips: report -> measure -> a number per clip, of the same clips in the same order.
     """
-    (first, reference), *others = reports.items()
-    keys = list(reference["transfer"]["clips"])
+    (first, reference), *others = clips.items()
     lines: list[tuple[str, ...]] = []
-    for key in keys:
+    for key, values in reference.items():
         cells = []
         for _, other in others:
-            found = difference(reference["transfer"]["clips"][key], other["transfer"]["clips"][key])
+            found = difference(values, other[key])
             cells.append("none" if found is None else f"{found[0]:+.3g} ({found[1]:+.3g} to {found[2]:+.3g}), p {found[3]:.2g}")
         lines.append((key, *cells))
     return [f"against {first}", *(name for name, _ in others)], lines
@@ -189,18 +190,13 @@ def difference(one: Sequence[float | None], other: Sequence[float | None]) -> tu
 
     None where fewer than two clips have both.
     """
-    from scipy.stats import bootstrap  # imports much
-
     pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
     if len(pairs) < 2:
         return None
     apart = np.array([b - a for a, b in pairs])
-    mean = float(apart.mean())
-    if np.ptp(apart) == 0:  # neither has a distribution to speak of
-        return mean, mean, mean, 1.0 if mean == 0 else _wilcoxon(apart)
-    bounds = bootstrap((apart,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0))
-    low, high = bounds.confidence_interval
-    return mean, float(low), float(high), _wilcoxon(apart)
+    if np.ptp(apart) == 0 and apart[0] == 0:  # nothing to rank
+        return 0.0, 0.0, 0.0, 1.0
+    return *bootstrapped(apart), _wilcoxon(apart)
 
 
 def _wilcoxon(apart: Float64[np.ndarray, "N"]) -> float:

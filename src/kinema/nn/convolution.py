@@ -40,6 +40,21 @@ def upsample(rank: int, inputs: int, outputs: int, upsampling: Upsampling = "tra
     return nn.Sequential(TRANSPOSED[rank](inputs, outputs, 4, stride=2), NeighbourMean())
 
 
+class SpaceTimeConvolution(nn.Conv3d):
+    """A convolution of kernel 3 that keeps the extents, padded with zeros.
+
+    On processors that compute in bf16, torch 2.11 to 2.13 returns memory that was never written as the gradient of the weights
+    where a clip has two frames and the convolution pads them itself; so time is padded before.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=(0, 1, 1))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return features of the same extents."""
+        return super().forward(pad(input, (0, 0, 0, 0, 1, 1)))
+
+
 class NeighbourMean(nn.Module):
     """Mean of every element (weight 1/2) and its two neighbours (1/4 each) along every axis: each extent shrinks by two.
 

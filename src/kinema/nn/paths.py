@@ -308,7 +308,7 @@ def sample(
             x = known(x, now)
         clean, epsilon = model.solve(x, now)
         here, there = model.path.at(now), model.path.at(then)
-        step = Step(model, x, clean, epsilon, here, there, then, number == steps - 1, before, eta, noise or _no_noise)
+        step = Step(model, x, clean, epsilon, here, there, then, bool(then == 0), before, eta, noise or _no_noise)
         x, before = STEPS[sampler](step), (here, clean)
         if trace is not None:
             trace(number, x, clean)

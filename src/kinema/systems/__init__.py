@@ -4,6 +4,7 @@ from typing import Any
 
 from kinema.core.system import System
 from kinema.systems.dance import Dance
+from kinema.systems.ddpm import DDPM
 from kinema.systems.fake_detector import FakeDetector
 from kinema.systems.latent_video_dit import LatentVideoDiT
 from kinema.systems.pose_knows import PoseKnows
@@ -17,6 +18,7 @@ SYSTEMS: dict[str, type[System[Any]]] = {
     "vgan-recogniser": VGANRecogniser,
     "dance": Dance,
     "fake-detector": FakeDetector,
+    "ddpm": DDPM,
     "latent-video-dit": LatentVideoDiT,
     "pose-knows": PoseKnows,
 }

@@ -130,9 +130,9 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
                 height=16,
                 width=16,
                 buckets=("1x16x16", "4x16x16"),
-                compressor_width=8,
+                compressor_width=16,
                 compressor_blocks=1,
-                hidden=32,
+                hidden=24,
                 depth=2,
                 heads=2,
                 sampling_steps=3,
@@ -146,7 +146,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
 
     def __init__(self, config: LatentVideoDiTConfig) -> None:
         super().__init__(config)
-        self.needs = frozenset({"video", *([] if config.condition == "none" else [config.condition])})
+        self.needs = frozenset({"video", *config.asked_by})
         self.compressor = Compressor(config)
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_deviation", torch.ones(config.latent_channels))
@@ -176,7 +176,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
     @property
     def conditions(self) -> tuple[str, ...]:
         """What clips can be asked for by."""
-        return () if self.config.condition == "none" else (self.config.condition,)
+        return self.config.asked_by
 
     @property
     def sampling(self) -> Sampling:
@@ -463,7 +463,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
     def noised(self, video: Video, moments: int, *, seed: int) -> Sequence[Video]:
         """Return clips as the forward process destroys their latent, decoded on its way, from the clip to noise."""
         clean = self.encode(video)
-        noise = normal_codes([seed] * len(clean), *clean.shape[1:], device=clean.device)
+        noise = normal_codes(range(seed, seed + len(clean)), *clean.shape[1:], device=clean.device)
         path = self.path(1.0)
         grid = path.grid(max(1, moments - 1)).flip(0)
         mixed = [path.mix(clean, noise, time.expand(len(clean)).to(clean.device)) for time in grid]

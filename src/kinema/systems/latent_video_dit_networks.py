@@ -6,7 +6,7 @@ footprint of pixels each (4 x 8 x 8 in the small presets). Every size that is a 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn.functional import conv3d, pad, rms_norm, scaled_dot_product_attent
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError
 from kinema.core.types import ClipShape, Video
+from kinema.nn.convolution import SpaceTimeConvolution
 
 Latent = Float[Tensor, "B Z t h w"]
 Tokens = Float[Tensor, "B t h w D"]  # on their grid
@@ -45,10 +46,10 @@ class LatentVideoDiTConfig(Config):
     bucket_share: float = 0.25
     """Share of the steps that train on one of the further sizes."""
 
-    condition: Literal["none", "label", "caption"] = "none"
-    """What clips can be asked for by: nothing, their class, or a sentence."""
+    condition: Literal["auto", "none", "label", "caption"] = "auto"
+    """What clips can be asked for by: nothing, their class, or a sentence. auto: their class, if the dataset has classes."""
     classes: int = 0
-    """Number of classes, for condition "label"."""
+    """Number of classes, for condition "label"; filled in from the labels of the dataset."""
     text_encoder: Literal["words", "sentences"] = "words"
     """For condition "caption". words: a small encoder trained with the model. sentences: a packaged one ([text] extra)."""
     words: int = 512
@@ -122,6 +123,17 @@ class LatentVideoDiTConfig(Config):
             refuse_other_sizes(shape, self.footprint)
             if any(bucket > whole for bucket, whole in zip(sides(shape), sides(self.shape), strict=True)):
                 raise ConfigError(f"the size {shape} in buckets cannot be cut from clips of {self.shape}")
+
+    def for_labels(self, labels: Sequence[str]) -> "LatentVideoDiTConfig":
+        """Ask by class where there are classes to ask by."""
+        if self.condition == "auto":
+            return replace(self, condition="label", classes=len(labels)) if len(labels) > 1 else replace(self, condition="none")
+        return replace(self, classes=len(labels)) if self.condition == "label" else self
+
+    @property
+    def asked_by(self) -> tuple[str, ...]:
+        """What clips can be asked for by."""
+        return (self.condition,) if self.condition in ("label", "caption") else ()
 
     @property
     def shape(self) -> ClipShape:
@@ -222,10 +234,10 @@ class Residual(nn.Module):
         self.layers = nn.Sequential(
             nn.GroupNorm(8, width),
             nn.SiLU(),
-            nn.Conv3d(width, width, 3, padding=1),
+            SpaceTimeConvolution(width, width),
             nn.GroupNorm(8, width),
             nn.SiLU(),
-            nn.Conv3d(width, width, 3, padding=1),
+            SpaceTimeConvolution(width, width),
         )
         silence(cast(nn.Conv3d, self.layers[-1]))
 

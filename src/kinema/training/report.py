@@ -102,7 +102,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "steps": [line["step"] for line in drawn],
         "rows": evenly(drawn, ROWS),
         "shape": row_shape(description.dataset),
-        "groups": groups(numbers),
+        "groups": groups([line for line in lines if {"steps_per_second", "health"} & set(line)]),
         "width": WIDTH,
         "height": HEIGHT,
         "left": LEFT,

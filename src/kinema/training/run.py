@@ -23,7 +23,7 @@ import kinema
 from kinema.core.config import Config, to_mapping
 from kinema.core.errors import CheckpointError, KinemaError, TrainingError
 from kinema.core.system import Fit, System
-from kinema.core.tasks import Forecasts, Transfers, abilities
+from kinema.core.tasks import Forecasts, Transfers, Validates, abilities
 from kinema.core.types import Batch
 from kinema.data.dataset import Dataset
 from kinema.data.loader import Loader
@@ -34,6 +34,7 @@ from kinema.training.latents import keep_latents
 from kinema.training.report import write_report
 from kinema.training.sheets import BESIDE, comparisons, write_sheets
 from kinema.training.trainer import NotFiniteError, TrainConfig, Trainer, run_fit
+from kinema.training.validation import Validation
 
 RESUME_VERSION = 1
 SAMPLES = 32  # clips that are made at every look
@@ -53,6 +54,8 @@ class Options(Config):
     """The clips to train on; those of the other split, if any, are held out to watch over-fitting."""
     flip: bool = False
     """Mirror half of the clips, left to right."""
+    dry_run: bool = False
+    """Only say what every stage would take, in memory and arithmetic; train and write nothing. Needs no --out."""
     resume: bool = False
     """Go on with the run in --out: the result is as if it had never stopped."""
     overwrite: bool = False
@@ -119,14 +122,13 @@ class Run:
         self.system = plan.system(plan.config)
         refuse_misfit(self.dataset, self.system)
         self.stages = self.system.stages()
-        self.played = [name for name, stage in self.stages.items() if not isinstance(stage, Fit)]
-        if len(self.played) > 1 and plan.training.steps is None and plan.training.minutes is None:
-            raise TrainingError(
-                f"{plan.system.name} plays {' and '.join(self.played)} in turn and needs a budget; give --steps"
-            )
+        refuse_endless(self.system, plan.training)
         self.system.open_files(self.device)
         self.loader()  # refuses a batch that cannot be drawn before anything is written
         self.first = distributed.is_first()
+        self.validation: Validation | None = None
+        if self.first and self.held_out and isinstance(self.system, Validates):
+            self.validation = Validation(self.held_out, self.system, plan.training.seed, device)
         if self.first:
             runlog.claim(self.folder, resume=self.options.resume, overwrite=self.options.overwrite)
         distributed.wait_for_all()
@@ -256,11 +258,8 @@ class Run:
             yield clips.to_batch(self.device)
 
     def share(self, stage: str) -> TrainConfig:
-        """Return the training settings of one stage: its share of the budget, which the skipped ones have none of."""
-        skipped, shares = self.system.skipped(), self.system.shares()
-        weights = {name: shares.get(name, 1.0) for name in self.played if name not in skipped}
-        part, steps, minutes = weights[stage] / sum(weights.values()), self.training.steps, self.training.minutes
-        return replace(self.training, steps=steps and math.ceil(steps * part - 1e-9), minutes=minutes and minutes * part)
+        """Return the training settings of one stage, see `share_of`."""
+        return share_of(self.system, self.training, stage)
 
     def read_state(self, stored: runlog.Description) -> Mapping[str, Any] | None:
         """Return the state to go on from; None when the run was killed before it could save one, and begins again."""
@@ -369,7 +368,8 @@ class Run:
         findings = self.watch.look(sampler, players_of(self.system, stage), step, clips)
         kinds = comparisons(sampler, real, poses, self.driving())
         sheets = write_sheets(self.log, step, clips, kinds, self.dataset.info.fps)
-        self.log.report(step, stage, findings, sheets)
+        measured = self.validation.measure(sampler, stage) if self.validation else {}
+        self.log.report(step, stage, findings, sheets, measured)
         for finding in findings:
             changed = finding.verdict != self.verdicts.get(finding.name, "ok")
             if changed and (step >= YOUNG or finding.verdict == "bad"):
@@ -532,6 +532,25 @@ def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
             f"{system.name} learns from {' and '.join(sorted(system.needs))}; the clips of {dataset.path} come without "
             f"{' and '.join(missing)}: prepare them with {'--pose mediapipe' if missing == ['pose'] else 'it'}"
         )
+
+
+def played(system: System[Any]) -> list[str]:
+    """Name the stages of a system that are played, in order."""
+    return [name for name, stage in system.stages().items() if not isinstance(stage, Fit)]
+
+
+def refuse_endless(system: System[Any], training: TrainConfig) -> None:
+    """Raise `TrainingError` when the first of several stages would never end."""
+    if len(names := played(system)) > 1 and training.steps is None and training.minutes is None:
+        raise TrainingError(f"{system.name} plays {' and '.join(names)} in turn and needs a budget; give --steps")
+
+
+def share_of(system: System[Any], training: TrainConfig, stage: str) -> TrainConfig:
+    """Return the training settings of one stage: its share of the budget, which the skipped ones have none of."""
+    skipped, shares = system.skipped(), system.shares()
+    weights = {name: shares.get(name, 1.0) for name in played(system) if name not in skipped}
+    part, steps, minutes = weights[stage] / sum(weights.values()), training.steps, training.minutes
+    return replace(training, steps=steps and math.ceil(steps * part - 1e-9), minutes=minutes and minutes * part)
 
 
 def used_up(training: TrainConfig, trainer: Mapping[str, Any]) -> bool:

@@ -276,7 +276,12 @@ class RunLog:
             self._event("add_scalar", name, value, step)
 
     def report(
-        self, step: int, stage: str, findings: Sequence[Finding], sheets: Mapping[str, Sequence[str]] | None = None
+        self,
+        step: int,
+        stage: str,
+        findings: Sequence[Finding],
+        sheets: Mapping[str, Sequence[str]] | None = None,
+        numbers: Mapping[str, float] | None = None,
     ) -> None:
         """Write a line about a look.
 
@@ -285,9 +290,13 @@ class RunLog:
             stage: name of the stage.
             findings: what the rules of health say.
             sheets: kinds of sheets that were written, with the names of their columns.
+            numbers: measured on held-out clips.
         """
         health = [{**asdict(finding), "value": _json_number(finding.value)} for finding in findings]
-        self._line({"step": step, "stage": stage, "health": health, "sheets": sheets or {}})
+        measured = dict(numbers or {})
+        self._line({"step": step, "stage": stage, "health": health, "sheets": sheets or {}, **measured})
+        for name, value in measured.items():
+            self._event("add_scalar", name, value, step)
         for finding in findings:
             if finding.value is not None:
                 self._event("add_scalar", f"health/{finding.name}", finding.value, step)

@@ -141,8 +141,7 @@ def test_a_difference_is_taken_clip_by_clip() -> None:
 
 
 def test_a_table_of_ablations() -> None:
-    reports = {name: {"transfer": judged(shift)} for name, shift in (("full", 5), ("no smoothing", 8))}
-    columns, lines = compared(reports)
+    columns, lines = compared({name: judged(shift)["clips"] for name, shift in (("full", 5), ("no smoothing", 8))})
     assert columns == ["against full", "no smoothing"]
     cells = {line[0]: line[1] for line in lines}
     assert cells["face psnr"].startswith("-3.7") or cells["face psnr"].startswith("-3.8")

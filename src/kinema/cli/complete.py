@@ -1,0 +1,413 @@
+"""Verbs for systems that complete clips: predict what follows or came before, interpolate between, inpaint what is hidden.
+
+A system works at its own size on windows of the length that it was trained with. What is known comes back untouched, in the
+full size of the footage: results are enlarged and known pixels put over them. Footage is read twice, frame by frame: small, to
+be completed, and in full, to be written.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+import tyro
+from jaxtyping import UInt8
+
+from kinema.cli.arguments import parse
+from kinema.cli.sample import Files, Sampled
+from kinema.cli.steering import Number, Steered, Steering, amount, fitting_batch, sampling_bytes, steered
+from kinema.cli.terminal import Progress
+from kinema.core.errors import CheckpointError, ConfigError, DataError
+from kinema.core.shape import ClipShape
+
+if TYPE_CHECKING:
+    from kinema.cli.output import Output
+    from kinema.cli.trained import Trained
+    from kinema.data.fitting import Fitting
+    from kinema.data.masks import Known
+    from kinema.data.media import MediaInfo
+
+Clip = UInt8[np.ndarray, "_ _ _ 3"]
+Picture = UInt8[np.ndarray, "_ _ 3"]
+
+COPIES = 4  # of a clip at the system's size that are in memory at a time
+GREY = 128  # what is hidden, side by side with the result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed(Steering, Sampled):
+    """What the verbs understand that complete clips."""
+
+    seed: int = 0
+    """Seed of the first result, counted up per file; another seed imagines something else."""
+    fit: Literal["letterbox", "crop"] = "letterbox"
+    """Where the footage has another aspect than the frames that the system can make. letterbox: it sees everything, in a frame
+    filled up with repeated edges. crop: it sees the middle, and new frames show that alone."""
+
+    def check(self) -> None:
+        """Refuse a negative seed."""
+        super().check()
+        self.require(self.seed >= 0, "seed", "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continue(Completed):
+    """Continue images and clips: what was given comes back untouched, in its size and at its rate, and new frames follow."""
+
+    made = "predicted"
+
+    files: Files
+    """Images, of which each is the first frame, or clips."""
+    frames: Number = None
+    """New frames. Default: as many as are made at once."""
+    past: Number = None
+    """Frames that the system is shown. Default: half of those that it makes at once, or the whole clip if that is less. Of
+    a result longer than what is made at once, as many of the last frames are shown to it again and again."""
+    backward: bool = False
+    """Make what came before the first frame."""
+    loop: bool = False
+    """Make frames that lead from the last frame back to the first."""
+
+    def check(self) -> None:
+        """Refuse what cannot be continued."""
+        super().check()
+        self.require(self.frames is None or self.frames >= 1, "frames", "at least 1")
+        self.require(self.past is None or self.past >= 1, "past", "at least 1")
+        if not self.files:
+            raise ConfigError("predict wants images or clips, and none is named")
+        if self.backward and self.loop:
+            raise ConfigError("--loop leads from the last frame to the first; leave out --backward")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Between(Completed):
+    """Make what lies between two images, or between the end of one clip and the beginning of another.
+
+    The result begins with the image, or the last frame of the clip, and ends with the other. A system that walks between seeds
+    is asked with --from and --to.
+    """
+
+    made = "interpolated"
+
+    files: Files
+    """Two images or clips of one size."""
+    frames: Number = None
+    """Frames between them. Default: as many as are made at once, but the two."""
+    past: Number = None
+    """Frames of a clip that the system is shown at each end. Default: as many as there is room for; of an image one."""
+
+    def check(self) -> None:
+        """Refuse anything but two ends."""
+        super().check()
+        self.require(self.frames is None or self.frames >= 1, "frames", "at least 1")
+        self.require(self.past is None or self.past >= 1, "past", "at least 1")
+        if len(self.files) != 2:
+            raise ConfigError(
+                f"interpolate wants two images or clips, and {len(self.files) or 'none'} is named; seeds are given with --from "
+                "and --to"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inpaint(Completed):
+    """Fill in what a mask hides of a clip or an image; every pixel outside of it stays as it was."""
+
+    made = "inpainted"
+
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+    """The clip or image; its size, rate and sound are kept."""
+    mask: Annotated[str, tyro.conf.arg(metavar="FILE|X,Y,W,H")]
+    """What is hidden: white in an image (for all frames) or in a film (frame by frame); a box; or a track, .npy with a row
+    x, y, width, height per frame."""
+    invert: bool = False
+    """Hide what the mask does not hide."""
+    feather: float = 0.0
+    """Pixels inside the mask over which colours come out of those at its edge."""
+    overlap: Number = None
+    """Frames of a longer clip that the system has filled in before and is shown again. Default: half of those that it makes at
+    once."""
+    view: Literal["result", "side-by-side"] = "result"
+    """side-by-side: what was given, the hidden grey, and the result."""
+
+    def check(self) -> None:
+        """Refuse what is no width or overlap."""
+        super().check()
+        self.require(0 <= self.feather <= 1000, "feather", "from 0 to 1000")
+        self.require(self.overlap is None or self.overlap >= 0, "overlap", "0 or more")
+
+
+@dataclass(frozen=True)
+class Footage:
+    """A file and how the system sees it."""
+
+    info: "MediaInfo"
+    way: "Fitting"
+
+    def images(self) -> Iterator[Picture]:
+        """Yield the frames in full size at a constant rate."""
+        from kinema.data.media import read_frames, resample
+
+        return resample(read_frames(self.info), None)
+
+    def cut(self) -> Iterator[Picture]:
+        """Yield the part of every frame that the system sees, in full size."""
+        return map(self.way.cut, self.images())
+
+    def last(self, count: int) -> Clip:
+        """Return the last frames, or all if there are fewer, at the system's size."""
+        return np.stack(list(deque(map(self.way.inward, self.images()), count)))
+
+    def first(self, count: int) -> Clip:
+        """Return the first frames, or all if there are fewer, at the system's size."""
+        return np.stack(list(islice(map(self.way.inward, self.images()), count)))
+
+
+def predict(arguments: list[str]) -> int:
+    """Run ``kinema predict`` for a system that completes clips."""
+    options = parse(Continue, arguments, "predict")
+    trained, asked = _opened(options, 3 if options.loop else 2)
+    window = trained.metadata.clip.frames
+    output = options.output([file.stem for file in options.files], trained, _doing(options))
+    given = [_footage(file, options, trained, output) for file in options.files]
+    counts = []
+    for number, (file, footage) in enumerate(zip(options.files, given, strict=True)):
+        before, after = _known_ends(file, footage, options, window)
+        new = options.frames or max(1, window - len(before) - len(after))
+        joined = _join(before, new, after, footage, trained, output)
+        made = _completed(*joined, trained, asked, options.seed, number, options.past or window // 2, options.backward)
+        fresh = map(footage.way.outward, made[len(before) : len(before) + new])
+        frames = chain(fresh, footage.cut()) if options.backward else chain(footage.cut(), fresh)
+        sound = None if options.backward or options.loop else footage.info.path
+        _write(output, frames, footage, options, trained, sound, of_part=True)
+        counts.append(new)
+    _finish(output, f"{sum(counts)} new frames for {len(counts)} {'file' if len(counts) == 1 else 'files'}")
+    return 0
+
+
+def interpolate(arguments: list[str]) -> int:
+    """Run ``kinema interpolate`` between images or clips."""
+    options = parse(Between, arguments, "interpolate")
+    trained, asked = _opened(options, 3)
+    window = trained.metadata.clip.frames
+    first, second = options.files
+    output = options.output([f"{first.stem}-{second.stem}"], trained, f"between {first.name} and {second.name}")
+    begin, end = (_footage(file, options, trained, output) for file in options.files)
+    if (begin.info.width, begin.info.height) != (end.info.width, end.info.height):
+        raise DataError(
+            f"{first} is {begin.info.width}x{begin.info.height} and {second} {end.info.width}x{end.info.height}; "
+            "give two of one size"
+        )
+    new = options.frames or max(1, window - 2)
+    shown = options.past or _side(window, new)
+    before, after = begin.last(shown), end.first(shown)
+    for file, part in ((first, before), (second, after)):
+        _refuse_short(file, part, options.past)
+    joined = _join(before, new, after, begin, trained, output)
+    made = _completed(*joined, trained, asked, options.seed, 0, window // 2, False)
+    fresh = map(begin.way.outward, made[len(before) : len(before) + new])
+    frames = chain(deque(begin.cut(), 1), fresh, islice(end.cut(), 1))
+    _write(output, frames, begin, options, trained, None, of_part=True)
+    _finish(output, f"{new} frames between {first} and {second}")
+    return 0
+
+
+def inpaint(arguments: list[str]) -> int:
+    """Run ``kinema inpaint``."""
+    from kinema.data.mask_files import beside_mask, feathered, open_mask
+
+    options = parse(Inpaint, arguments, "inpaint")
+    trained, asked = _opened(options)
+    window = trained.metadata.clip.frames
+    about = f"inpainted {options.file.name}, hidden by {Path(options.mask).name}"
+    output = options.output([options.file.stem], trained, about)
+    double = 2 if options.view == "side-by-side" else 1
+    footage = _footage(options.file, options, trained, output, whole=True, across=double)
+    info, way = footage.info, footage.way
+    mask = open_mask(options.mask, info.width, info.height, invert=options.invert)
+    _refuse_long(info.frames or 1, footage, trained, output)
+    small: list[Picture] = []
+    known: list[np.ndarray] = []
+    for image, there in beside_mask(footage.images(), options.file, mask):
+        if (~there).sum() > (~way.cut(there)).sum():
+            raise DataError(f"{options.mask} hides what --fit crop cuts off of {options.file}; use --fit letterbox")
+        small.append(way.inward(image))
+        known.append(way.known_inward(there))
+    given = np.stack(known)
+    if given.all():
+        raise DataError(f"{options.mask} hides nothing of {options.file}; white is what is filled in (--invert: the rest)")
+    overlap = window // 2 if options.overlap is None else options.overlap
+    made = _completed(np.stack(small), given, trained, asked, options.seed, 0, overlap, False)
+
+    def results() -> Iterator[Picture]:
+        left, top, width, height = way.part
+        for (image, there), filled in zip(beside_mask(footage.images(), options.file, mask), made, strict=True):
+            whole = image.copy()
+            part = feathered(way.cut(image), way.outward(filled), way.cut(there), options.feather)
+            whole[top : top + height, left : left + width] = part
+            if double == 2:
+                whole = np.concatenate([np.where(there[..., None], image, np.uint8(GREY)), whole], axis=1)
+            yield whole
+
+    _write(output, results(), footage, options, trained, info.path, of_part=False, across=double)
+    _finish(output, f"{len(made)} frames of {options.file}")
+    return 0
+
+
+# --- Before anything is made --------------------------------------------------------------------------------------------------
+
+
+def _opened(options: Completed, least: int = 1) -> tuple["Trained", Steered]:
+    """Open a system whose windows have `least` frames."""
+    from kinema.cli.trained import Trained
+
+    trained = Trained(options.run, "inpaint", options.device)
+    if (window := trained.metadata.clip.frames) < least:
+        raise CheckpointError(f"{trained.name} was trained on clips of {window} frame; at least {least} are needed")
+    return trained, steered(options, trained)
+
+
+def _doing(options: Continue) -> str:
+    if options.loop:
+        return "made to loop"
+    return "what came before" if options.backward else "continued"
+
+
+def _footage(
+    file: Path, options: Completed, trained: "Trained", output: "Output", *, whole: bool = False, across: int = 1
+) -> Footage:
+    """Look at a file, and say in one line how the system sees it."""
+    from kinema.data.fitting import fitting, working_size
+    from kinema.data.media import probe
+
+    info, clip = probe(file), trained.metadata.clip
+    working = working_size((info.width, info.height), clip, trained.system.footprint)
+    way = fitting((info.width, info.height), working, options.fit)
+    width, height = (info.width, info.height) if whole else way.part[2:]
+    output.refuse_size(across * width, height)
+    fitting_batch(trained, ClipShape(clip.frames, working[1], working[0]), 1)
+    rate = float(info.fps) if info.fps else None
+    slower = f"; at {rate:g} frames per second, learnt at {trained.fps:g}" if rate and abs(rate / trained.fps - 1) > 0.1 else ""
+    print(f"{file}: {way.describe()}{slower}")
+    return Footage(info, way)
+
+
+def _known_ends(file: Path, footage: Footage, options: Continue, window: int) -> tuple[Clip, Clip]:
+    """Return the frames before and after the new ones."""
+    nothing = np.empty((0, *reversed(footage.way.working), 3), np.uint8)
+    if options.past is not None and options.past >= window:
+        raise ConfigError(f"--past {options.past} leaves nothing new of {window} frames; take 1 to {window - 1}")
+    if options.loop:
+        shown = options.past or _side(window, options.frames or window // 2)
+        before, after = footage.last(shown), footage.first(shown)
+    else:
+        shown = options.past or max(1, window // 2)
+        before, after = (nothing, footage.first(shown)) if options.backward else (footage.last(shown), nothing)
+    _refuse_short(file, before if len(before) else after, options.past)
+    return before, after
+
+
+def _refuse_short(file: Path, found: Clip, past: int | None) -> None:
+    if past is not None and 1 < len(found) < past:
+        raise DataError(f"{file} has {len(found)} frames; --past is {past}")
+
+
+def _side(window: int, new: int) -> int:
+    """Return how many frames are shown at each end of what lies between."""
+    return min(window // 2, (window - new) // 2) if new + 2 <= window else max(1, window // 4)
+
+
+def _refuse_long(frames: int, footage: Footage, trained: "Trained", output: "Output") -> None:
+    """Refuse more frames than there is memory for, before anything is computed.
+
+    Raises:
+        ConfigError: naming how many there is memory for.
+    """
+    from kinema.training.memory import free_memory
+
+    free = free_memory("cpu")
+    if free is None:
+        return
+    wide, tall = footage.way.working
+    frame = COPIES * 3 * wide * tall + (0 if output.streams else 2 * 3 * footage.info.width * footage.info.height)
+    window = ClipShape(trained.metadata.clip.frames, tall, wide)
+    held = sampling_bytes(trained, window) if trained.device.type == "cpu" else 0
+    if held + frames * frame > free:
+        most = max(0, (free - held) // frame)
+        hint = "" if output.streams else "; .mp4 and .webm are written as they are made and need less"
+        raise ConfigError(
+            f"{frames} frames need {amount(held + frames * frame)} of memory and {amount(free)} are free; the most that "
+            f"fits is {most} frames{hint}"
+        )
+
+
+# --- Making -------------------------------------------------------------------------------------------------------------------
+
+
+def _join(before: Clip, new: int, after: Clip, footage: Footage, trained: "Trained", output: "Output") -> tuple[Clip, "Known"]:
+    """Return known frames around unknown ones, and what is known."""
+    from kinema.data.masks import ends
+
+    wide, tall = footage.way.working
+    _refuse_long(len(before) + new + len(after), footage, trained, output)
+    shape = ClipShape(len(before) + new + len(after), tall, wide)
+    return np.concatenate([before, np.zeros((new, tall, wide, 3), np.uint8), after]), ends(shape, len(before), len(after))
+
+
+def _completed(
+    video: Clip,
+    known: "Known",
+    trained: "Trained",
+    asked: Steered,
+    seed: int,
+    number: int,
+    overlap: int,
+    backward: bool,
+) -> Clip:
+    """Fill in what is unknown of the clip with this number, window by window."""
+    from kinema.core.seeds import numpy_generator
+    from kinema.data.windows import complete, windows
+
+    window = trained.metadata.clip.frames
+    spans = windows(len(video), window, overlap, backward=backward)
+    labels, captions = asked.labels_of([number]), asked.captions_of([number])
+    with Progress() as progress:
+
+        def fill(clip: Clip, given: "Known", turn: int) -> Clip:
+            # The same noise in every window would make each repeat the last.
+            draw = int(numpy_generator(seed + number, turn).integers(2**31)) if turn else seed + number
+            made = trained.inpaint(clip[None], given[None], [draw], labels, captions, asked.sampling)[0]
+            progress.show("filling in", turn + 1, len(spans))
+            return made
+
+        return complete(video, known, spans, window, fill, backward=backward)
+
+
+def _write(
+    output: "Output",
+    frames: Iterable[Picture],
+    footage: Footage,
+    options: Completed,
+    trained: "Trained",
+    sound: Path | None,
+    *,
+    of_part: bool,
+    across: int = 1,
+) -> None:
+    """Write frames at the rate of the footage; an image has the rate of the clips that the system was trained on."""
+    from kinema.data.media import ANIMATION_SUFFIXES, IMAGE_SUFFIXES
+
+    rate = Fraction(options.fps or footage.info.fps or trained.fps).limit_denominator(1001)
+    width, height = footage.way.part[2:] if of_part else (footage.info.width, footage.info.height)
+    if options.fps is not None or footage.info.path.suffix.lower() in ANIMATION_SUFFIXES | IMAGE_SUFFIXES:
+        sound = None
+    heard = output.stream(frames, across * width, height, rate, sound)
+    size = f"{across * width}x{height} at {float(rate):g} frames per second"
+    print(f"{footage.info.path.stem}: {size}" + (f", {heard}" if "sound copied" in heard or "encoded anew" in heard else ""))
+
+
+def _finish(output: "Output", what: str) -> None:
+    print(f"{what}: {output.close()}")

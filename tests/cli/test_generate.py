@@ -1,0 +1,163 @@
+"""generate of a system that diffuses: class, text, steps, size, memory and the figure of its process."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from filling import Filling, write_run
+from kinema.cli import main
+from kinema.data.media import probe, read_image
+from kinema.systems import SYSTEMS
+from kinema.training import memory
+from kinema.training.checkpoint import save_checkpoint
+from small_dataset import write_dataset
+
+
+@pytest.fixture(autouse=True)
+def filling(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """The system, and what it was asked."""
+    monkeypatch.setitem(SYSTEMS, "filling", Filling)
+    monkeypatch.setattr(Filling, "calls", [])
+    return Filling.calls
+
+
+@pytest.fixture
+def filler(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "filler", reads_text=True)
+
+
+def run(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def test_classes_and_sentences_take_turns_over_the_seeds(filler: Path, tmp_path: Path, filling: list[dict]) -> None:
+    asked = ("--label", "wave", "--label", "bow", "--text", "a person waves", "--seeds", "4-8", "--batch-size", 3)
+    assert run("generate", filler, *asked, "--out", tmp_path / "a.npy") == 0
+    assert [call["label"].tolist() for call in filling] == [[2, 0, 2], [0, 2]]  # whatever the batch
+    assert [call["caption"] for call in filling] == [["a person waves"] * 3, ["a person waves"] * 2]
+    assert [call["sampling"] for call in filling] == [None, None]
+    clips = np.load(tmp_path / "a.npy").astype(float)
+    assert (clips.mean((1, 2, 3, 4)) > 150).tolist() == [True, False, True, False, True]
+
+
+def test_the_caller_chooses_how_it_samples(filler: Path, tmp_path: Path, filling: list[dict]) -> None:
+    asked = ("--sampler", "ddim", "--eta", 0.5, "--guidance", 3, "--count", 1, "--out", tmp_path / "a.npy")
+    assert run("generate", filler, *asked) == 0
+    sampling = filling[0]["sampling"]
+    assert (sampling.sampler, sampling.eta, sampling.guidance, sampling.steps) == ("ddim", 0.5, 3, 12)  # 12: its own
+
+
+@pytest.mark.parametrize(
+    ("words", "shape"), [(["--size", "4x24x32"], (4, 24, 32)), (["--frames", "12"], (12, 16, 16)), ([], (8, 16, 16))]
+)
+def test_clips_of_any_size(
+    filler: Path, tmp_path: Path, words: list[str], shape: tuple, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("generate", filler, "--count", 1, *words, "--out", tmp_path / "a.npy") == 0
+    assert np.load(tmp_path / "a.npy").shape == (*shape, 3)
+    assert f"1 clip of {'x'.join(map(str, shape))} at 12 frames per second" in capsys.readouterr().out
+
+
+def test_a_conditional_gan_takes_a_class_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filling: list[dict]) -> None:
+    """A system that makes clips at once and was trained with classes."""
+    monkeypatch.setattr(Filling, "needs", frozenset({"video", "label"}))
+    for part in ("diffuse", "conditions"):
+        monkeypatch.delattr(Filling, part)
+    monkeypatch.setattr(
+        Filling, "generate", lambda self, seeds, *, label=None: label.reshape(-1, 1, 1, 1, 1).expand(-1, 3, 8, 16, 16) - 1.0
+    )
+    folder = write_run(tmp_path / "gan")
+    assert run("generate", folder, "--label", "walk", "--label", "wave", "--count", 3, "--out", tmp_path / "a.npy") == 0
+    assert np.load(tmp_path / "a.npy").mean((1, 2, 3, 4)).tolist() == [128, 255, 128]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_process_is_drawn(filler: Path, tmp_path: Path, there: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_dataset(tmp_path / "data", shape=(8, 16, 16)) if there else None
+    folder = write_run(tmp_path / "run", data)
+    file = tmp_path / "process.png"
+    assert run("generate", folder, "--process", file, "--steps", 20, "--seed", 3) == 0
+    said = capsys.readouterr().out
+    assert ("above a clip of the run's dataset" if there else "above the sample itself") in said
+    assert "below seed 3 in 20 steps of euler" in said
+    figure = read_image(file)
+    assert figure.shape == (2 * (22 + 128 + 22 + 4) + 4, 8 * 132 + 4, 3)
+    assert "seed 3, 20 steps of euler" in probe(file).metadata["comment"]
+    assert not (folder / "generated").exists()
+    forward, reverse = figure[26:154, 4:132], figure[202:330, 4:132]  # both at the left: the clip
+    noise = figure[26:154, -132:-4]
+    assert noise.std() > 60
+    assert reverse.std() < 20
+    assert (forward.std() > 50) == there  # the dataset's clips are noise themselves
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["filler", "--steps", "0"], "steps is 0; it must be 1 or more"),
+        (["filler", "--guidance", "-1"], "guidance is -1.0; it must be from 0 to 100"),
+        (["filler", "--label", "wakl"], "filler knows no class 'wakl'; did you mean 'walk'? accepted: bow, walk, wave"),
+        (["filler", "--size", "16x48"], "--size '16x48' is no size; write frames x height x width, such as 16x48x32"),
+        (["filler", "--size", "8x16x16", "--frames", "4"], "--size already says how many frames; leave out --frames"),
+        (["filler", "--frames", "6", "--count", "1"], "a clip of (6, 16, 16) is no multiple of 4x8x8"),
+        (["filler", "--process", "a.jpg"], "a.jpg ends in '.jpg'; the figure is written as .png"),
+        (["filler", "--process", "a.png", "--label", "bow"], "--process shows sampling without a condition"),
+        (["deaf", "--text", "a person waves"], "filling of deaf knows no caption; it takes --label"),
+        (["vgan", "--steps", "5"], "vgan makes a clip at once and has no --steps; systems that do: filling"),
+        (["vgan", "--size", "8x16x16"], "vgan makes a clip at once and has no --size; systems that do: filling"),
+        (["vgan", "--process", "a.png"], "vgan makes a clip at once and has no --process; systems that do: filling"),
+        (["vgan", "--label", "walk"], "vgan of vgan knows no label; it takes no condition at all"),
+        (["vgan", "--streams", "--steps", "5"], "--streams shows the clips of seeds as they are; leave out --steps"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    filler: Path,
+    words: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "deaf")
+    (tmp_path / "vgan").mkdir()
+    vgan = SYSTEMS["vgan"]
+    save_checkpoint("vgan/checkpoint.safetensors", vgan(vgan.presets["tiny"].config), stage="test")
+    assert run("generate", *words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"kinema: {sentence}")
+    assert said.count("\n") == 1
+
+
+def test_clips_beyond_memory_are_refused_naming_the_largest_that_fits(
+    filler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], filling: list[dict]
+) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda device: 10 * 2**20)  # 10,485 pixels of Filling
+    out = ("--count", 1, "--out", tmp_path / "a.npy")
+    assert run("generate", filler, "--frames", 64, *out) == 2
+    assert "a clip of 64x16x16 needs 16 MiB of memory and 10 MiB are free; the largest that fits is 40x16x16" in (
+        capsys.readouterr().err
+    )
+    assert run("generate", filler, "--size", "8x128x256", *out) == 2
+    assert "the largest that fits is 1x64x128" in capsys.readouterr().err
+    assert not filling
+    assert run("generate", filler, "--frames", 40, *out) == 0
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
+    assert run("generate", filler, *out, "--overwrite") == 2
+    assert "nothing of its kind fits" in capsys.readouterr().err
+
+
+def test_fewer_clips_at_once_where_memory_is_short(
+    filler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], filling: list[dict]
+) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda device: 10 * 2**20)
+    assert run("generate", filler, "--count", 12, "--out", tmp_path / "a.npy") == 0
+    assert "5 of 12 clips at once: 10 MiB of memory are free" in capsys.readouterr().out
+    assert [len(call["seeds"]) for call in filling] == [5, 5, 2]
+
+
+def test_free_memory_is_asked_of_the_machine() -> None:
+    free = memory.free_memory(torch.device("cpu"))
+    assert free is None or 2**20 < free < 2**50

@@ -1,0 +1,93 @@
+"""The compressor of another run, validation, the figure of the process, memory."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from kinema.core.errors import ConfigError
+from kinema.core.types import Batch, ClipShape
+from kinema.systems.latent_video_dit import LatentVideoDiT
+from kinema.training import save_checkpoint
+
+TINY = replace(LatentVideoDiT.presets["tiny"].config, compressor_width=8)
+
+
+def system_of(**changes: object) -> LatentVideoDiT:
+    torch.manual_seed(int(torch.randint(1000, ())))
+    system = LatentVideoDiT(replace(TINY, **changes)).eval()
+    for parameter in system.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return system
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    save_checkpoint(tmp_path / "run", system_of(), stage="compressor")
+    return tmp_path / "run"
+
+
+def test_the_compressor_of_another_run_is_taken_over_and_not_trained(run: Path) -> None:
+    system = system_of(compressor_from=str(run), hidden=48)
+    assert list(system.skipped()) == ["compressor"]
+    system.open_files(torch.device("cpu"))
+    from kinema.training import load
+
+    other = load(run)
+    assert isinstance(other, LatentVideoDiT)
+    video = torch.rand(1, 3, 8, 16, 16)
+    assert torch.equal(system.reconstruct(video), other.reconstruct(video))
+
+
+def test_a_compressor_of_other_settings_is_refused(run: Path) -> None:
+    system = system_of(compressor_from=str(run), compressor_width=16)
+    with pytest.raises(ConfigError, match=r"other settings \(encoder.0.weight is \(8, 96.*, here \(16, 96.*must agree"):
+        system.open_files(torch.device("cpu"))
+
+
+def test_no_compressor_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("nothing")
+    for place, why in ((tmp_path / "none", "is no checkpoint"), (tmp_path / "text", "is no checkpoint")):
+        with pytest.raises(ConfigError, match=why):
+            system_of(compressor_from=str(place)).open_files(torch.device("cpu"))
+
+
+def test_validation_repeats_and_knows_a_good_model_from_a_bad_one() -> None:
+    system = system_of(condition="label", classes=2)
+    batch = Batch(torch.rand(4, 3, 8, 16, 16), label=torch.tensor([0, 1, 0, 1]))
+    one, other = system.validate(batch, "transformer"), system.validate(batch, "transformer")
+    assert set(one) == {"reconstruction_psnr", "flow", "flow_given_first_frame"}
+    assert {name: float(value) for name, value in one.items()} == {name: float(value) for name, value in other.items()}
+    assert set(system.validate(batch, "compressor")) == {"reconstruction_psnr"}
+    worse = float(one["flow"])
+    nn.init.zeros_(system.transformer.out.weight)
+    nn.init.zeros_(system.transformer.out.bias)
+    assert float(system.validate(batch, "transformer")["flow"]) < worse
+
+
+def test_the_process_begins_and_ends_where_it_should() -> None:
+    system = system_of()
+    video = torch.rand(2, 3, 8, 16, 16) * 2 - 1
+    forward = system.noised(video, 4, seed=3)
+    assert len(forward) == 4
+    torch.testing.assert_close(forward[0], system.reconstruct(video))
+    backward = system.trajectory([5], 4)
+    assert len(backward) == 4
+    assert torch.equal(backward[-1], system.diffuse([5]))
+
+
+def test_memory_grows_with_the_clip() -> None:
+    system = system_of()
+    one, two = system.sampling_memory(ClipShape(8, 16, 16), 1), system.sampling_memory(ClipShape(16, 16, 16), 1)
+    assert two == 2 * one
+    assert system.sampling_memory(ClipShape(8, 16, 16), 3) == 3 * one
+
+
+def test_words_that_nobody_said_are_named() -> None:
+    system = system_of(condition="caption")
+    assert system.words is not None
+    assert "vocabulary" in system.stages()
+    system.fit_vocabulary([Batch(torch.zeros(2, 3, 8, 16, 16), caption=("somebody waves", "somebody kicks"))])
+    assert system.words.unknown("somebody swims") == ["swims"]
