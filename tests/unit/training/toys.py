@@ -127,7 +127,7 @@ class Storey(nn.Module):
 
 
 class Tower(System[ToyConfig]):
-    """Blocks that can be split, in a maker with batch norm and in a judge that is frozen by turns, and weights that stay whole."""
+    """Blocks that can be split, in a maker with batch norm and in a judge that is frozen by turns; a roof that stays whole."""
 
     name = "tower"
     config_class = ToyConfig
