@@ -44,7 +44,7 @@ class Fitting:
     def known_inward(self, known: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "H W"]:
         """Return what the system may take for known: pixels to which nothing unknown contributes."""
         hidden = self._placed((~known).astype(np.float32), cv2.INTER_AREA if self._shrinks else cv2.INTER_LINEAR)
-        return np.asarray(hidden < 1e-4, np.bool_)
+        return np.asarray(hidden <= 0, np.bool_)
 
     def outward(self, image: Picture) -> Picture:
         """Return a picture that the system made, at the size of the part of the footage that it saw."""
