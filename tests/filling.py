@@ -1,4 +1,4 @@
-"""A system whose every number is known: it fills what is unknown with the mean of what is known, and remembers what it was asked.
+"""A system whose every number is known: it fills what is unknown with the mean of what is known, and remembers it.
 
 It stands for systems that diffuse and complete where a test is about the command line.
 """

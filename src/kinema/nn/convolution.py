@@ -43,7 +43,7 @@ def upsample(rank: int, inputs: int, outputs: int, upsampling: Upsampling = "tra
 class SpaceTimeConvolution(nn.Conv3d):
     """A convolution of kernel 3 that keeps the extents, padded with zeros.
 
-    On processors that compute in bf16, torch 2.11 to 2.13 returns memory that was never written as the gradient of the weights
+    On processors that compute in bf16, torch 2.13 returns memory that was never written as the gradient of the weights
     where a clip has two frames and the convolution pads them itself; so time is padded before.
     """
 

@@ -6,7 +6,7 @@ and time every convolution, halving and attention has one axis more and everythi
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from kinema.core.config import Config
 from kinema.core.errors import ConfigError
 from kinema.core.sampling import SAMPLERS, Sampler
 from kinema.core.types import ClipShape, Labels
-from kinema.nn.convolution import CONVOLUTION
+from kinema.nn.convolution import CONVOLUTION, SpaceTimeConvolution
 from kinema.nn.paths import Target, Times
 
 Features = Float[Tensor, "B _ ..."]  # images or clips
@@ -119,8 +119,9 @@ def refuse_other_sizes(shape: ClipShape, footprint: tuple[int, int, int]) -> Non
 
 def convolution(rank: int, inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, scale: float = 1.0) -> nn.Module:
     """Return a convolution that keeps the extent (or halves it), its weights of variance `scale` times Glorot's."""
-    layer = CONVOLUTION[rank](inputs, outputs, kernel, stride=stride, padding=kernel // 2)
-    return start(layer, scale)
+    if (rank, kernel, stride) == (3, 3, 1):
+        return start(SpaceTimeConvolution(inputs, outputs), scale)
+    return start(CONVOLUTION[rank](inputs, outputs, kernel, stride=stride, padding=kernel // 2), scale)
 
 
 def start(layer: Any, scale: float = 1.0) -> nn.Module:
@@ -284,14 +285,14 @@ class UNet(nn.Module):
             if level:
                 features = self.shrink[level - 1](features)
                 skips.append(features)
-            for block in blocks:
+            for block in cast(nn.ModuleList, blocks):
                 features = through(block, features, moment)
                 skips.append(features)
         features = through(self.middle, features, moment)
         for level, blocks in enumerate(self.up):
             if level:
                 features = self.grow[level - 1](features, skips[-1].shape[2:])
-            for block in blocks:
+            for block in cast(nn.ModuleList, blocks):
                 features = through(block, torch.cat([features, skips.pop()], dim=1), moment)
         return self.last(features)
 
