@@ -6,7 +6,7 @@ and time every convolution, halving and attention has one axis more and everythi
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -284,14 +284,14 @@ class UNet(nn.Module):
             if level:
                 features = self.shrink[level - 1](features)
                 skips.append(features)
-            for block in blocks:
+            for block in cast(nn.ModuleList, blocks):
                 features = through(block, features, moment)
                 skips.append(features)
         features = through(self.middle, features, moment)
         for level, blocks in enumerate(self.up):
             if level:
                 features = self.grow[level - 1](features, skips[-1].shape[2:])
-            for block in blocks:
+            for block in cast(nn.ModuleList, blocks):
                 features = through(block, torch.cat([features, skips.pop()], dim=1), moment)
         return self.last(features)
 
