@@ -302,7 +302,8 @@ class Watch:
     def _judge_samples(self, sampler: System[Any], step: int, clips: Video) -> list[Finding]:
         findings: list[Finding] = []
         if len(clips):
-            findings += [diversity(signature(clips), self.real), motion(clips, self.training)]
+            findings += [diversity(signature(clips), self.real)]
+            findings += [motion(clips, self.training)] if clips.shape[2] > 1 else []
         if isinstance(sampler, Decomposes):
             streams = able(lambda: sampler.streams(range(PORTION))) or {}
             findings += [mask((streams["mask"] + 1) / 2)] if "mask" in streams else []
