@@ -26,6 +26,7 @@ from kinema.systems.latent_video_dit_networks import (
     task_masks,
     to_tokens,
     unfold,
+    with_mask,
 )
 
 TINY = replace(LatentVideoDiT.presets["tiny"].config, hidden=32, compressor_width=8)
@@ -291,6 +292,17 @@ def test_unknown_pixels_are_not_looked_at_and_known_ones_are() -> None:
     made = system.inpaint(video, known, seeds=[4], paste=False)
     assert torch.equal(made, system.inpaint(hidden, known, seeds=[4], paste=False))
     assert not torch.equal(made, system.inpaint(other, known, seeds=[4], paste=False))
+
+
+def test_an_unknown_pixel_shows_what_is_known_at_its_place_at_the_nearest_time() -> None:
+    video = torch.arange(1.0, 7.0).reshape(1, 1, 6, 1, 1).expand(1, 3, 6, 1, 2).clone()
+    known = torch.zeros(1, 1, 6, 1, 2)
+    known[:, :, [1, 5], :, 0] = 1
+    made = with_mask(video, known)
+    assert made[0, 0, :, 0, 0].tolist() == [2, 2, 2, 2, 6, 6]
+    assert made[0, 0, :, 0, 1].tolist() == [0] * 6, "nothing is ever known there"
+    assert made[0, 3, :, 0, 0].tolist() == [0, 1, 0, 0, 0, 1]
+    assert made[0, 1:3].equal(made[0, :1].expand(2, -1, -1, -1)), "all colours alike"
 
 
 def test_edm_s_coefficients() -> None:

@@ -33,12 +33,12 @@ def process_figure(
     shares = np.linspace(0, 1, moments)
     rows = (
         (
-            f"forward: {'a real clip' if real else 'a sample'} becomes noise \u2192",
+            f"forward: {'a real clip' if real else 'a sample'} becomes noise, from left to right",
             forward,
             [f"t = {share:.2f}" for share in shares],
         ),
         (
-            "\u2190 reverse: noise becomes a clip",
+            "reverse: noise becomes a clip, from right to left",
             list(reversed(backward)),
             [f"step {round(steps * (1 - share))}" for share in shares],
         ),

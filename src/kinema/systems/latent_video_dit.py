@@ -19,7 +19,7 @@ Equations (SiT's and DiT's), as the tests name them:
 
 Departures: Sora's report says nothing of sizes, optimisers or how masks are given. Here: Muon on the matrices, a depthwise
 convolution over tokens, conditioning by masked pixels instead of by clean latents (a zero-filled clip is nothing the compressor
-has ever seen, and boxes work as frames do).
+has ever seen, and boxes work as frames do), in which unknown pixels show the nearest known time at their place (`with_mask`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -521,9 +521,21 @@ def hold(video: Float[Tensor, "B C T H W"], frames: int) -> Float[Tensor, "B C h
 
 
 def with_mask(video: Video, known: Mask) -> Float[Tensor, "B 4 T H W"]:
-    """Return the known pixels, 0 elsewhere, and the mask as a fourth channel."""
-    known = (known > 0.5).to(video.dtype)
-    return torch.cat([video * known, known], dim=1)
+    """Return the known pixels with their mask as a fourth channel.
+
+    An unknown pixel shows what is known at its place at the nearest time, or 0 where nothing ever is: a copy of the nearest
+    frame is where a completion begins, and every token sees it without attending to that frame.
+    """
+    given = known > 0.5
+    frames = video.shape[2]
+    time = torch.arange(frames, device=video.device)[:, None, None]
+    before = torch.where(given, time, -frames).cummax(dim=2).values
+    after = torch.where(given, time, 2 * frames).flip(2).cummin(dim=2).values.flip(2)
+    nearest = torch.where(time - before <= after - time, before, after)
+    ever = (nearest >= 0) & (nearest < frames)
+    shown = video.gather(2, nearest.clamp(0, frames - 1).expand_as(video))
+    return torch.cat([torch.where(ever, shown, 0), given.to(video.dtype)], dim=1)
+
 
 
 def task_masks(numbers: Float[Tensor, "B 8"], shape: ClipShape) -> Mask:
