@@ -10,8 +10,6 @@ from kinema.cli import main
 from kinema.data import latents
 from kinema.systems import SYSTEMS
 
-SYSTEMS["averager"] = Averager
-latents.SHARD_BYTES = int(os.environ.get("SHARD_BYTES", latents.SHARD_BYTES))
 left, original = int(os.environ.get("KILL_AFTER", "-1")), latents.written_beside
 
 
@@ -27,7 +25,9 @@ def deadly(path):
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-if left >= 0:
-    latents.written_beside = deadly
 if __name__ == "__main__":
+    SYSTEMS["averager"] = Averager
+    latents.SHARD_BYTES = int(os.environ.get("SHARD_BYTES", latents.SHARD_BYTES))
+    if left >= 0:
+        latents.written_beside = deadly
     sys.exit(main(sys.argv[1:]))

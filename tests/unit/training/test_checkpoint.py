@@ -213,7 +213,7 @@ def test_a_damaged_file_is_refused_with_a_sentence(saved, damage, sentence):
 )
 def test_a_file_that_does_not_fit_its_settings_is_refused(saved, change, sentence, monkeypatch):
     rewrite(saved, signed(change))
-    monkeypatch.setattr(module, "_digest", lambda *_: "as computed")
+    monkeypatch.setattr(module, "digest_of", lambda *_: "as computed")
     with pytest.raises(CheckpointError, match=sentence):
         load_checkpoint(saved)
 
