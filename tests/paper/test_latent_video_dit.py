@@ -294,6 +294,14 @@ def test_unknown_pixels_are_not_looked_at_and_known_ones_are() -> None:
     assert not torch.equal(made, system.inpaint(other, known, seeds=[4], paste=False))
 
 
+def test_without_the_pixel_condition_known_pixels_are_pasted_over_clips_made_unseen() -> None:
+    system = awake(tiny(pixel_condition=False))
+    made = system.predict(torch.full((1, 3, 1, 16, 16), 0.5), seeds=[1])
+    assert (made[:, :, 0] == 0.5).all()
+    assert torch.equal(made[:, :, 1:], system.diffuse([1])[:, :, 1:])
+    assert set(system.validate(Batch(torch.rand(2, 3, 8, 16, 16)), "transformer")) == {"reconstruction_psnr", "flow"}
+
+
 def test_an_unknown_pixel_shows_what_is_known_at_its_place_at_the_nearest_time() -> None:
     video = torch.arange(1.0, 7.0).reshape(1, 1, 6, 1, 1).expand(1, 3, 6, 1, 2).clone()
     known = torch.zeros(1, 1, 6, 1, 2)
@@ -457,8 +465,6 @@ def test_conditions_that_it_was_not_trained_with_are_refused() -> None:
         tiny(condition="label", classes=2).diffuse([1], caption=["a wave"])
     with pytest.raises(ConfigError, match=r"trained without labels .*; it knows no conditions"):
         tiny().generate([1], label=torch.tensor([0]))
-    with pytest.raises(ConfigError, match="only generates"):
-        tiny(pixel_condition=False).predict(torch.zeros(1, 3, 1, 16, 16), seeds=[1])
 
 
 def test_no_steps_are_refused() -> None:

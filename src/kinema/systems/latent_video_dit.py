@@ -428,8 +428,6 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         paste: bool = True,
     ) -> Video:
         """Return the clips with what is unknown filled in (`kinema.core.tasks.Inpaints`)."""
-        if not self.config.pixel_condition:
-            raise ConfigError(f"{self.name} was trained with pixel_condition False and completes no clips; it only generates")
         shape = ClipShape(*video.shape[2:])
         shown = with_mask(hold(video, self.footprint[0]), hold(known, self.footprint[0]))
         latent = self._denoise(seeds, shape, shown, label, caption, sampling)

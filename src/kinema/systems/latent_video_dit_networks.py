@@ -91,7 +91,7 @@ class LatentVideoDiTConfig(Config):
     token_convolution: bool = True
     """A depthwise convolution over neighbouring tokens at the start of every block."""
     pixel_condition: bool = True
-    """Known pixels and their mask are shown to every token. Without, the model only generates."""
+    """Known pixels and their mask are shown to every token. Without (the ablation), they are pasted over clips made unseen."""
 
     path: Literal["flow", "noise", "edm"] = "flow"
     """flow: rectified flow, velocity. noise: DDPM's linear betas, noise. edm: EDM's preconditioning."""
