@@ -104,6 +104,10 @@ def steered(options: Steering, trained: "Trained") -> Steered:
     for name in options.label:
         if name not in names:
             raise ConfigError(f"{trained.name} knows no class {name!r}; {accepted(name, names)}")
+    unknown_words = getattr(trained.system, "unknown_words", lambda caption: [])
+    for sentence in options.text:
+        if strange := unknown_words(sentence):
+            print(f"{trained.name} was trained without the words {', '.join(strange)} and takes them for one unknown word")
     own = trained.system.sampling if "diffuse" in can else Sampling()
     sampling = override(own, options.chosen_sampling) if options.chosen_sampling else None
     return Steered(tuple(names.index(name) for name in options.label), options.text, sampling)

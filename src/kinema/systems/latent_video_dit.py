@@ -178,6 +178,11 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         """What clips can be asked for by."""
         return self.config.asked_by
 
+    def unknown_words(self, caption: str) -> list[str]:
+        """Return the words of a caption that say nothing to it."""
+        encoder = self.words or self.sentences
+        return encoder.unknown(caption) if encoder else []
+
     @property
     def sampling(self) -> Sampling:
         """How it samples unless told otherwise."""
@@ -299,7 +304,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         x = path.mix(clean, noise, times)
         if self.config.path == "edm":
             skip, scale = edm_scales(times)
-            made = self.transformer(edm_input(x, times), edm_time(times), context, known)
+            made = self.transformer(edm_input(x, times), times.log() / 4, context, known)
             return {"flow": mse_loss(made.float(), (clean - skip * x) / scale)}  # EDM's weight makes it the plain error
         made = self.transformer(x, times, context, known)
         return {"flow": mse_loss(made.float(), path.target(kind, clean, noise, times))}
@@ -483,7 +488,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
                 if self.config.path != "edm":
                     return self.transformer(x, times, context, known)
                 skip, scale = edm_scales(times)
-                return skip * x + scale * self.transformer(edm_input(x, times), edm_time(times), context, known).float()
+                return skip * x + scale * self.transformer(edm_input(x, times), times.log() / 4, context, known).float()
 
             return predict
 
@@ -564,13 +569,8 @@ def edm_scales(sigma: Times) -> tuple[Tensor, Tensor]:
 
 
 def edm_input(x: Latent, sigma: Times) -> Latent:
-    """Return c_in x."""
+    """Return c_in x; c_noise is ln(sigma) / 4."""
     return x / (sigma[:, None, None, None, None].square() + 1).sqrt()
-
-
-def edm_time(sigma: Times) -> Times:
-    """Return c_noise = ln(sigma) / 4."""
-    return sigma.log() / 4
 
 
 def take_compressor(compressor: Compressor, path: Path) -> None:

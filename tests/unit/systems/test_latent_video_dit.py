@@ -90,4 +90,5 @@ def test_words_that_nobody_said_are_named() -> None:
     assert system.words is not None
     assert "vocabulary" in system.stages()
     system.fit_vocabulary([Batch(torch.zeros(2, 3, 8, 16, 16), caption=("somebody waves", "somebody kicks"))])
-    assert system.words.unknown("somebody swims") == ["swims"]
+    assert system.unknown_words("somebody swims") == ["swims"]
+    assert system_of().unknown_words("somebody swims") == []
