@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from kinema.core.errors import ConfigError
 from kinema.core.sampling import Sampling
 from kinema.core.types import Batch, ClipShape
-from kinema.nn.paths import Model, linear_beta_path, sample
-from kinema.systems.ddpm import DDPM, complete, edm_scales
+from kinema.nn.paths import Model, edm_scales, linear_beta_path, sample
+from kinema.systems.ddpm import DATA_DEVIATION, DDPM, complete
 from kinema.systems.ddpm_networks import DDPMConfig, UNet, sinusoids
 
 SMALL = {
@@ -251,7 +251,7 @@ def test_every_path_and_target_trains_and_samples(settings):
 def test_preconditioning_of_edm():
     """Its numbers by hand, and the error of the network is that of the clip under EDM's weight."""
     sigma = torch.tensor([0.5, 2.0])
-    skip, scale = edm_scales(sigma)
+    skip, scale = edm_scales(sigma, DATA_DEVIATION)
     torch.testing.assert_close(skip.flatten(), torch.tensor([0.5, 0.25 / 4.25]))
     torch.testing.assert_close(scale.flatten(), torch.tensor([0.5 * 0.5 / 0.5**0.5, 2 * 0.5 / 4.25**0.5]))
     system, video = awake(small(path="edm", target="clean")), clips(4)

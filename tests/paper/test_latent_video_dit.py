@@ -11,7 +11,8 @@ from kinema.core.errors import ConfigError
 from kinema.core.sampling import Sampling
 from kinema.core.tasks import Diffuses, Generates, Inpaints, Predicts, Reconstructs
 from kinema.core.types import Batch, ClipShape
-from kinema.systems.latent_video_dit import LatentVideoDiT, edm_input, edm_scales
+from kinema.nn.paths import edm_input, edm_scales
+from kinema.systems.latent_video_dit import LatentVideoDiT
 from kinema.systems.latent_video_dit_networks import (
     TASKS,
     Attention,
@@ -315,11 +316,11 @@ def test_an_unknown_pixel_shows_what_is_known_at_its_place_at_the_nearest_time()
 
 def test_edm_s_coefficients() -> None:
     sigma = torch.tensor([0.5, 2.0])
-    skip, scale = edm_scales(sigma)
+    skip, scale = edm_scales(sigma, 1.0)
     assert skip.flatten().tolist() == pytest.approx([1 / 1.25, 1 / 5])
     assert scale.flatten().tolist() == pytest.approx([0.5 / 1.25**0.5, 2 / 5**0.5])
     x = torch.ones(2, 1, 1, 1, 1)
-    assert edm_input(x, sigma).flatten().tolist() == pytest.approx([1.25**-0.5, 5**-0.5])
+    assert edm_input(x, sigma, 1.0).flatten().tolist() == pytest.approx([1.25**-0.5, 5**-0.5])
 
 
 @pytest.mark.parametrize("path", ["flow", "noise", "edm"])
@@ -332,7 +333,7 @@ def test_every_path_recovers_a_latent_that_it_is_told(path: str) -> None:
         t = times[:, None, None, None, None]
         if path == "edm":
             sigma = (4 * t).exp()
-            skip, scale = edm_scales(sigma.flatten())
+            skip, scale = edm_scales(sigma.flatten(), 1.0)
             return (clean - skip * x * (sigma.square() + 1).sqrt()) / scale
         found = system.path(1.0)
         c = found.coefficients(times, x)

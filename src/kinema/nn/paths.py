@@ -175,6 +175,18 @@ def edm_path(least: float = 0.002, most: float = 80.0, rho: float = 7.0) -> Gaus
     return GaussianPath("EDM", at, grid)
 
 
+def edm_scales(sigma: Times, deviation: float) -> tuple[Float[Tensor, "B 1 1 1 1"], Float[Tensor, "B 1 1 1 1"]]:
+    """Return c_skip and c_out of EDM (Karras et al., Table 1) for clips whose numbers have a standard deviation."""
+    sigma = sigma[:, None, None, None, None]
+    total = sigma.square() + deviation**2
+    return deviation**2 / total, sigma * deviation / total.sqrt()
+
+
+def edm_input(x: Tensor, sigma: Times, deviation: float) -> Tensor:
+    """Return c_in x of EDM (Karras et al., Table 1); its c_noise is ln(sigma) / 4."""
+    return x / (sigma[:, None, None, None, None].square() + deviation**2).sqrt()
+
+
 # --- Sampling -----------------------------------------------------------------------------------------------------------------
 
 

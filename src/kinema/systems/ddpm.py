@@ -39,7 +39,9 @@ from kinema.nn.paths import (
     Times,
     Trace,
     cosine_path,
+    edm_input,
     edm_path,
+    edm_scales,
     guided,
     linear_beta_path,
     sample,
@@ -154,7 +156,7 @@ class DDPM(System[DDPMConfig]):
             label = torch.where(kept, label, self.config.classes)
         x = self.path.mix(clean, noise, times)
         if self.config.path == "edm":
-            skip, scale = edm_scales(times)
+            skip, scale = edm_scales(times, DATA_DEVIATION)
             wanted = (clean - skip * x) / scale  # EDM's weight of the clip's error makes it the plain error of this
         else:
             wanted = self.path.target(self.config.target, clean, noise, times)
@@ -171,7 +173,7 @@ class DDPM(System[DDPMConfig]):
         """Return what the network says of x_t, as it was trained to; EDM scales its input."""
         numbers = STEPS * times - 1
         if self.config.path == "edm":
-            x, numbers = x / (broadcast(times).square() + DATA_DEVIATION**2).sqrt(), STEPS * times.log() / 4
+            x, numbers = edm_input(x, times, DATA_DEVIATION), STEPS * times.log() / 4
         if self.config.rank == 3:
             return self.network(x, numbers, label)
         return rearrange(self.network(rearrange(x, "b c 1 h w -> b c h w"), numbers, label), "b c h w -> b c 1 h w")
@@ -186,7 +188,7 @@ class DDPM(System[DDPMConfig]):
                 said = self._ask(x, times, label)
                 if self.config.path != "edm":
                     return said
-                skip, scale = edm_scales(times)
+                skip, scale = edm_scales(times, DATA_DEVIATION)
                 return skip * x + scale * said
 
             return predict
@@ -329,14 +331,3 @@ def complete(
             ratio = begin.alpha / end.alpha
             x = ratio * x + (begin.sigma.square() - ratio.square() * end.sigma.square()).clamp_min(0).sqrt() * noise()
     return x
-
-
-def broadcast(times: Times) -> Tensor:
-    """Return numbers of clips for tensors of clips."""
-    return times[:, None, None, None, None]
-
-
-def edm_scales(sigma: Times) -> tuple[Tensor, Tensor]:
-    """Return c_skip and c_out of EDM (Karras et al., Table 1)."""
-    total = broadcast(sigma).square() + DATA_DEVIATION**2
-    return DATA_DEVIATION**2 / total, broadcast(sigma) * DATA_DEVIATION / total.sqrt()

@@ -44,7 +44,9 @@ from kinema.nn.paths import (
     SeededNoise,
     Target,
     Times,
+    edm_input,
     edm_path,
+    edm_scales,
     guided,
     linear_beta_path,
     sample,
@@ -303,8 +305,8 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         path, kind = self.path(1.0), self.kind
         x = path.mix(clean, noise, times)
         if self.config.path == "edm":
-            skip, scale = edm_scales(times)
-            made = self.transformer(edm_input(x, times), times.log() / 4, context, known)
+            skip, scale = edm_scales(times, 1.0)
+            made = self.transformer(edm_input(x, times, 1.0), times.log() / 4, context, known)
             return {"flow": mse_loss(made.float(), (clean - skip * x) / scale)}  # EDM's weight makes it the plain error
         made = self.transformer(x, times, context, known)
         return {"flow": mse_loss(made.float(), path.target(kind, clean, noise, times))}
@@ -487,8 +489,8 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
             def predict(x: Latent, times: Times) -> Latent:
                 if self.config.path != "edm":
                     return self.transformer(x, times, context, known)
-                skip, scale = edm_scales(times)
-                return skip * x + scale * self.transformer(edm_input(x, times), times.log() / 4, context, known).float()
+                skip, scale = edm_scales(times, 1.0)
+                return skip * x + scale * self.transformer(edm_input(x, times, 1.0), times.log() / 4, context, known).float()
 
             return predict
 
@@ -560,17 +562,6 @@ def broadcast(per_channel: Float[Tensor, "Z"]) -> Float[Tensor, "Z 1 1 1"]:
 def decibels(squared: Scalar) -> Scalar:
     """Return the peak signal-to-noise ratio of a mean squared error in [-1, 1]."""
     return 10 * torch.log10(4 / squared.detach().float().clamp_min(1e-12))
-
-
-def edm_scales(sigma: Times) -> tuple[Tensor, Tensor]:
-    """Return c_skip and c_out of EDM (Table 1) for latents of standard deviation 1."""
-    total = sigma[:, None, None, None, None].square() + 1
-    return 1 / total, sigma[:, None, None, None, None] / total.sqrt()
-
-
-def edm_input(x: Latent, sigma: Times) -> Latent:
-    """Return c_in x; c_noise is ln(sigma) / 4."""
-    return x / (sigma[:, None, None, None, None].square() + 1).sqrt()
 
 
 def take_compressor(compressor: Compressor, path: Path) -> None:

@@ -25,14 +25,7 @@ from kinema.core.system import Fit, Objective, Player, Stage, System
 from kinema.core.types import Batch, ClipShape, Video
 from kinema.training import distributed
 from kinema.training.memory import in_memory_order, keep_channels_together, keep_freed_memory, memory_order
-from kinema.training.sharding import (
-    Split,
-    for_shards,
-    is_split,
-    local,
-    refuse_unsplittable,
-    total_norm,
-)
+from kinema.training.sharding import Split, for_shards, is_split, local, refuse_unsplittable, total_norm
 
 AVERAGE_RAMP = 0.05
 """While training is young, the half-life of the averaged weights is this share of the samples seen (Karras et al., 2020)."""
