@@ -217,12 +217,14 @@ class Trainer:
         self._advance_clock()
         return numbers
 
+    def _precise(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
     @torch.no_grad()
     def compute(self, function: Callable[[Video], Tensor], batch: Batch) -> Tensor:
         """Return what a part of the system that does not learn makes of clips, in the precision of training."""
         self.system.eval()
-        precision = torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
-        with borrowed_generators(self.device), chosen_convolutions(self.config.deterministic), precision:
+        with borrowed_generators(self.device), chosen_convolutions(self.config.deterministic), self._precise():
             return function(self._place(batch).video)
 
     def _play(self, turn: Turn, batch: Batch) -> dict[str, float]:
@@ -231,7 +233,7 @@ class Trainer:
         for parameter in parameters:
             parameter.grad = None
         with only_learning(parameters, self._learned):
-            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            with self._precise():
                 objective = turn.player.objective(batch)
             if not objective.terms:
                 return named(name, objective.metrics)
@@ -339,7 +341,7 @@ class Trainer:
             return self._whole.eval()
         with borrowed_generators(self.device), distributed.locally(), torch.no_grad():
             set_random_state(fresh_random_state(self.config.seed, "sampler", self.device), self.device)
-            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            with self._precise():
                 if self._average:
                     self._average.copy_rest()
                 estimate_batch_norm(self.sampler, (self._place(batch) for batch in batches))
