@@ -202,7 +202,7 @@ def _write_at_once(out: Path, images: Sequence[Image], fps: float, tags: dict[st
 
     video = np.stack(images)
     if out.suffix.lower() == ".png":
-        write_image(out, contact_sheet([video], frames=min(SHEET_FRAMES, len(video))), metadata=tags)
+        write_image(out, contact_sheet([video], frames=SHEET_FRAMES), metadata=tags)
     else:
         write_video(out, video, fps, metadata=tags)
 

@@ -84,15 +84,17 @@ def write_video(
 def contact_sheet(
     clips: Sequence[UInt8[np.ndarray, "_ _ _ 3"]], columns: int = 1, frames: int = 8, gap: int = 2
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Lay clips out on a white sheet, each as a row of evenly spaced frames (first and last included).
+    """Lay clips out on a white sheet, each as a row of evenly spaced frames (first and last included); stills side by side.
 
     Args:
         clips: of one height and width; any lengths.
-        columns: clips beside each other.
-        frames: shown per clip.
+        columns: clips beside each other, unless all are stills.
+        frames: shown per clip, or as many as the longest has if that is fewer; of stills this many are beside each other.
         gap: pixels between clips.
     """
     _, height, width, _ = clips[0].shape
+    longest = max(map(len, clips))
+    columns, frames = (min(frames, len(clips)), 1) if longest == 1 else (columns, min(frames, longest))
     rows = -(-len(clips) // columns)
     sheet = np.full((rows * (height + gap) - gap, columns * (frames * width + gap) - gap, 3), 255, np.uint8)
     for number, clip in enumerate(clips):

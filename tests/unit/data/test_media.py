@@ -323,6 +323,12 @@ def test_strips_side_by_side_and_stacked(tmp_path):
         read_strip(tmp_path / "row.png", 7, 8)
 
 
+def test_a_contact_sheet_of_stills_is_a_grid_and_no_frame_comes_twice():
+    stills = [np.full((1, 4, 6, 3), number, np.uint8) for number in range(5)]
+    assert encoding.contact_sheet(stills, frames=3, gap=1).shape == (9, 20, 3)
+    assert encoding.contact_sheet([np.zeros((2, 4, 6, 3), np.uint8)], frames=8).shape == (4, 12, 3)
+
+
 def test_a_contact_sheet_shows_first_and_last_frames():
     clips = [np.stack([np.full((4, 6, 3), 10 * n + t, np.uint8) for t in range(9)]) for n in range(3)]
     sheet = encoding.contact_sheet(clips, columns=2, frames=3, gap=1)
