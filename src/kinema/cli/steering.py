@@ -89,12 +89,9 @@ def steered(options: Steering, trained: "Trained") -> Steered:
         CheckpointError: for options that the system does not have, naming those that do.
         ConfigError: for a class that it does not know.
     """
-    from kinema.core.tasks import abilities
-
-    can = abilities(trained.system)
     if options.chosen_sampling:
         refuse_undiffusing(trained, next(iter(options.chosen_sampling)))
-    known = getattr(trained.system, "conditions", ("label",) if "label" in trained.system.needs else ())
+    known = trained.conditions
     for condition, said in (("label", options.label), ("caption", options.text)):
         if said and condition not in known:
             others = {"label": "--label", "caption": "--text"}
@@ -108,8 +105,7 @@ def steered(options: Steering, trained: "Trained") -> Steered:
     for sentence in options.text:
         if strange := unknown_words(sentence):
             print(f"{trained.name} was trained without the words {', '.join(strange)} and takes them for one unknown word")
-    own = trained.system.sampling if "diffuse" in can else Sampling()
-    sampling = override(own, options.chosen_sampling) if options.chosen_sampling else None
+    sampling = trained.sampling(options.chosen_sampling) if options.chosen_sampling else None
     return Steered(tuple(names.index(name) for name in options.label), options.text, sampling)
 
 
@@ -118,7 +114,7 @@ def refuse_undiffusing(trained: "Trained", option: str) -> None:
     from kinema.core.tasks import abilities
     from kinema.systems import SYSTEMS
 
-    if not {"diffuse", "inpaint"} & set(abilities(trained.system)):
+    if not trained.diffuses:
         able = ", ".join(name for name, system in SYSTEMS.items() if "diffuse" in abilities(system)) or "none"
         raise CheckpointError(f"{trained.metadata.system} makes a clip at once and has no --{option}; systems that do: {able}")
 
