@@ -468,6 +468,12 @@ def test_conditions_that_it_was_not_trained_with_are_refused() -> None:
         tiny().generate([1], label=torch.tensor([0]))
 
 
+def test_a_class_that_there_is_not_is_refused() -> None:
+    """The index after the last is the null, which would pass for a class."""
+    with pytest.raises(ConfigError, match=r"labels of latent-video-dit are 0 to 1; these reach \[0, 2\]"):
+        tiny(condition="label", classes=2).generate([1, 2], label=torch.tensor([0, 2]))
+
+
 def test_no_steps_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"steps is 0; it must be 1 or more"):
         tiny().diffuse([1], sampling=Sampling(steps=0))

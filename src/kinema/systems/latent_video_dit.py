@@ -522,6 +522,8 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
             if given is not None and name not in self.conditions:
                 knows = f"it knows {self.conditions[0]}s" if self.conditions else "it knows no conditions"
                 raise ConfigError(f"this {self.name} was trained without {name}s and cannot be asked for one; {knows}")
+        if label is not None and len(label) and not 0 <= int(label.min()) <= int(label.max()) < self.config.classes:
+            raise ConfigError(f"labels of {self.name} are 0 to {self.config.classes - 1}; these reach {label.tolist()}")
         how = sampling or self.sampling
         if known is None and self.config.pixel_condition:
             nothing = torch.zeros(1, 1, *self._held(shape), device=self.latent_mean.device)
