@@ -4,7 +4,6 @@ The trainer owns optimisers, precision, memory layout, the averaged copy for sam
 the count of steps and the random state. A system holds only mathematics.
 """
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError, TrainingError, accepted
@@ -24,6 +22,7 @@ from kinema.core.seeds import shard_of_batch
 from kinema.core.system import Fit, Objective, Player, Stage, System
 from kinema.core.types import Batch, ClipShape, Video
 from kinema.training import distributed
+from kinema.training.average import Average, estimate_batch_norm
 from kinema.training.memory import in_memory_order, keep_channels_together, keep_freed_memory, memory_order
 from kinema.training.sharding import Split, for_shards, is_split, local, refuse_unsplittable, total_norm
 
@@ -398,58 +397,6 @@ class Trainer:
         self._random_state = {name: tensor.cpu() for name, tensor in state["random"].items()}
         self.steps_done, self.samples_done = state["steps"], state["samples"]
         self.seconds_done, self._clock = state["seconds"], None
-
-
-class Average:
-    """A copy of a system that holds the exponential moving average of its weights, in float32.
-
-    Args:
-        system: its `averaged` modules are averaged; everything else is copied by `copy_rest`.
-    """
-
-    def __init__(self, system: System[Any]) -> None:
-        self._source = system
-        self.system = copy.deepcopy(system).eval().requires_grad_(False)
-        averaged = {id(parameter) for module in system.averaged() for parameter in module.parameters()}
-        pairs = list(zip(self.system.parameters(), system.parameters(), strict=True))
-        for mine, _ in pairs:
-            mine.data = mine.data.float()
-        self._averages = [mine.data for mine, theirs in pairs if id(theirs) in averaged]
-        self._weights = [theirs.data for _, theirs in pairs if id(theirs) in averaged]
-        self._copied = [(mine.data, theirs.data) for mine, theirs in pairs if id(theirs) not in averaged]
-
-    def update(self, decay: float) -> None:
-        """Move the averages towards the weights."""
-        get_ema_multi_avg_fn(decay)(self._averages, self._weights, 0)
-
-    def copy_rest(self) -> None:
-        """Copy what is not averaged."""
-        for mine, theirs in self._copied:
-            mine.copy_(theirs)
-        for mine, theirs in zip(self.system.buffers(), self._source.buffers(), strict=True):
-            mine.copy_(theirs)
-
-
-def estimate_batch_norm(system: System[Any], batches: Iterable[Batch]) -> None:
-    """Re-estimate the batch-norm statistics of a system's averaged modules as plain means over `batches`."""
-    norms = [
-        norm
-        for module in system.averaged()
-        for norm in module.modules()
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats
-    ]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
-    for batch in batches:
-        system.sampling_pass(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    system.eval()
 
 
 def run_fit(
