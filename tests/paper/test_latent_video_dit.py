@@ -53,7 +53,7 @@ def awake(system: LatentVideoDiT) -> LatentVideoDiT:
 @pytest.fixture(scope="module")
 def laptop() -> LatentVideoDiT:
     with torch.device("meta"):
-        return LatentVideoDiT(replace(LAPTOP, condition="label", classes=9))
+        return LatentVideoDiT(replace(LAPTOP, condition="label", classes=9, compressor_linear="none"))
 
 
 # --- What earns the name ------------------------------------------------------------------------------------------------------
@@ -131,6 +131,17 @@ def test_the_counts_of_the_specification(laptop: LatentVideoDiT) -> None:
     assert parameters(transformer.modulation, transformer.out) == 41_280
 
 
+def test_linear_maps_add_two_matrices_and_take_the_place_of_the_encoder() -> None:
+    with torch.device("meta"):
+        shortcut, linear = (
+            LatentVideoDiT(replace(LAPTOP, compressor_linear=kind)).compressor for kind in ("shortcut", "encoder")
+        )
+    assert parameters(shortcut.project) == 96 * 8 + 8
+    assert parameters(shortcut.restore) == 8 * 96 + 96
+    assert parameters(shortcut) == 900_592 + 776 + 864
+    assert parameters(linear) == 450_080 + 776 + 864
+
+
 def test_the_shapes_of_the_specification(laptop: LatentVideoDiT) -> None:
     video = torch.zeros(2, 3, 16, 32, 32, device="meta")
     assert fold(video, LAPTOP.stem).shape == (2, 96, 8, 8, 8)
@@ -161,7 +172,7 @@ def test_at_the_start_every_block_is_the_identity_and_the_output_zero() -> None:
 
 def test_the_compressor_starts_as_a_linear_map() -> None:
     features = torch.randn(1, 8, 2, 3, 3)
-    assert torch.equal(tiny().compressor.encoder[1](features), features)
+    assert torch.equal(tiny(compressor_linear="none").compressor.encoder[1](features), features)
 
 
 def test_fold_and_tokens_invert() -> None:

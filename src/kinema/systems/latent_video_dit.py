@@ -61,6 +61,7 @@ from kinema.systems.latent_video_dit_networks import (
     LatentVideoDiTConfig,
     Mask,
     Transformer,
+    fold,
     hold,
     refuse_other_sizes,
     sides,
@@ -144,14 +145,14 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
     }
     config: LatentVideoDiTConfig
     latent_mean: Tensor
-    latent_deviation: Tensor
+    latent_scale: Tensor
 
     def __init__(self, config: LatentVideoDiTConfig) -> None:
         super().__init__(config)
         self.needs = frozenset({"video", *config.asked_by})
         self.compressor = Compressor(config)
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
-        self.register_buffer("latent_deviation", torch.ones(config.latent_channels))
+        self.register_buffer("latent_scale", torch.ones(config.latent_channels))
         self.transformer = Transformer(config)
         self.classes = nn.Embedding(config.classes + 1, config.hidden) if config.condition == "label" else None  # last: null
         self.words, self.sentences, self.phrase, self.no_phrase = None, None, None, None
@@ -194,18 +195,20 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
     past_frames = 1
 
     def stages(self) -> Mapping[str, Stage]:
-        """Return compressor, scale of its latent, vocabulary, transformer."""
+        """Return the compressor's linear start, compressor, scale of its latent, vocabulary, transformer."""
         c = self.config
         pressing = Player("compressor", (self.compressor,), self.compressor_objective, adamw(c.compressor_rate))
         moving = [module for module in (self.transformer, self.classes, self.words, self.phrase, self.no_phrase) if module]
         rates = muon(c.learning_rate, self.transformer.matrices) if c.optimizer == "muon" else adamw(c.learning_rate)
         denoising = Player("transformer", tuple(moving), self.transformer_objective, rates)
         vocabulary: dict[str, Stage] = {"vocabulary": Fit(self.fit_vocabulary)} if self.words else {}
-        return {"compressor": (pressing,), "latent_scale": Fit(self.fit_scale), **vocabulary, "transformer": (denoising,)}
+        start: dict[str, Stage] = {"linear_start": Fit(self.fit_linear_start)} if c.compressor_linear != "none" else {}
+        scale = Fit(self.fit_scale)
+        return {**start, "compressor": (pressing,), "latent_scale": scale, **vocabulary, "transformer": (denoising,)}
 
     def shardable(self) -> tuple[nn.Module, ...]:
-        """Return the compressor's halves, the transformer and its blocks."""
-        return self.compressor.encoder, self.compressor.decoder, self.transformer, *self.transformer.blocks
+        """Return the compressor's parts, the transformer and its blocks."""
+        return *self.compressor.children(), self.transformer, *self.transformer.blocks
 
     def shares(self) -> Mapping[str, float]:
         """Return how the budget is divided between compressor and transformer."""
@@ -214,7 +217,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
     def skipped(self) -> Mapping[str, str]:
         """Return the compressor's stage where it is taken over from another run."""
         taken = self.config.compressor_from
-        return {"compressor": f"The compressor is that of {taken}."} if taken else {}
+        return dict.fromkeys(("linear_start", "compressor"), f"The compressor is that of {taken}.") if taken else {}
 
     def sampling_pass(self, batch: Batch) -> None:
         """Do nothing: no module has batch norm."""
@@ -245,18 +248,26 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
             {"psnr": decibels(squared)},
         )
 
-    def fit_scale(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Store mean and standard deviation of every channel of the latent over the training clips."""
-        count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    def fit_linear_start(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Let the compressor start from the principal components of the training clips."""
+        moments = Moments()
         for batch in batches:
-            latent = self.compressor.encode(batch.video)[0].double()
-            count += latent[:, 0].numel()
-            total = total.to(latent) + latent.sum(dim=(0, 2, 3, 4))
-            squares = squares.to(latent) + latent.square().sum(dim=(0, 2, 3, 4))
-        mean = total / count
-        deviation = (squares / count - mean.square()).clamp_min(1e-12).sqrt()
-        self.latent_mean.copy_(mean)
-        self.latent_deviation.copy_(deviation)
+            moments.add(fold(batch.video, self.config.stem))
+        return {"variance_kept": self.compressor.start_linear(moments.mean, moments.covariance)}
+
+    def fit_scale(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Store mean and scale of every channel of the latent over the training clips.
+
+        Divided by its scale a channel is of unit variance, times a power of its weight in the pixels (`channel_emphasis`): the
+        channels that matter little for the picture cost the transformer less. Over all channels the mean square is 1.
+        """
+        moments = Moments()
+        for batch in batches:
+            moments.add(self.compressor.encode(batch.video)[0])
+        deviation = moments.covariance.diagonal().clamp_min(1e-12).sqrt()
+        emphasis = self.compressor.weights(deviation) ** self.config.channel_emphasis
+        self.latent_mean.copy_(moments.mean)
+        self.latent_scale.copy_(deviation / emphasis * emphasis.square().mean().sqrt())
         return {"least_deviation": float(deviation.min()), "greatest_deviation": float(deviation.max())}
 
     def latents(self, stage: str) -> Callable[[Video], Tensor] | None:
@@ -266,11 +277,11 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
     def encode(self, video: Video) -> Latent:
         """Return the normalised latent of clips; a single frame is held for as long as a token lasts."""
         mean = self.compressor.encode(hold(video, self.footprint[0]))[0].float()
-        return (mean - broadcast(self.latent_mean)) / broadcast(self.latent_deviation)
+        return (mean - broadcast(self.latent_mean)) / broadcast(self.latent_scale)
 
     def decode(self, latent: Latent, frames: int) -> Video:
         """Return the clips, in [-1, 1], of a normalised latent."""
-        video = self.compressor.decode(latent * broadcast(self.latent_deviation) + broadcast(self.latent_mean))
+        video = self.compressor.decode(latent * broadcast(self.latent_scale) + broadcast(self.latent_mean))
         return video[:, :, :frames].clamp(-1, 1)
 
     def reconstruct(self, video: Video) -> Video:
@@ -554,6 +565,30 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
 def adamw(rate: float) -> OptimizerFactory:
     """Return AdamW without decay, betas (0.9, 0.99): `muon` without matrices."""
     return muon(rate, ())
+
+
+class Moments:
+    """Mean and covariance of the channels of all that is added."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.products = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, features: Float[Tensor, "B D t h w"]) -> None:
+        """Take features in."""
+        rows = features.double().movedim(1, -1).flatten(0, -2)
+        self.count += len(rows)
+        self.total = self.total.to(rows) + rows.sum(dim=0)
+        self.products = self.products.to(rows) + rows.T @ rows
+
+    @property
+    def mean(self) -> Float[Tensor, "D"]:
+        """Of the channels."""
+        return self.total / self.count
+
+    @property
+    def covariance(self) -> Float[Tensor, "D D"]:
+        """Of the channels, with the count in the denominator."""
+        return self.products / self.count - torch.outer(self.mean, self.mean)
 
 
 def broadcast(per_channel: Float[Tensor, "Z"]) -> Float[Tensor, "Z 1 1 1"]:

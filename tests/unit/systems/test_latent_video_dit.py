@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from torch import nn
 
 from kinema.core.errors import ConfigError
 from kinema.core.types import Batch, ClipShape
 from kinema.systems.latent_video_dit import LatentVideoDiT
+from kinema.systems.latent_video_dit_networks import fold
 from kinema.training import save_checkpoint
 
 TINY = replace(LatentVideoDiT.presets["tiny"].config, compressor_width=8)
@@ -31,7 +33,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_the_compressor_of_another_run_is_taken_over_and_not_trained(run: Path) -> None:
     system = system_of(compressor_from=str(run), hidden=48)
-    assert list(system.skipped()) == ["compressor"]
+    assert list(system.skipped()) == ["linear_start", "compressor"]
     system.open_files(torch.device("cpu"))
     from kinema.training import load
 
@@ -43,7 +45,7 @@ def test_the_compressor_of_another_run_is_taken_over_and_not_trained(run: Path) 
 
 def test_a_compressor_of_other_settings_is_refused(run: Path) -> None:
     system = system_of(compressor_from=str(run), compressor_width=16)
-    with pytest.raises(ConfigError, match=r"other settings \(encoder.0.weight is \(8, 96.*, here \(16, 96.*must agree"):
+    with pytest.raises(ConfigError, match=r"other settings \(decoder.0.weight is \(8, 8,.*, here \(16, 8,.*must agree"):
         system.open_files(torch.device("cpu"))
 
 
@@ -52,6 +54,43 @@ def test_no_compressor_is_refused(tmp_path: Path) -> None:
     for place, why in ((tmp_path / "none", "is no checkpoint"), (tmp_path / "text", "is no checkpoint")):
         with pytest.raises(ConfigError, match=why):
             system_of(compressor_from=str(place)).open_files(torch.device("cpu"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("linear", ["encoder", "shortcut"])
+def test_the_compressor_starts_from_principal_components(linear: str) -> None:
+    """Of 8 latent channels in 96 dimensions: nothing linear of that width is nearer to the clips than scikit-learn's PCA."""
+    torch.manual_seed(0)
+    coarse = torch.randn(24, 3, 4, 4, 4)
+    video = nn.functional.interpolate(coarse, (8, 16, 16), mode="trilinear") + 0.1 * torch.randn(24, 3, 8, 16, 16)
+    system = LatentVideoDiT(replace(TINY, compressor_linear=linear)).eval()
+    numbers = system.fit_linear_start([Batch(video[:10]), Batch(video[10:])])
+    system.fit_scale([Batch(video)])
+
+    rows = fold(video, (2, 4, 4)).movedim(1, -1).flatten(0, -2).numpy()
+    expected = PCA(8).fit(rows)
+    assert numbers["variance_kept"] == pytest.approx(expected.explained_variance_ratio_.sum(), abs=1e-5)
+    made = fold(system.compressor.decode(system.compressor.encode(video)[0]), (2, 4, 4)).movedim(1, -1).flatten(0, -2)
+    torch.testing.assert_close(made, torch.from_numpy(expected.inverse_transform(expected.transform(rows))), atol=1e-4, rtol=0)
+    torch.testing.assert_close(system.latent_mean, torch.zeros(8), atol=1e-4, rtol=0)
+
+    latent = system.encode(video)
+    assert float(latent.square().mean()) == pytest.approx(1, abs=1e-4)
+    variances = latent.var(dim=(0, 2, 3, 4), correction=0).numpy()[::-1]  # scikit-learn begins with the greatest
+    shares = expected.explained_variance_ / expected.explained_variance_.sum()
+    assert variances / variances.sum() == pytest.approx(shares**0.5 / (shares**0.5).sum(), rel=1e-3)
+
+
+@torch.no_grad()
+def test_footage_of_less_variety_than_the_latent_starts_without_noise() -> None:
+    grey = torch.linspace(-1, 1, 6)[:, None, None, None, None].expand(-1, 3, 8, 16, 16)
+    system = LatentVideoDiT(TINY).eval()
+    assert system.fit_linear_start([Batch(grey)])["variance_kept"] == pytest.approx(1)
+    system.fit_scale([Batch(grey)])
+    torch.testing.assert_close(system.reconstruct(grey), grey, atol=1e-4, rtol=0)
+    black = torch.full((1, 3, 8, 16, 16), -1.0)
+    system.fit_linear_start([Batch(black)])
+    torch.testing.assert_close(system.compressor.decode(system.compressor.encode(black)[0]), black, atol=1e-4, rtol=0)
 
 
 def test_validation_repeats_and_knows_a_good_model_from_a_bad_one() -> None:
