@@ -53,7 +53,7 @@ def awake(system: LatentVideoDiT) -> LatentVideoDiT:
 @pytest.fixture(scope="module")
 def laptop() -> LatentVideoDiT:
     with torch.device("meta"):
-        return LatentVideoDiT(replace(LAPTOP, condition="label", classes=9, compressor_linear="none"))
+        return LatentVideoDiT(replace(LAPTOP, condition="label", classes=9, compressor_linear="none", patch_time=2))
 
 
 # --- What earns the name ------------------------------------------------------------------------------------------------------
@@ -142,12 +142,21 @@ def test_linear_maps_add_two_matrices_and_take_the_place_of_the_encoder() -> Non
     assert parameters(linear) == 450_080 + 776 + 864
 
 
+def test_tokens_of_half_the_time_have_smaller_matrices_at_both_ends() -> None:
+    with torch.device("meta"):
+        system = LatentVideoDiT(replace(LAPTOP, condition="label", classes=9))
+    fewer = 32 * 128 + 512 * 128 + 128 * 32 + 32  # into the stream: half the latent, half the known pixels; out of it: half
+    assert parameters(system.transformer, system.classes) == 1_417_024 - fewer
+
+
 def test_the_shapes_of_the_specification(laptop: LatentVideoDiT) -> None:
     video = torch.zeros(2, 3, 16, 32, 32, device="meta")
     assert fold(video, LAPTOP.stem).shape == (2, 96, 8, 8, 8)
     assert laptop.encode(video).shape == (2, 8, 8, 8, 8)
-    assert LAPTOP.footprint == (4, 8, 8)
-    assert LAPTOP.tokens(LAPTOP.shape) == 64
+    assert laptop.config.footprint == (4, 8, 8)
+    assert laptop.config.tokens(LAPTOP.shape) == 64
+    assert LAPTOP.footprint == (2, 8, 8)  # the preset's tokens last half as long as the specification's
+    assert LAPTOP.tokens(LAPTOP.shape) == 128
 
 
 def test_muon_moves_the_matrices_of_the_blocks_alone(laptop: LatentVideoDiT) -> None:

@@ -3,7 +3,7 @@ r"""Latent video diffusion transformer: the Sora-style system, at the scale of o
 Brooks et al., "Video generation models as world simulators", OpenAI 2024, a report without code or sizes; the choices follow
 its open relatives (DiT, SiT, Latte, Open-Sora, minRF). Part of the report -> object:
 
-- a learned compressor in space and time -> `Compressor`, stage "compressor"; stage "latent_scale" normalises each channel
+- a learned compressor in space and time -> `Compressor`, stage "compressor"; stage "latent_scale" normalises
 - space-time latent patches -> `to_tokens`, `positions`
 - a diffusion transformer with time and text -> `Transformer`, stage "transformer"
 - variable durations, resolutions, aspect ratios; an image is one frame -> `buckets`, `diffuse(shape=...)`
@@ -19,7 +19,8 @@ Equations (SiT's and DiT's), as the tests name them:
 
 Departures: Sora's report says nothing of sizes, optimisers or how masks are given. Here: Muon on the matrices, a depthwise
 convolution over tokens, conditioning by masked pixels instead of by clean latents (a zero-filled clip is nothing the compressor
-has ever seen, and boxes work as frames do), in which unknown pixels show the nearest known time at their place (`with_mask`).
+has ever seen, and boxes work as frames do), in which unknown pixels show the nearest known time at their place (`with_mask`),
+and a compressor that starts from principal components (`Compressor.start_linear`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -135,6 +136,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
                 buckets=("1x16x16", "4x16x16"),
                 compressor_width=16,
                 compressor_blocks=1,
+                patch_time=2,
                 hidden=24,
                 depth=2,
                 heads=2,

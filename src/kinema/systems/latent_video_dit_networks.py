@@ -78,7 +78,7 @@ class LatentVideoDiTConfig(Config):
     """Weight of the compressor's divergence from the prior."""
     compressor_rate: float = 3e-3
     """AdamW's step size for the compressor."""
-    compressor_share: float = 0.3
+    compressor_share: float = 0.12
     """Share of the budget for the compressor."""
     compressor_from: str = ""
     """Run or checkpoint of this system whose compressor is taken over instead of training one."""
@@ -89,7 +89,7 @@ class LatentVideoDiTConfig(Config):
     """Blocks of the transformer."""
     heads: int = 4
     """Attention heads."""
-    patch_time: int = 2
+    patch_time: int = 1
     """Frames of the latent in a token."""
     patch_space: int = 2
     """Elements of a side of the latent in a token."""
@@ -106,7 +106,7 @@ class LatentVideoDiTConfig(Config):
     """Tokens above which times move towards noise, by the root of the ratio."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """muon: Muon on the matrices of the blocks, AdamW elsewhere. adamw: everywhere."""
-    learning_rate: float = 4e-3
+    learning_rate: float = 8e-3
     """Step size of the transformer's optimisers."""
     sampling_steps: int = 30
     """Steps from noise to a clip unless told otherwise."""
