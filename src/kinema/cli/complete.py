@@ -187,7 +187,8 @@ def predict(arguments: list[str]) -> int:
         footage = given[number]
         before, after = _known_ends(file, footage, options, window)
         new = options.frames or max(1, window - len(before) - len(after))
-        joined = _join(before, new, after, footage, trained, output)
+        more = 0 if output.streams else max(0, (footage.info.frames or 1) - len(before) - len(after))
+        joined = _join(before, new, after, footage, trained, output, more)
         made = _completed(*joined, trained, asked, options.seed, number, options.past or window // 2, options.backward)
         fresh = map(footage.way.outward, made[len(before) : len(before) + new])
         frames = chain(fresh, footage.cut()) if options.backward else chain(footage.cut(), fresh)
@@ -224,7 +225,9 @@ def interpolate(arguments: list[str]) -> int:
     frames = chain(deque(begin.cut(), 1), fresh, islice(end.cut(), 1))
     rates = [float(footage.info.fps) for footage in (begin, end) if footage.info.fps]
     if len(set(rates)) > 1:
-        print(f"note: {first} has {rates[0]:g} frames per second and {second} {rates[1]:g}; the result has those of {first.name}")
+        print(
+            f"note: {first} has {rates[0]:g} frames per second and {second} {rates[1]:g}; the result has those of {first.name}"
+        )
     _write(output, frames, begin if begin.info.fps else end, options, trained, None, of_part=True)
     _finish(output, f"{new} frames between {first} and {second}")
     return 0
@@ -377,8 +380,15 @@ def _side(window: int, new: int) -> int:
     return min(window // 2, (window - new) // 2) if new + 2 <= window else max(1, window // 4)
 
 
-def _refuse_long(frames: int, footage: Footage, trained: "Trained", output: "Output") -> None:
+def _refuse_long(frames: int, footage: Footage, trained: "Trained", output: "Output", more: int = 0) -> None:
     """Refuse more frames than there is memory for, before anything is computed.
+
+    Args:
+        frames: that the system sees or makes.
+        footage: what is completed.
+        trained: the system.
+        output: where they go.
+        more: frames of the footage that are held in full size beside them.
 
     Raises:
         ConfigError: naming how many there is memory for.
@@ -389,9 +399,10 @@ def _refuse_long(frames: int, footage: Footage, trained: "Trained", output: "Out
     if free is None:
         return
     wide, tall = footage.way.working
-    frame = COPIES * 3 * wide * tall + (0 if output.streams else 2 * 3 * footage.info.width * footage.info.height)
+    whole = 2 * 3 * footage.info.width * footage.info.height
+    frame = COPIES * 3 * wide * tall + (0 if output.streams else whole)
     window = ClipShape(trained.metadata.clip.frames, tall, wide)
-    held = sampling_bytes(trained, window) if trained.device.type == "cpu" else 0
+    held = more * whole + (sampling_bytes(trained, window) if trained.device.type == "cpu" else 0)
     if held + frames * frame > free:
         most = max(0, (free - held) // frame)
         hint = "" if output.streams else "; .mp4 and .webm are written as they are made and need less"
@@ -404,12 +415,14 @@ def _refuse_long(frames: int, footage: Footage, trained: "Trained", output: "Out
 # --- Making -------------------------------------------------------------------------------------------------------------------
 
 
-def _join(before: Clip, new: int, after: Clip, footage: Footage, trained: "Trained", output: "Output") -> tuple[Clip, "Known"]:
-    """Return known frames around unknown ones, and what is known."""
+def _join(
+    before: Clip, new: int, after: Clip, footage: Footage, trained: "Trained", output: "Output", more: int = 0
+) -> tuple[Clip, "Known"]:
+    """Return known frames around unknown ones, and what is known; `more` frames in full size come into the result."""
     from kinema.data.masks import ends
 
     wide, tall = footage.way.working
-    _refuse_long(len(before) + new + len(after), footage, trained, output)
+    _refuse_long(len(before) + new + len(after), footage, trained, output, more)
     shape = ClipShape(len(before) + new + len(after), tall, wide)
     return np.concatenate([before, np.zeros((new, tall, wide, 3), np.uint8), after]), ends(shape, len(before), len(after))
 
