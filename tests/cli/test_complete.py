@@ -327,6 +327,27 @@ def test_what_is_made_already_is_not_made_again(
     assert (tmp_path / "out" / "clip2.apng").read_bytes() == made["clip2.apng"]
 
 
+def test_the_same_command_goes_on_where_it_was_stopped(
+    filler: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filling: list[dict]
+) -> None:
+    (folder / "damaged.mp4").unlink()
+    whole = Filling.inpaint
+
+    def stopped(self: Filling, *given: object, **asked: object) -> object:
+        if len(filling) == 2:
+            raise KeyboardInterrupt
+        return whole(self, *given, **asked)
+
+    words = ("inpaint", filler, folder, "--mask", "1,1,4,4", "--out", tmp_path / "out")
+    monkeypatch.setattr(Filling, "inpaint", stopped)
+    assert run(*words) == 130
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"clip2.mp4", "clip10.mp4"}
+    monkeypatch.setattr(Filling, "inpaint", whole)
+    assert run(*words) == 0
+    assert [call["seeds"] for call in filling] == [[0], [1], [2]]
+    assert (tmp_path / "out" / "photo.png").exists()
+
+
 @pytest.mark.parametrize("verb", ["predict", "inpaint"])
 def test_files_that_are_all_bad_are_bad_input(
     filler: Path, folder: Path, tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str]
