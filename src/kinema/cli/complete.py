@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 from kinema.cli.arguments import parse
 from kinema.cli.inputs import Queue, media_files
 from kinema.cli.sample import Files, Sampled
-from kinema.cli.steering import Number, Steered, Steering, amount, fitting_batch, sampling_bytes, say_untrained, steered
+from kinema.cli.steering import Number, Real, Steered, Steering, amount, fitting_batch, sampling_bytes, say_untrained, steered
 from kinema.cli.terminal import Progress
 from kinema.core.errors import CheckpointError, ConfigError, DataError, MediaError
 from kinema.core.shape import ClipShape
@@ -44,6 +44,8 @@ GREY = 128  # what is hidden, side by side with the result
 class Completed(Steering, Sampled):
     """What the verbs understand that complete clips."""
 
+    fps: Real = None
+    """Frames per second of the files. Default: those of what is given; of images those that the system was trained on."""
     seed: int = 0
     """Seed of the first result, counted up per file; another seed imagines something else."""
     fit: Literal["letterbox", "crop"] = "letterbox"
