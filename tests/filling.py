@@ -86,8 +86,8 @@ class Filling(System[FillingConfig]):
         empty = torch.zeros(len(seeds), 3, shape.frames, shape.height, shape.width)
         return self.inpaint(empty, empty[:, :1], seeds=seeds, label=label, caption=caption, sampling=sampling)
 
-    def trajectory(self, seeds: Sequence[int], moments: int, *, sampling: Sampling | None = None) -> Sequence[Video]:
-        clean, noise = self.diffuse(seeds, sampling=sampling), normal_codes(seeds, 3, *self._sides)
+    def trajectory(self, seeds: Sequence[int], moments: int, **asked: Any) -> Sequence[Video]:
+        clean, noise = self.diffuse(seeds, **asked), normal_codes(seeds, 3, *self._sides)
         return [(1 - share) * noise + share * clean for share in torch.linspace(0, 1, moments)]
 
     def noised(self, video: Video, moments: int, *, seed: int) -> Sequence[Video]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -100,8 +100,8 @@ class SmallDiffuser(System[SmallDiffuserConfig]):
         grey = 0.1 * (sampling or self.sampling).steps + self._asked(label, caption, len(seeds)) / 100
         return (noise + repeat(grey, "b -> b 1 1 1 1")).clamp(-1, 1)
 
-    def trajectory(self, seeds: Sequence[int], moments: int, *, sampling: Sampling | None = None) -> Sequence[Video]:
-        return [self.diffuse(seeds, sampling=sampling)] * moments
+    def trajectory(self, seeds: Sequence[int], moments: int, **asked: Any) -> Sequence[Video]:
+        return [self.diffuse(seeds, **asked)] * moments
 
     def noised(self, video: Video, moments: int, *, seed: int) -> Sequence[Video]:
         return [video] * moments

@@ -268,6 +268,233 @@ def test_cropping_keeps_what_lies_outside(filler: Path, tmp_path: Path, capsys: 
     assert "2,10,9,9 hides what --fit crop cuts off" in capsys.readouterr().err
 
 
+# --- Several files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two clips and an image, and what is none."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_clip(folder / "clip2.apng", 3)
+    write_clip(folder / "clip10.apng", 5, 16, 48, fps=10)
+    write_still(folder / "photo.png")
+    (folder / "damaged.mp4").write_bytes(b"no film")
+    (folder / "notes.txt").write_text("not for you")
+    return folder
+
+
+def test_a_folder_is_continued_file_by_file_and_a_bad_file_stops_nothing(
+    filler: Path, folder: Path, tmp_path: Path, filling: list[dict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--frames", 2, "--label", "bow", "--label", "walk", "--format", "apng", "--out", tmp_path / "out")
+    assert run("predict", filler, folder, *words) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"kinema: {folder / 'damaged.mp4'} is not a video")
+    assert said.err.count("\n") == 1
+    assert f"{folder}: 1 file that is no image or clip passed over" in said.out
+    assert f"6 new frames for 3 of 4 files: {tmp_path / 'out'}" in said.out
+    made = {file.stem: probe(file) for file in (tmp_path / "out").iterdir()}
+    assert {name: (info.width, info.height, info.frames, info.fps) for name, info in made.items()} == {
+        "clip2": (32, 32, 5, 20),
+        "clip10": (48, 16, 7, 10),
+        "photo": (32, 32, 3, 12),
+    }
+    # The numbers of files are their places in the natural order, and a bad file has one: 2 before 10.
+    assert [(call["seeds"], call["label"].tolist()) for call in filling] == [([0], [0]), ([1], [1]), ([3], [1])]
+
+
+def test_what_is_made_already_is_not_made_again(
+    filler: Path, folder: Path, tmp_path: Path, filling: list[dict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--frames", 2, "--format", "apng", "--out", tmp_path / "out")
+    assert run("predict", filler, folder, *words) == 1
+    made = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    (tmp_path / "out" / "clip2.apng").write_bytes(b"mine")
+    (tmp_path / "out" / "photo.apng").unlink()
+    (folder / "damaged.mp4").unlink()
+    write_clip(folder / "damaged.apng", 3)
+    filling.clear()
+    capsys.readouterr()
+    assert run("predict", filler, folder, *words) == 0
+    assert f"{tmp_path / 'out' / 'clip2.apng'} is there already; --overwrite makes it again" in capsys.readouterr().out
+    assert [call["seeds"] for call in filling] == [[2], [3]]
+    assert (tmp_path / "out" / "clip2.apng").read_bytes() == b"mine"
+    assert (tmp_path / "out" / "photo.apng").read_bytes() == made["photo.apng"]
+    assert run("predict", filler, folder, *words) == 0
+    assert "nothing is left to make" in capsys.readouterr().out
+    assert run("predict", filler, folder, *words, "--overwrite") == 0
+    assert (tmp_path / "out" / "clip2.apng").read_bytes() == made["clip2.apng"]
+
+
+def test_the_same_command_goes_on_where_it_was_stopped(
+    filler: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filling: list[dict]
+) -> None:
+    (folder / "damaged.mp4").unlink()
+    whole = Filling.inpaint
+
+    def stopped(self: Filling, *given: object, **asked: object) -> object:
+        if len(filling) == 2:
+            raise KeyboardInterrupt
+        return whole(self, *given, **asked)
+
+    words = ("inpaint", filler, folder, "--mask", "1,1,4,4", "--out", tmp_path / "out")
+    monkeypatch.setattr(Filling, "inpaint", stopped)
+    assert run(*words) == 130
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"clip2.mp4", "clip10.mp4"}
+    monkeypatch.setattr(Filling, "inpaint", whole)
+    assert run(*words) == 0
+    assert [call["seeds"] for call in filling] == [[0], [1], [2]]
+    assert (tmp_path / "out" / "photo.png").exists()
+
+
+@pytest.mark.parametrize("verb", ["predict", "inpaint"])
+def test_files_that_are_all_bad_are_bad_input(
+    filler: Path, folder: Path, tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "empty.png").write_bytes(b"")
+    words = ("--mask", "1,1,4,4") if verb == "inpaint" else ()
+    assert run(verb, filler, folder / "damaged.mp4", folder / "empty.png", *words, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 2
+    assert not said.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_file_of_all_is_made_of_all_or_not_at_all(
+    filler: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("predict", filler, folder, "--out", tmp_path / "all.apng") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "all.apng").exists()
+
+
+def test_a_folder_is_inpainted_with_one_mask_or_a_mask_for_each(
+    filler: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "damaged.mp4").unlink()
+    given = {"clip2": read_video(folder / "clip2.apng")[0], "clip10": read_video(folder / "clip10.apng")[0]}
+    given["photo"] = read_image(folder / "photo.png")[None]
+    assert run("inpaint", filler, folder, "--mask", "4,2,8,8", "--format", "npy", "--out", tmp_path / "out") == 0
+    assert f"9 frames of 3 files: {tmp_path / 'out'}" in capsys.readouterr().out
+    for name, clip in given.items():
+        made = np.load(tmp_path / "out" / f"{name}.npy")
+        changed = (made != clip).any(-1)
+        assert changed[:, 2:10, 4:12].mean() > 0.9
+        changed[:, 2:10, 4:12] = False
+        assert not changed.any()
+    (tmp_path / "masks").mkdir()
+    np.save(tmp_path / "masks" / "clip2.npy", np.array([[0, 0, 4, 4]] * 3))
+    mask = np.zeros((32, 32), np.uint8)
+    mask[20:] = 255
+    for name in ("photo.png", "clip10.png"):  # of another size than clip10
+        Image.fromarray(mask).save(tmp_path / "masks" / name)
+    write_clip(folder / "none.apng")
+    words = ("--mask", tmp_path / "masks", "--format", "npy", "--out", tmp_path / "own")
+    assert run("inpaint", filler, folder, *words) == 1
+    wrong = f"{tmp_path / 'masks' / 'clip10.png'} is 32x32 and the clip 48x16; give a mask of the clip's size"
+    assert capsys.readouterr().err.splitlines() == [
+        f"kinema: {folder / 'clip10.apng'}: {wrong}",
+        f"kinema: {tmp_path / 'masks'} holds no mask for none.apng: a picture, a film or a track that is called none too",
+    ]
+    changed = {name: (np.load(tmp_path / "own" / f"{name}.npy") != given[name]).any((0, -1)) for name in ("clip2", "photo")}
+    assert changed["clip2"][:4, :4].all()
+    assert not changed["clip2"][4:].any()
+    assert changed["photo"][20:].mean() > 0.9
+    assert not changed["photo"][:20].any()
+    write_still(tmp_path / "masks" / "photo.jpg")
+    assert run("inpaint", filler, folder / "photo.png", *words[:2], "--out", tmp_path / "two") == 2
+    assert "masks holds photo.jpg and photo.png for photo.png; keep one: a picture" in capsys.readouterr().err
+
+
+def test_of_an_image_an_image_is_made(filler: Path, folder: Path, tmp_path: Path) -> None:
+    (folder / "damaged.mp4").unlink()
+    assert run("inpaint", filler, folder, "--mask", "4,2,8,8", "--out", tmp_path / "out") == 0
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"clip2.mp4", "clip10.mp4", "photo.png"}
+    np.testing.assert_array_equal(read_image(tmp_path / "out" / "photo.png")[12:], read_image(folder / "photo.png")[12:])
+
+
+def test_no_file_is_written_over_what_it_is_made_of(filler: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    for words in (["predict", filler, folder], ["inpaint", filler, folder, "--mask", "1,1,4,4"]):
+        assert run(*words, "--format", "apng", "--out", folder, "--overwrite") == 2
+        assert f"{folder / 'clip2.apng'} is what the result is made of; give another --out" in capsys.readouterr().err
+    words = ("--mask", "1,1,4,4", "--out", folder / "photo.png", "--overwrite")
+    assert run("inpaint", filler, folder / "photo.png", *words) == 2
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+# --- Exactness ----------------------------------------------------------------------------------------------------------------
+
+
+def read_exactly(file: Path, frames: int) -> np.ndarray:
+    if file.suffix == ".npy":
+        return np.load(file)
+    if file.suffix == ".apng":
+        return read_video(file)[0]
+    sheet = read_image(file)
+    return sheet.reshape(len(sheet), frames, -1, 3).swapaxes(0, 1)
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "crop"])
+@pytest.mark.parametrize(("height", "width"), [(31, 33), (17, 50), (5, 7), (48, 48)])
+def test_known_pixels_rate_and_size_come_back_exactly_in_lossless_files(
+    filler: Path, tmp_path: Path, height: int, width: int, fit: str
+) -> None:
+    """Whatever is scaled, letterboxed or cropped on the way."""
+    clip, other = (write_clip(tmp_path / name, 5, height, width, 29.97) for name in ("clip.apng", "other.apng"))
+    rate = probe(tmp_path / "clip.apng").fps
+    hidden = np.zeros((height, width), bool)
+    hidden[height // 2 - 1 : height // 2 + 1, width // 2 - 1 : width // 2 + 1] = True
+    box = f"{width // 2 - 1},{height // 2 - 1},2,2"
+    for ending in (".npy", ".apng", ".png"):
+        out = ("--fit", fit, "--overwrite", "--out", tmp_path / f"out{ending}")
+        assert run("inpaint", filler, tmp_path / "clip.apng", "--mask", box, *out) == 0
+        made = read_exactly(tmp_path / f"out{ending}", 5)
+        np.testing.assert_array_equal(made[:, ~hidden], clip[:, ~hidden])
+        assert (made[:, hidden] != clip[:, hidden]).any()
+        assert run("predict", filler, tmp_path / "clip.apng", "--frames", 3, *out) == 0
+        made = read_exactly(tmp_path / f"out{ending}", 8)
+        high, wide = made.shape[1:3]
+        top, left = (height - high) // 2, (width - wide) // 2
+        seen = slice(None), slice(top, top + high), slice(left, left + wide)
+        assert fit == "crop" or (high, wide) == (height, width)
+        np.testing.assert_array_equal(made[:5], clip[seen])
+        assert run("interpolate", filler, tmp_path / "clip.apng", tmp_path / "other.apng", "--frames", 3, *out) == 0
+        made = read_exactly(tmp_path / f"out{ending}", 5)
+        np.testing.assert_array_equal(made[[0, -1]], [clip[seen][-1], other[seen][0]])
+        if ending == ".apng":
+            assert probe(tmp_path / "out.apng").fps == rate
+
+
+def test_between_an_image_and_a_clip_runs_at_the_rate_of_the_clip(
+    filler: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_still(tmp_path / "a.png")
+    write_clip(tmp_path / "b.apng", 4, fps=20)
+    write_clip(tmp_path / "c.apng", 4, fps=10)
+    words = ("--frames", 2, "--overwrite", "--out", tmp_path / "out.apng")
+    assert run("interpolate", filler, tmp_path / "a.png", tmp_path / "b.apng", *words) == 0
+    assert probe(tmp_path / "out.apng").fps == 20
+    assert "note: " not in capsys.readouterr().out
+    assert run("interpolate", filler, tmp_path / "b.apng", tmp_path / "c.apng", *words) == 0
+    assert probe(tmp_path / "out.apng").fps == 20
+    assert "20 frames per second and" in capsys.readouterr().out
+
+
+def test_a_size_that_was_not_trained_on_is_said_once(filler: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, height, width in (("a", 16, 48), ("b", 32, 96), ("c", 32, 32)):
+        write_still(tmp_path / f"{name}.png", height, width)
+    a, b, c = (tmp_path / f"{name}.png" for name in "abc")
+    note = "note: filler was trained on clips of 8x16x16 and not of 8x8x24, which may look worse\n"
+    for number, words in enumerate((["predict", a, b, c], ["inpaint", a, b, c, "--mask", "1,1,4,4"])):
+        assert run(words[0], filler, *words[1:], "--out", tmp_path / str(number)) == 0
+        said = capsys.readouterr().out
+        assert said.count("note: ") == said.count(note) == 1
+    assert run("predict", filler, c, "--out", tmp_path / "c") == 0
+    assert "note: " not in capsys.readouterr().out
+
+
 # --- Bad input ----------------------------------------------------------------------------------------------------------------
 
 
@@ -279,6 +506,23 @@ def test_cropping_keeps_what_lies_outside(filler: Path, tmp_path: Path, capsys: 
         (["inpaint", "filler", "clip.apng", "--mask", "40,40,2,2"], "40,40,2,2 hides nothing of clip.apng; white is what"),
         (["inpaint", "filler", "clip.apng", "--mask", "1,1,4,4", "--overlap", "8"], "8 frames of a window of 8 would be known"),
         (["inpaint", "vgan", "clip.apng", "--mask", "1,1,4,4"], "vgan cannot inpaint; systems that can: "),
+        (
+            ["inpaint", "filler", "clip.apng", "--mask", "mask.png"],
+            "the mask mask.png is no file and no box; a box is x,y,width",
+        ),
+        (["inpaint", "filler", "clip.apng", "--mask", "1,1,4"], "the mask 1,1,4 is no file and no box; a box is x,y,width,hei"),
+        (["inpaint", "filler", "--mask", "1,1,4,4"], "inpaint wants clips or images, and none is named"),
+        (
+            ["inpaint", "filler", "a.png", "--mask", "1,1,4,4", "--text", "hi"],
+            "filling of filler knows no caption; it takes --lab",
+        ),
+        (
+            ["inpaint", "filler", "a.png", "--mask", "1,1,4,4", "--label", "bo"],
+            "filler knows no class 'bo'; did you mean 'bow'?",
+        ),
+        (["inpaint", "filler", "a.png", "--mask", "1,1,4,4", "--steps", "0"], "steps is 0; it must be 1 or more"),
+        (["interpolate", "filler", "a.png", "a.png", "--steps", "0"], "steps is 0; it must be 1 or more"),
+        (["predict", "filler", "vgan"], "vgan holds no images or clips; folders in it are not searched"),
         (["interpolate", "vgan", "a.png", "b.png"], "vgan cannot inpaint; systems that can: "),
         (["interpolate", "filler", "a.png"], "interpolate wants two images or clips, and 1 is named; seeds are given with"),
         (["interpolate", "filler", "a.png", "small.png"], "a.png is 32x32 and small.png 8x8; give two of one size"),
@@ -346,6 +590,17 @@ def test_frames_beyond_memory_are_refused_before_anything_is_made(
     if out.endswith("npy"):
         assert run(*words, most - 1) == 0
         assert np.load(tmp_path / out).shape[0] == most
+
+
+def test_frames_that_are_given_count_where_the_file_holds_them_all(
+    filler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_clip(tmp_path / "long.apng", 120, 64, 64)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2_500_000)  # 2 MB are for a window, of 120 frames 3 MB
+    words = ("predict", filler, tmp_path / "long.apng", "--frames", 3, "--out")
+    assert run(*words, tmp_path / "out.npy") == 2
+    assert "the most that fits is 0 frames; .mp4 and .webm are written as they are made" in capsys.readouterr().err
+    assert run(*words, tmp_path / "out.webm") == 0
 
 
 def test_a_window_beyond_memory_is_refused(

@@ -8,6 +8,7 @@ import torch
 
 from filling import Filling, write_run
 from kinema.cli import main
+from kinema.data.dataset import Dataset
 from kinema.data.media import probe, read_image
 from kinema.systems import SYSTEMS
 from kinema.training import memory
@@ -57,7 +58,11 @@ def test_clips_of_any_size(
 ) -> None:
     assert run("generate", filler, "--count", 1, *words, "--out", tmp_path / "a.npy") == 0
     assert np.load(tmp_path / "a.npy").shape == (*shape, 3)
-    assert f"1 clip of {'x'.join(map(str, shape))} at 12 frames per second" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    size = "x".join(map(str, shape))
+    assert f"1 clip of {size} at 12 frames per second" in said
+    strange = f"note: filler was trained on clips of 8x16x16 and not of {size}, which may look worse\n"
+    assert said.count("note: ") == said.count(strange) == (1 if words else 0)
 
 
 def test_a_conditional_gan_takes_a_class_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filling: list[dict]) -> None:
@@ -93,6 +98,34 @@ def test_the_process_is_drawn(filler: Path, tmp_path: Path, there: bool, capsys:
     assert (forward.std() > 50) == there  # the dataset's clips are noise themselves
 
 
+def test_the_process_of_a_class_and_of_a_sentence(
+    filler: Path, tmp_path: Path, filling: list[dict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--label", "wave", "--label", "bow", "--text", "a person waves", "--steps", 4, "--guidance", 3)
+    file = tmp_path / "process.png"
+    assert run("generate", filler, "--process", file, *asked) == 0
+    (call,) = filling
+    assert (call["label"].tolist(), call["caption"]) == ([2], ["a person waves"])
+    assert (call["sampling"].steps, call["sampling"].guidance) == (4, 3)
+    assert "below seed 0, wave, a person waves in 4 steps" in capsys.readouterr().out
+    assert "seed 0, wave, a person waves, 4 steps of euler" in probe(file).metadata["comment"]
+    wave = read_image(file)[202:330, 4:132].mean()
+    assert run("generate", filler, "--process", file, "--label", "bow", "--overwrite") == 0
+    assert wave - read_image(file)[202:330, 4:132].mean() == pytest.approx(0.5 * 127.5, abs=3)  # two classes further
+
+
+@pytest.mark.parametrize("frames", [8, 4])
+def test_the_real_clip_of_the_process_is_of_the_class(tmp_path: Path, frames: int) -> None:
+    """Of a dataset of clips of eight frames, of which a system may learn from fewer at a time."""
+    data = write_dataset(tmp_path / "data", shape=(8, 16, 16), labels=("bow", "walk"))
+    folder, file = write_run(tmp_path / "run", data, frames=frames), tmp_path / "process.png"
+    shown = {}
+    for label, number in (("bow", 0), ("walk", 1)):
+        assert run("generate", folder, "--process", file, "--label", label, "--overwrite") == 0
+        shown[label] = read_image(file)[26:154:8, 4:132:8]
+        np.testing.assert_array_equal(shown[label], Dataset(data).video(number)[frames // 2])
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -103,7 +136,13 @@ def test_the_process_is_drawn(filler: Path, tmp_path: Path, there: bool, capsys:
         (["filler", "--size", "8x16x16", "--frames", "4"], "--size already says how many frames; leave out --frames"),
         (["filler", "--frames", "6", "--count", "1"], "a clip of (6, 16, 16) is no multiple of 4x8x8"),
         (["filler", "--process", "a.jpg"], "a.jpg ends in '.jpg'; the figure is written as .png"),
-        (["filler", "--process", "a.png", "--label", "bow"], "--process shows sampling without a condition"),
+        (
+            ["filler", "--process", "a.png", "--frames", "4"],
+            "--process shows sampling at the system's own size; leave out --fr",
+        ),
+        (["filler", "--process", "a.png", "--label", "wakl"], "filler knows no class 'wakl'; did you mean 'walk'? accepted: "),
+        (["filler", "--process", "a.png", "--steps", "0"], "steps is 0; it must be 1 or more"),
+        (["deaf", "--process", "a.png", "--text", "a person waves"], "filling of deaf knows no caption; it takes --label"),
         (["deaf", "--text", "a person waves"], "filling of deaf knows no caption; it takes --label"),
         (["vgan", "--steps", "5"], "vgan makes a clip at once and has no --steps; systems that do: "),
         (["vgan", "--size", "8x16x16"], "vgan makes a clip at once and has no --size; systems that do: "),

@@ -103,6 +103,26 @@ def test_predict_crops_the_middle_and_says_so(runs: Path, tmp_path: Path, capsys
     assert np.abs(wide.astype(int) - square).mean() < 30  # but for the edge of the white square, the same picture
 
 
+def test_predict_takes_a_folder_and_goes_on_without_what_is_no_picture(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for name in ("a", "c"):
+        Image.fromarray(generator.integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"")
+    words = ("--format", "npy", "--seed", 4, "--out")
+    assert run("predict", runs / "vgan-future", tmp_path / "in", *words, tmp_path / "out") == 1
+    said = capsys.readouterr()
+    assert said.err == f"kinema: {tmp_path / 'in' / 'b.png'} is empty (0 bytes); give a video file\n"
+    assert said.out.startswith("2 clips of 8x16x16 at")
+    assert (
+        run("predict", runs / "vgan-future", tmp_path / "in" / "c.png", "--seed", 6, *words[:2], "--out", tmp_path / "one") == 0
+    )
+    np.testing.assert_array_equal(np.load(tmp_path / "one" / "c.npy"), np.load(tmp_path / "out" / "c.npy"))
+    assert not (tmp_path / "out" / "b.npy").exists()
+
+
 def test_reconstruct_shows_the_original_and_its_memory(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clip = np.random.default_rng(0).integers(0, 255, (9, 16, 16, 3), np.uint8)
     write_video(tmp_path / "clip.apng", clip, 12.0)

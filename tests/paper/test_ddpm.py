@@ -308,6 +308,11 @@ def test_the_reverse_process_is_shown_from_noise_to_the_clip():
     torch.testing.assert_close(shown[0], (noise * start).clamp(-1, 1))
     torch.testing.assert_close(shown[-1], system.diffuse([5]))
     assert len(shown) == 3
+    guided = awake(small(classes=3))
+    label, how = torch.tensor([2]), Sampling(sampler="ddim", steps=3, guidance=2.0)
+    shown = guided.trajectory([5], 3, label=label, sampling=how)
+    torch.testing.assert_close(shown[-1], guided.diffuse([5], label=label, sampling=how))
+    assert not torch.equal(shown[-1], guided.diffuse([5], label=torch.tensor([0]), sampling=how))
 
 
 def test_a_stretch_is_walked_as_often_as_asked_and_the_end_once():

@@ -18,16 +18,18 @@ import tyro
 from jaxtyping import UInt8
 
 from kinema.cli.arguments import parse
+from kinema.cli.inputs import Queue, media_files
 from kinema.cli.sample import Files, Sampled
-from kinema.cli.steering import Number, Steered, Steering, amount, fitting_batch, sampling_bytes, steered
+from kinema.cli.steering import Number, Real, Steered, Steering, amount, fitting_batch, sampling_bytes, say_untrained, steered
 from kinema.cli.terminal import Progress
-from kinema.core.errors import CheckpointError, ConfigError, DataError
+from kinema.core.errors import CheckpointError, ConfigError, DataError, MediaError
 from kinema.core.shape import ClipShape
 
 if TYPE_CHECKING:
     from kinema.cli.output import Output
     from kinema.cli.trained import Trained
     from kinema.data.fitting import Fitting
+    from kinema.data.mask_files import MaskSource
     from kinema.data.masks import Known
     from kinema.data.media import MediaInfo
 
@@ -42,6 +44,8 @@ GREY = 128  # what is hidden, side by side with the result
 class Completed(Steering, Sampled):
     """What the verbs understand that complete clips."""
 
+    fps: Real = None
+    """Frames per second of the files. Default: those of what is given; of images those that the system was trained on."""
     seed: int = 0
     """Seed of the first result, counted up per file; another seed imagines something else."""
     fit: Literal["letterbox", "crop"] = "letterbox"
@@ -61,7 +65,7 @@ class Continue(Completed):
     made = "predicted"
 
     files: Files
-    """Images, of which each is the first frame, or clips."""
+    """Images, of which each is the first frame, or clips; or folders of them."""
     frames: Number = None
     """New frames. Default: as many as are made at once."""
     past: Number = None
@@ -114,15 +118,15 @@ class Between(Completed):
 
 @dataclass(frozen=True, kw_only=True)
 class Inpaint(Completed):
-    """Fill in what a mask hides of a clip or an image; every pixel outside of it stays as it was."""
+    """Fill in what a mask hides of clips and images; every pixel outside of it stays as it was."""
 
     made = "inpainted"
 
-    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
-    """The clip or image; its size, rate and sound are kept."""
-    mask: Annotated[str, tyro.conf.arg(metavar="FILE|X,Y,W,H")]
+    files: Files
+    """Clips or images, or folders of them; their size, rate and sound are kept."""
+    mask: Annotated[str, tyro.conf.arg(metavar="FILE|X,Y,W,H|DIR")]
     """What is hidden: white in an image (for all frames) or in a film (frame by frame); a box; or a track, .npy with a row
-    x, y, width, height per frame."""
+    x, y, width, height per frame. A folder holds one for every clip, called as the clip is."""
     invert: bool = False
     """Hide what the mask does not hide."""
     feather: float = 0.0
@@ -134,8 +138,10 @@ class Inpaint(Completed):
     """side-by-side: what was given, the hidden grey, and the result."""
 
     def check(self) -> None:
-        """Refuse what is no width or overlap."""
+        """Refuse what is no width or overlap, and no files."""
         super().check()
+        if not self.files:
+            raise ConfigError("inpaint wants clips or images, and none is named")
         self.require(0 <= self.feather <= 1000, "feather", "from 0 to 1000")
         self.require(self.overlap is None or self.overlap >= 0, "overlap", "0 or more")
 
@@ -171,21 +177,29 @@ def predict(arguments: list[str]) -> int:
     options = parse(Continue, arguments, "predict")
     trained, asked = _opened(options, 3 if options.loop else 2)
     window = trained.metadata.clip.frames
-    output = options.output([file.stem for file in options.files], trained, _doing(options))
-    given = [_footage(file, options, trained, output) for file in options.files]
-    counts = []
-    for number, (file, footage) in enumerate(zip(options.files, given, strict=True)):
+    if options.past is not None and options.past >= window:
+        raise ConfigError(f"--past {options.past} leaves nothing new of {window} frames; take 1 to {window - 1}")
+    files = media_files(options.files)
+    output = options.output([file.stem for file in files], trained, _doing(options), resume=True)
+    queue = Queue(files, output)
+    given = queue.each(lambda _, file: _footage(file, options, trained, output))
+    _say_sizes(trained, given.values())
+
+    def make(number: int, file: Path) -> int:
+        footage = given[number]
         before, after = _known_ends(file, footage, options, window)
         new = options.frames or max(1, window - len(before) - len(after))
-        joined = _join(before, new, after, footage, trained, output)
+        more = 0 if output.streams else max(0, (footage.info.frames or 1) - len(before) - len(after))
+        joined = _join(before, new, after, footage, trained, output, more)
         made = _completed(*joined, trained, asked, options.seed, number, options.past or window // 2, options.backward)
         fresh = map(footage.way.outward, made[len(before) : len(before) + new])
         frames = chain(fresh, footage.cut()) if options.backward else chain(footage.cut(), fresh)
         sound = None if options.backward or options.loop else footage.info.path
         _write(output, frames, footage, options, trained, sound, of_part=True)
-        counts.append(new)
-    _finish(output, f"{sum(counts)} new frames for {len(counts)} {'file' if len(counts) == 1 else 'files'}")
-    return 0
+        return new
+
+    made = queue.each(make)
+    return queue.finish(f"{sum(made.values())} new frames for {queue.words}")
 
 
 def interpolate(arguments: list[str]) -> int:
@@ -196,6 +210,7 @@ def interpolate(arguments: list[str]) -> int:
     first, second = options.files
     output = options.output([f"{first.stem}-{second.stem}"], trained, f"between {first.name} and {second.name}")
     begin, end = (_footage(file, options, trained, output) for file in options.files)
+    _say_sizes(trained, [begin, end])
     if (begin.info.width, begin.info.height) != (end.info.width, end.info.height):
         raise DataError(
             f"{first} is {begin.info.width}x{begin.info.height} and {second} {end.info.width}x{end.info.height}; "
@@ -210,51 +225,94 @@ def interpolate(arguments: list[str]) -> int:
     made = _completed(*joined, trained, asked, options.seed, 0, window // 2, False)
     fresh = map(begin.way.outward, made[len(before) : len(before) + new])
     frames = chain(deque(begin.cut(), 1), fresh, islice(end.cut(), 1))
-    _write(output, frames, begin, options, trained, None, of_part=True)
+    rates = [float(footage.info.fps) for footage in (begin, end) if footage.info.fps]
+    if len(set(rates)) > 1:
+        print(
+            f"note: {first} has {rates[0]:g} frames per second and {second} {rates[1]:g}; the result has those of {first.name}"
+        )
+    _write(output, frames, begin if begin.info.fps else end, options, trained, None, of_part=True)
     _finish(output, f"{new} frames between {first} and {second}")
     return 0
 
 
 def inpaint(arguments: list[str]) -> int:
     """Run ``kinema inpaint``."""
-    from kinema.data.mask_files import beside_mask, feathered, open_mask
+    from kinema.data.mask_files import MaskSource, find_mask, open_mask
+    from kinema.data.windows import windows
 
     options = parse(Inpaint, arguments, "inpaint")
     trained, asked = _opened(options)
     window = trained.metadata.clip.frames
-    about = f"inpainted {options.file.name}, hidden by {Path(options.mask).name}"
-    output = options.output([options.file.stem], trained, about)
-    double = 2 if options.view == "side-by-side" else 1
-    footage = _footage(options.file, options, trained, output, whole=True, across=double)
-    info, way = footage.info, footage.way
-    mask = open_mask(options.mask, info.width, info.height, invert=options.invert)
-    _refuse_long(info.frames or 1, footage, trained, output)
+    overlap = window // 2 if options.overlap is None else options.overlap
+    windows(1, window, overlap)  # refuses an overlap that leaves nothing new, before any file is looked at
+    files, masks, double = media_files(options.files), Path(options.mask), 2 if options.view == "side-by-side" else 1
+    about = f"inpainted{f' {files[0].name}' if len(files) == 1 else ''}, hidden by {masks.name}"
+    stills = [file.stem for file in files if _is_still(file)]
+    output = options.output([file.stem for file in files], trained, about, stills=stills, resume=True)
+    queue = Queue(files, output)
+
+    def look(_: int, file: Path) -> tuple[Footage, MaskSource]:
+        footage = _footage(file, options, trained, output, whole=True, across=double)
+        source = str(find_mask(masks, file)) if masks.is_dir() else options.mask
+        return footage, open_mask(source, footage.info.width, footage.info.height, invert=options.invert)
+
+    given = queue.each(look)
+    _say_sizes(trained, [footage for footage, _ in given.values()])
+
+    def make(number: int, file: Path) -> int:
+        footage, mask = given[number]
+        made = _completed(*_beside(file, footage, mask, trained, output), trained, asked, options.seed, number, overlap, False)
+        frames = _put_in(footage, mask, made, options.feather, double)
+        _write(output, frames, footage, options, trained, file, of_part=False, across=double)
+        return len(made)
+
+    frames = sum(queue.each(make).values())
+    of = files[0] if len(files) == 1 else queue.words
+    return queue.finish(f"{frames} {'frame' if frames == 1 else 'frames'} of {of}")
+
+
+def _is_still(file: Path) -> bool:
+    """Tell an image from a clip; what cannot be read is named when its turn comes."""
+    from kinema.data.media import IMAGE_SUFFIXES, probe
+
+    try:
+        return file.suffix.lower() in IMAGE_SUFFIXES and probe(file).fps is None
+    except MediaError:
+        return False
+
+
+def _beside(file: Path, footage: Footage, mask: "MaskSource", trained: "Trained", output: "Output") -> tuple[Clip, "Known"]:
+    """Return a clip at the system's size, and what of it is known."""
+    from kinema.data.mask_files import beside_mask
+
+    way = footage.way
+    _refuse_long(footage.info.frames or 1, footage, trained, output)
     small: list[Picture] = []
     known: list[np.ndarray] = []
-    for image, there in beside_mask(footage.images(), options.file, mask):
+    for image, there in beside_mask(footage.images(), file, mask):
         if (~there).sum() > (~way.cut(there)).sum():
-            raise DataError(f"{options.mask} hides what --fit crop cuts off of {options.file}; use --fit letterbox")
+            raise DataError(f"{mask.name} hides what --fit crop cuts off of {file}; use --fit letterbox")
         small.append(way.inward(image))
         known.append(way.known_inward(there))
     given = np.stack(known)
     if given.all():
-        raise DataError(f"{options.mask} hides nothing of {options.file}; white is what is filled in (--invert: the rest)")
-    overlap = window // 2 if options.overlap is None else options.overlap
-    made = _completed(np.stack(small), given, trained, asked, options.seed, 0, overlap, False)
+        raise DataError(f"{mask.name} hides nothing of {file}; white is what is filled in (--invert: the rest)")
+    return np.stack(small), given
 
-    def results() -> Iterator[Picture]:
-        left, top, width, height = way.part
-        for (image, there), filled in zip(beside_mask(footage.images(), options.file, mask), made, strict=True):
-            whole = image.copy()
-            part = feathered(way.cut(image), way.outward(filled), way.cut(there), options.feather)
-            whole[top : top + height, left : left + width] = part
-            if double == 2:
-                whole = np.concatenate([np.where(there[..., None], image, np.uint8(GREY)), whole], axis=1)
-            yield whole
 
-    _write(output, results(), footage, options, trained, info.path, of_part=False, across=double)
-    _finish(output, f"{len(made)} frames of {options.file}")
-    return 0
+def _put_in(footage: Footage, mask: "MaskSource", made: Clip, feather: float, double: int) -> Iterator[Picture]:
+    """Yield the frames in full size with what was made where nothing is known; doubled beside what was given."""
+    from kinema.data.mask_files import beside_mask, feathered
+
+    way = footage.way
+    left, top, width, height = way.part
+    for (image, there), filled in zip(beside_mask(footage.images(), footage.info.path, mask), made, strict=True):
+        whole = image.copy()
+        part = feathered(way.cut(image), way.outward(filled), way.cut(there), feather)
+        whole[top : top + height, left : left + width] = part
+        if double == 2:
+            whole = np.concatenate([np.where(there[..., None], image, np.uint8(GREY)), whole], axis=1)
+        yield whole
 
 
 # --- Before anything is made --------------------------------------------------------------------------------------------------
@@ -295,11 +353,15 @@ def _footage(
     return Footage(info, way)
 
 
+def _say_sizes(trained: "Trained", given: Iterable[Footage]) -> None:
+    """Say once of every size at which the system works that it did not learn from it."""
+    for wide, tall in dict.fromkeys(footage.way.working for footage in given):
+        say_untrained(trained, ClipShape(trained.metadata.clip.frames, tall, wide))
+
+
 def _known_ends(file: Path, footage: Footage, options: Continue, window: int) -> tuple[Clip, Clip]:
     """Return the frames before and after the new ones."""
     nothing = np.empty((0, *reversed(footage.way.working), 3), np.uint8)
-    if options.past is not None and options.past >= window:
-        raise ConfigError(f"--past {options.past} leaves nothing new of {window} frames; take 1 to {window - 1}")
     if options.loop:
         shown = options.past or _side(window, options.frames or window // 2)
         before, after = footage.last(shown), footage.first(shown)
@@ -320,8 +382,15 @@ def _side(window: int, new: int) -> int:
     return min(window // 2, (window - new) // 2) if new + 2 <= window else max(1, window // 4)
 
 
-def _refuse_long(frames: int, footage: Footage, trained: "Trained", output: "Output") -> None:
+def _refuse_long(frames: int, footage: Footage, trained: "Trained", output: "Output", more: int = 0) -> None:
     """Refuse more frames than there is memory for, before anything is computed.
+
+    Args:
+        frames: that the system sees or makes.
+        footage: what is completed.
+        trained: the system.
+        output: where they go.
+        more: frames of the footage that are held in full size beside them.
 
     Raises:
         ConfigError: naming how many there is memory for.
@@ -332,9 +401,10 @@ def _refuse_long(frames: int, footage: Footage, trained: "Trained", output: "Out
     if free is None:
         return
     wide, tall = footage.way.working
-    frame = COPIES * 3 * wide * tall + (0 if output.streams else 2 * 3 * footage.info.width * footage.info.height)
+    whole = 2 * 3 * footage.info.width * footage.info.height
+    frame = COPIES * 3 * wide * tall + (0 if output.streams else whole)
     window = ClipShape(trained.metadata.clip.frames, tall, wide)
-    held = sampling_bytes(trained, window) if trained.device.type == "cpu" else 0
+    held = more * whole + (sampling_bytes(trained, window) if trained.device.type == "cpu" else 0)
     if held + frames * frame > free:
         most = max(0, (free - held) // frame)
         hint = "" if output.streams else "; .mp4 and .webm are written as they are made and need less"
@@ -347,12 +417,14 @@ def _refuse_long(frames: int, footage: Footage, trained: "Trained", output: "Out
 # --- Making -------------------------------------------------------------------------------------------------------------------
 
 
-def _join(before: Clip, new: int, after: Clip, footage: Footage, trained: "Trained", output: "Output") -> tuple[Clip, "Known"]:
-    """Return known frames around unknown ones, and what is known."""
+def _join(
+    before: Clip, new: int, after: Clip, footage: Footage, trained: "Trained", output: "Output", more: int = 0
+) -> tuple[Clip, "Known"]:
+    """Return known frames around unknown ones, and what is known; `more` frames in full size come into the result."""
     from kinema.data.masks import ends
 
     wide, tall = footage.way.working
-    _refuse_long(len(before) + new + len(after), footage, trained, output)
+    _refuse_long(len(before) + new + len(after), footage, trained, output, more)
     shape = ClipShape(len(before) + new + len(after), tall, wide)
     return np.concatenate([before, np.zeros((new, tall, wide, 3), np.uint8), after]), ends(shape, len(before), len(after))
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,29 @@ class Output:
         fps: frames per second of the files.
         about: what made the clips; every file says it.
         overwrite: replace files.
+        stills: names of images, which become PNGs in a folder.
+        resume: of several files in a folder those that exist stay, and are `there`.
+
+    Attributes:
+        files: where the clips go; the one file where there is one.
+        there: numbers of the files that stay.
 
     Raises:
         MediaError: for a format that cannot be written, two clips of one name, or a file that exists.
     """
 
     def __init__(
-        self, out: Path, names: Sequence[str], *, suffix: str, sheet: bool, fps: float, about: str, overwrite: bool
+        self,
+        out: Path,
+        names: Sequence[str],
+        *,
+        suffix: str,
+        sheet: bool,
+        fps: float,
+        about: str,
+        overwrite: bool,
+        stills: Collection[str] = (),
+        resume: bool = False,
     ) -> None:
         ending = out.suffix.lower()
         is_file = ending in VIDEO_SUFFIXES | IMAGE_SUFFIXES | {ARRAY_SUFFIX}
@@ -57,12 +73,19 @@ class Output:
         self.out, self.fps, self.about = out, fps, about
         self.one_file = out if is_file else out / f"{SHEET_NAME}{suffix}" if sheet else None
         self.together = self.one_file is not None and len(names) > 1
-        self.files = [self.one_file] if self.one_file else [out / f"{name}{suffix}" for name in names]
-        if not overwrite and (taken := next((file for file in self.files if file.exists()), None)):
-            raise MediaError(f"{taken} exists; give another --out, or --overwrite to replace it")
+        endings = [".png" if name in stills else suffix for name in names]
+        own = [out / f"{name}{ending}" for name, ending in zip(names, endings, strict=True)]
+        self.files = [self.one_file] if self.one_file else own
+        self.there = [] if overwrite else [number for number, file in enumerate(self.files) if file.exists()]
+        if self.there and not (resume and len(self.files) > 1):
+            raise MediaError(f"{self.files[self.there[0]]} exists; give another --out, or --overwrite to replace it")
         self.rows: list[list[Clip]] = []
         self.rate: Fraction | float | None = None
-        self.written = 0
+        self._next = 0
+
+    def turn_to(self, number: int) -> None:
+        """Take the clip with this number next, and leave out those before it that have not come."""
+        self._next = number
 
     def add(self, row: Sequence[Clip], fps: Fraction | float | None = None) -> None:
         """Take the next clip: write its file, or keep it for the one file.
@@ -75,14 +98,14 @@ class Output:
             MediaError: when the file cannot be written, or the one file holds clips of another shape.
         """
         if not self.one_file:
-            self._write(self.files[self.written], [list(row)], fps)
+            self._write(self._file, [list(row)], fps)
         else:
             if self.rows and row[0].shape != self.rows[0][0].shape:
                 shapes = ["x".join(map(str, clips.shape[:3])) for clips in (self.rows[0][0], row[0])]
                 raise MediaError(f"clips of {shapes[0]} and {shapes[1]} cannot share {self.one_file}; give --out a folder")
             self.rows.append(list(row))
             self.rate = fps
-        self.written += 1
+        self._next += 1
 
     def stream(self, frames: Iterable[Picture], width: int, height: int, fps: Fraction, sound: Path | None = None) -> str:
         """Take the next clip picture by picture; memory does not grow with it where `streams` says so.
@@ -100,24 +123,28 @@ class Output:
         if not self.streams:
             self.add([np.stack(list(frames))], fps)
             return "no sound"
-        file = self.files[0 if self.one_file else self.written]
-        self._make_folder(file)
-        with film(file, width, height, fps, metadata=self._tags(), sound=sound) as made:
+        self._make_folder(self._file)
+        with film(self._file, width, height, fps, metadata=self._tags(), sound=sound) as made:
             for frame in frames:
                 made.add(frame)
-        self.written += 1
+        self._next += 1
         return made.sound
 
     @property
+    def _file(self) -> Path:
+        """Of the next clip."""
+        return self.files[0 if self.one_file else self._next]
+
+    @property
     def streams(self) -> bool:
-        """Whether clips go into their files as they are made."""
-        return not self.together and self.files[0].suffix.lower() in FILM_SUFFIXES
+        """Whether the next clip goes into its file as it is made."""
+        return not self.together and self._file.suffix.lower() in FILM_SUFFIXES
 
     def refuse_size(self, width: int, height: int) -> None:
-        """Raise `MediaError` for a size that the format does not take, before anything is made."""
-        if not self.together and self.files[0].suffix.lower() == ".mp4" and (width % 2 or height % 2):
+        """Raise `MediaError` for a size of the next clip that its format does not take, before anything is made."""
+        if not self.together and self._file.suffix.lower() == ".mp4" and (width % 2 or height % 2):
             raise MediaError(
-                f"{self.files[0]}: {width}x{height} frames; .mp4 needs an even width and height, --format webm takes any"
+                f"{self._file}: {width}x{height} frames; .mp4 needs an even width and height, --format webm takes any"
             )
 
     def close(self) -> Path:

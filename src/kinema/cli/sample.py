@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +14,17 @@ from jaxtyping import UInt8
 
 from kinema.cli.abilities import named_abilities
 from kinema.cli.arguments import parse
-from kinema.cli.steering import Number, Steered, Steering, fitting_batch, read_size, refuse_undiffusing, steered
+from kinema.cli.inputs import Queue, media_files
+from kinema.cli.steering import (
+    Number,
+    Steered,
+    Steering,
+    fitting_batch,
+    read_size,
+    refuse_undiffusing,
+    say_untrained,
+    steered,
+)
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError, DataError, MediaError
 from kinema.core.shape import ClipShape
@@ -27,6 +37,7 @@ MOMENTS = 8  # of a process that are drawn
 
 ItemT = TypeVar("ItemT")
 
+Format = Literal["mp4", "webm", "gif", "webp", "apng", "png", "npy"]
 Run = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN", help_behavior_hint="")]
 Files = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE...", help_behavior_hint="")]
 
@@ -42,8 +53,8 @@ class Sampled(Config):
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR|FILE", help_behavior_hint="")] = None
     """Folder for one file per clip, or one file for all of them: a moving grid, with .png a contact sheet. Default: a folder
     in the run directory."""
-    format: Literal["mp4", "webm", "gif", "webp", "apng", "png", "npy"] = "mp4"
-    """Kind of the files in a folder."""
+    format: Annotated[Format | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """Kind of the files in a folder. Default: mp4, and png for an image of which an image is made."""
     sheet: bool = False
     """One file for all clips also in a folder."""
     fps: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
@@ -58,8 +69,18 @@ class Sampled(Config):
         super().check()
         self.require(self.fps is None or 0 < self.fps <= 1000, "fps", "more than 0 and at most 1000")
 
-    def output(self, names: Sequence[str], trained: "Trained", about: str) -> "Output":
-        """Return where the clips go."""
+    def output(
+        self, names: Sequence[str], trained: "Trained", about: str, *, stills: Collection[str] = (), resume: bool = False
+    ) -> "Output":
+        """Return where the clips go.
+
+        Args:
+            names: of the clips.
+            trained: what makes them.
+            about: what is made, in words.
+            stills: names of clips that are images.
+            resume: of several, those that are there already are not made again.
+        """
         from kinema.cli.output import Output
 
         run = Path(self.run)
@@ -67,11 +88,13 @@ class Sampled(Config):
         return Output(
             self.out or default,
             names,
-            suffix=f".{self.format}",
+            suffix=f".{self.format or 'mp4'}",
             sheet=self.sheet,
             fps=self.fps or trained.fps,
             about=f"{trained.metadata.system} of {trained.name}, {about}",
             overwrite=self.overwrite,
+            stills=() if self.format else stills,
+            resume=resume,
         )
 
 
@@ -107,7 +130,8 @@ class Generate(Steering, BatchSampled):
     frames: Number = None
     """Frames of the clips, instead of --size."""
     process: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None
-    """Draw how a real clip turns into noise, and how the first seed becomes a clip, instead of making clips."""
+    """Draw how a real clip turns into noise, and how the first seed becomes a clip, instead of making clips. Of several --label
+    or --text the first is asked for."""
 
     def check(self) -> None:
         """Refuse contradictions and numbers that are no seeds."""
@@ -120,12 +144,9 @@ class Generate(Steering, BatchSampled):
         other = [*self.said, *(["--size"] if self.size else []), *(["--frames"] if self.frames else [])]
         if self.streams and other:
             raise ConfigError(f"--streams shows the clips of seeds as they are; leave out {other[0]}")
-        unwanted = [word for word in other if word in ("--label", "--text", "--size", "--frames")]
+        unwanted = [word for word in other if word in ("--size", "--frames")]
         if self.process and (self.streams or unwanted):
-            superfluous = (*unwanted, "--streams")[0]
-            raise ConfigError(
-                f"--process shows sampling without a condition, at the system's own size; leave out {superfluous}"
-            )
+            raise ConfigError(f"--process shows sampling at the system's own size; leave out {(*unwanted, '--streams')[0]}")
         if self.seeds is not None and (self.count is not None or self.seed is not None):
             raise ConfigError("--seeds already says which clips; leave out --count and --seed")
         self.require(self.count is None or self.count >= 1, "count", "at least 1")
@@ -149,7 +170,7 @@ class Predict(BatchSampled):
     made = "predicted"
 
     files: Files
-    """Images or clips; a clip gives its first frames. The middle is cut to the system's shape."""
+    """Images or clips, or folders of them; a clip gives its first frames. The middle is cut to the system's shape."""
     seed: int = 0
     """Seed of the first future, for systems that imagine several; counted up per file."""
 
@@ -213,6 +234,8 @@ def generate(arguments: list[str]) -> int:
     diffuses = trained.ability == "diffuse"
     at_once = fitting_batch(trained, shape, min(options.batch_size, len(seeds))) if diffuses else options.batch_size
     output = options.output([f"seed-{seed:04d}" for seed in seeds], trained, f"seeds {seeds[0]} to {seeds[-1]}")
+    if diffuses:
+        say_untrained(trained, shape)
     for batch in _progress(list(enumerate(seeds)), at_once, "generating"):
         numbers, chosen = [number for number, _ in batch], [seed for _, seed in batch]
         labels, captions = asked.labels_of(numbers), asked.captions_of(numbers)
@@ -248,13 +271,16 @@ def predict(arguments: list[str]) -> int:
     options = parse(Predict, arguments, "predict")
     _refuse_none(options.files, "predict wants images or clips")
     trained = _open(options, ("predict", "inpaint"))
-    output = options.output([file.stem for file in options.files], trained, "predicted")
-    wanted = trained.system.past_frames
-    pasts = [_beginning(file, wanted, trained) for file in options.files]
-    for batch in _progress(list(enumerate(pasts, options.seed)), options.batch_size, "predicting"):
-        for clip in trained.predict(np.stack([past for _, past in batch]), [seed for seed, _ in batch]):
+    files = media_files(options.files)
+    output = options.output([file.stem for file in files], trained, "predicted", resume=True)
+    queue = Queue(files, output)
+    pasts = queue.each(lambda _, file: _beginning(file, trained.system.past_frames, trained))
+    for batch in _progress(list(pasts.items()), options.batch_size, "predicting"):
+        made = trained.predict(np.stack([past for _, past in batch]), [options.seed + number for number, _ in batch])
+        for (number, _), clip in zip(batch, made, strict=True):
+            output.turn_to(number)
             output.add([clip])
-    return _done(output, len(pasts), trained)
+    return queue.finish(f"{_clips(len(pasts))} of {trained.metadata.clip} at {output.fps:g} frames per second")
 
 
 def reconstruct(arguments: list[str]) -> int:
@@ -349,27 +375,31 @@ def _draw_process(file: Path, options: Generate, trained: "Trained", asked: Stee
         raise MediaError(f"{file} ends in {file.suffix or 'no suffix'!r}; the figure is written as .png")
     sampling = asked.sampling or trained.system.sampling
     moments = min(MOMENTS, sampling.steps + 1)
-    reverse = trained.trajectory(seed, moments, sampling)
-    real = _real_clip(trained)
+    reverse = trained.trajectory(seed, moments, asked.labels_of([0]), asked.captions_of([0]), sampling)
+    real = _real_clip(trained, options.label[0] if options.label else None)
     forward = trained.noised(reverse[-1] if real is None else real, moments, seed)
-    about = f"{trained.metadata.system} of {trained.name}, seed {seed}, {sampling.steps} steps of {sampling.sampler}"
+    shown = f"seed {seed}" + "".join(f", {said[0]}" for said in (options.label, options.text) if said)
+    about = f"{trained.metadata.system} of {trained.name}, {shown}, {sampling.steps} steps of {sampling.sampler}"
     file.parent.mkdir(parents=True, exist_ok=True)
     figure = process_figure(forward, reverse, sampling.steps, real=real is not None)
     write_image(file, figure, metadata=generated_tags(about))
     above = "a clip of the run's dataset" if real is not None else "the sample itself, for the run's dataset is not here"
-    print(f"{file}: above {above}, below seed {seed} in {sampling.steps} steps of {sampling.sampler}")
+    print(f"{file}: above {above}, below {shown} in {sampling.steps} steps of {sampling.sampler}")
     return 0
 
 
-def _real_clip(trained: "Trained") -> UInt8[np.ndarray, "T H W 3"] | None:
-    """Return a clip of the dataset that a run was trained on, where it still lies there."""
+def _real_clip(trained: "Trained", label: str | None) -> UInt8[np.ndarray, "T H W 3"] | None:
+    """Return a clip, of a class if one is named, of the dataset that a run was trained on, where it still lies there."""
     from kinema.data.dataset import Dataset
 
-    path = trained.metadata.dataset.get("path")
+    path, shape = trained.metadata.dataset.get("path"), trained.metadata.clip
     if not path or not (Path(path) / "dataset.json").is_file():
         return None
     data = Dataset(Path(path))
-    return np.array(data.video(0)) if data.shape == trained.metadata.clip else None
+    if (data.shape.height, data.shape.width) != (shape.height, shape.width) or data.shape.frames < shape.frames:
+        return None
+    of_class = (number for number in range(len(data)) if label is None or data.record(number).label == label)
+    return np.array(data.video(next(of_class, 0), 0, shape.frames))
 
 
 def _progress(items: Sequence[ItemT], batch_size: int, doing: str) -> Iterable[Sequence[ItemT]]:
@@ -383,10 +413,12 @@ def _progress(items: Sequence[ItemT], batch_size: int, doing: str) -> Iterable[S
 
 
 def _done(output: "Output", count: int, trained: "Trained", shape: ClipShape | None = None) -> int:
-    place = output.close()
-    clips = "1 clip" if count == 1 else f"{count} clips"
-    print(f"{clips} of {shape or trained.metadata.clip} at {output.fps:g} frames per second: {place}")
+    print(f"{_clips(count)} of {shape or trained.metadata.clip} at {output.fps:g} frames per second: {output.close()}")
     return 0
+
+
+def _clips(count: int) -> str:
+    return "1 clip" if count == 1 else f"{count} clips"
 
 
 def _refuse_none(files: Sequence[Path], wanted: str) -> None:

@@ -109,6 +109,14 @@ def steered(options: Steering, trained: "Trained") -> Steered:
     return Steered(tuple(names.index(name) for name in options.label), options.text, sampling)
 
 
+def say_untrained(trained: "Trained", shape: ClipShape) -> None:
+    """Say in one line when clips are made of a size that the system did not learn from."""
+    known = getattr(trained.system, "trained_shapes", (trained.metadata.clip,))
+    if shape not in known:
+        sizes = ", ".join(str(size) for size in known)
+        print(f"note: {trained.name} was trained on clips of {sizes} and not of {shape}, which may look worse")
+
+
 def refuse_undiffusing(trained: "Trained", option: str) -> None:
     """Raise `CheckpointError` for an option of systems that diffuse when the system is none, naming those that are."""
     from kinema.core.tasks import abilities

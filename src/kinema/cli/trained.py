@@ -147,9 +147,17 @@ class Trained:
         return to_pixels(self.system.interpolate(start, end, steps))
 
     @torch.inference_mode()
-    def trajectory(self, seed: int, moments: int, sampling: Sampling | None) -> list[UInt8[np.ndarray, "T H W 3"]]:
+    def trajectory(
+        self,
+        seed: int,
+        moments: int,
+        labels: Sequence[int] | None = None,
+        captions: Sequence[str] | None = None,
+        sampling: Sampling | None = None,
+    ) -> list[UInt8[np.ndarray, "T H W 3"]]:
         """Return how a clip comes out of noise."""
-        return [to_pixels(video)[0] for video in self.system.trajectory([seed], moments, sampling=sampling)]
+        asked = {"label": self._labels(labels), "caption": captions, "sampling": sampling}
+        return [to_pixels(video)[0] for video in self.system.trajectory([seed], moments, **asked)]
 
     @torch.inference_mode()
     def noised(self, clip: UInt8[np.ndarray, "T H W 3"], moments: int, seed: int) -> list[UInt8[np.ndarray, "T H W 3"]]:

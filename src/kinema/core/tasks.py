@@ -184,8 +184,16 @@ class Diffuses(Protocol):
         """
         ...
 
-    def trajectory(self, seeds: Sequence[int], moments: int, *, sampling: Sampling | None = None) -> Sequence[Video]:
-        """Return what sampling looks like at `moments` evenly spread moments, from noise to the clip."""
+    def trajectory(
+        self,
+        seeds: Sequence[int],
+        moments: int,
+        *,
+        label: Labels | None = None,
+        caption: Sequence[str] | None = None,
+        sampling: Sampling | None = None,
+    ) -> Sequence[Video]:
+        """Return what sampling as `diffuse` does looks like at `moments` evenly spread moments, from noise to the clip."""
         ...
 
     def noised(self, video: Video, moments: int, *, seed: int) -> Sequence[Video]:

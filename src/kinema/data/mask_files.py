@@ -54,6 +54,8 @@ def open_mask(source: str, width: int, height: int, *, invert: bool = False) -> 
         known = flip(beside_box(height, width, sides))
         return MaskSource(source, True, lambda: repeat(known))
     path = Path(source)
+    if not path.exists():
+        raise DataError(f"the mask {source} is no file and no box; a box is x,y,width,height, such as 10,20,32,32")
     if path.suffix.lower() == ".npy":
         track = _track(path)
         return MaskSource(source, False, lambda: (flip(beside_box(height, width, row)) for row in track.tolist()))
@@ -64,6 +66,20 @@ def open_mask(source: str, width: int, height: int, *, invert: bool = False) -> 
         only = flip(_dark(next(iter(read_frames(info))).image))
         return MaskSource(source, True, lambda: repeat(only))
     return MaskSource(source, False, lambda: (flip(_dark(image)) for image in resample(read_frames(info), None)))
+
+
+def find_mask(folder: Path, clip: Path) -> Path:
+    """Return the mask in a folder that is called as a clip is, whatever its suffix.
+
+    Raises:
+        DataError: when there is none, or more than one.
+    """
+    found = sorted(file for file in folder.iterdir() if file.is_file() and file.stem == clip.stem)
+    if len(found) != 1:
+        there = " and ".join(file.name for file in found)
+        holds = f"holds {there} for {clip.name}; keep one" if found else f"holds no mask for {clip.name}"
+        raise DataError(f"{folder} {holds}: a picture, a film or a track that is called {clip.stem} too")
+    return found[0]
 
 
 def beside_mask(

@@ -229,9 +229,17 @@ class DDPM(System[DDPMConfig]):
         made = complete(model, video, known > 0.5, start, noise, how, self.config.inpaint_passes).clamp(-1, 1)
         return torch.where(known > 0.5, video, made) if paste else made
 
-    def trajectory(self, seeds: Sequence[int], moments: int, *, sampling: Sampling | None = None) -> Sequence[Video]:
+    def trajectory(
+        self,
+        seeds: Sequence[int],
+        moments: int,
+        *,
+        label: Labels | None = None,
+        caption: Sequence[str] | None = None,
+        sampling: Sampling | None = None,
+    ) -> Sequence[Video]:
         """Return x_t on its way from noise to the clip."""
-        model, start, noise, how = self._prepare(seeds, self.clip_shape, None, None, sampling)
+        model, start, noise, how = self._prepare(seeds, self.clip_shape, label, caption, sampling)
         walk = [start]
         keep: Trace = lambda _, x, clean: walk.append(x)  # noqa: E731
         sample(model, start, how.steps, how.sampler, eta=how.eta, noise=noise, trace=keep)

@@ -179,6 +179,11 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         return self.config.footprint
 
     @property
+    def trained_shapes(self) -> tuple[ClipShape, ...]:
+        """Shapes of the clips that it learns from."""
+        return self.config.shape, *(self.config.bucket_shapes if self.config.bucket_share else ())
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         """What clips can be asked for by."""
         return self.config.asked_by
@@ -462,7 +467,15 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         known[:, :, : past.shape[2]] = 1
         return self.inpaint(video, known, seeds=seeds)
 
-    def trajectory(self, seeds: Sequence[int], moments: int, *, sampling: Sampling | None = None) -> Sequence[Video]:
+    def trajectory(
+        self,
+        seeds: Sequence[int],
+        moments: int,
+        *,
+        label: Labels | None = None,
+        caption: Sequence[str] | None = None,
+        sampling: Sampling | None = None,
+    ) -> Sequence[Video]:
         """Return what sampling looks like from noise to the clip: the latent, decoded on its way."""
         steps = (sampling or self.sampling).steps
         kept: dict[int, Video] = {}
@@ -474,7 +487,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
             if number in wanted:
                 kept[number] = self.decode(x, frames)
 
-        self._denoise(seeds, self.clip_shape, None, None, None, sampling, trace)
+        self._denoise(seeds, self.clip_shape, None, label, caption, sampling, trace)
         kept[-1] = self.decode(start, frames)
         return [kept[number] for number in dict.fromkeys(wanted)]
 

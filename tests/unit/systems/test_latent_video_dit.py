@@ -117,6 +117,26 @@ def test_the_process_begins_and_ends_where_it_should() -> None:
     assert torch.equal(backward[-1], system.diffuse([5]))
 
 
+@pytest.mark.parametrize("condition", ["label", "caption"])
+def test_the_process_is_of_the_class_or_sentence_that_is_asked_for(condition: str) -> None:
+    system = system_of(condition=condition, classes=2 if condition == "label" else 0)
+    one, two = torch.tensor([0]), torch.tensor([1])
+    if condition == "caption":
+        system.fit_vocabulary([Batch(torch.zeros(1, 3, 8, 16, 16), caption=("somebody waves kicks",))])
+        one, two = ["somebody waves"], ["somebody kicks"]
+    for parameter in system.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    shown = [system.trajectory([5], 2, **{condition: asked})[-1] for asked in (one, two)]
+    assert torch.equal(shown[1], system.diffuse([5], **{condition: two}))
+    assert not torch.equal(*shown)
+
+
+def test_the_shapes_that_it_learns_from_are_its_clips_and_its_buckets() -> None:
+    own, image = ClipShape(8, 16, 16), ClipShape(1, 16, 16)
+    assert system_of(buckets=("1x16x16",)).trained_shapes == (own, image)
+    assert system_of(buckets=("1x16x16",), bucket_share=0.0).trained_shapes == (own,)
+
+
 def test_memory_grows_with_the_clip() -> None:
     system = system_of()
     one, two = system.sampling_memory(ClipShape(8, 16, 16), 1), system.sampling_memory(ClipShape(16, 16, 16), 1)
