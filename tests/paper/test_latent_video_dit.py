@@ -13,6 +13,7 @@ from kinema.core.tasks import Diffuses, Generates, Inpaints, Predicts, Reconstru
 from kinema.core.types import Batch, ClipShape
 from kinema.nn.paths import edm_input, edm_scales
 from kinema.systems.latent_video_dit import LatentVideoDiT
+from kinema.systems.latent_video_dit_compressor import fold, unfold
 from kinema.systems.latent_video_dit_networks import (
     TASKS,
     Attention,
@@ -20,13 +21,11 @@ from kinema.systems.latent_video_dit_networks import (
     NeighbourConvolution,
     Transformer,
     attend,
-    fold,
     from_tokens,
     hold,
     positions,
     task_masks,
     to_tokens,
-    unfold,
     with_mask,
 )
 

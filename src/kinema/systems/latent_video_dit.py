@@ -29,7 +29,6 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
@@ -38,6 +37,7 @@ from kinema.core.sampling import Sampling
 from kinema.core.seeds import draw_rows, normal_codes
 from kinema.core.system import Fit, Objective, OptimizerFactory, Paper, Player, Preset, Stage, System, muon
 from kinema.core.types import Batch, ClipShape, Labels, Scalar, Video
+from kinema.nn.moments import Moments
 from kinema.nn.paths import (
     GaussianPath,
     Model,
@@ -55,14 +55,13 @@ from kinema.nn.paths import (
     straight_path,
 )
 from kinema.nn.text import SentenceEncoder, WordEncoder
+from kinema.systems.latent_video_dit_compressor import Compressor, fold, take_compressor
 from kinema.systems.latent_video_dit_networks import (
-    Compressor,
     Context,
     Latent,
     LatentVideoDiTConfig,
     Mask,
     Transformer,
-    fold,
     hold,
     refuse_other_sizes,
     sides,
@@ -260,7 +259,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         moments = Moments()
         for batch in batches:
             moments.add(fold(batch.video, self.config.stem))
-        return {"variance_kept": self.compressor.start_linear(moments.mean, moments.covariance)}
+        return {"variance_kept": self.compressor.start_linear(moments)}
 
     def fit_scale(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Store mean and scale of every channel of the latent over the training clips.
@@ -582,30 +581,6 @@ def adamw(rate: float) -> OptimizerFactory:
     return muon(rate, ())
 
 
-class Moments:
-    """Mean and covariance of the channels of all that is added."""
-
-    def __init__(self) -> None:
-        self.count, self.total, self.products = 0, torch.zeros(()), torch.zeros(())
-
-    def add(self, features: Float[Tensor, "B D t h w"]) -> None:
-        """Take features in."""
-        rows = features.double().movedim(1, -1).flatten(0, -2)
-        self.count += len(rows)
-        self.total = self.total.to(rows) + rows.sum(dim=0)
-        self.products = self.products.to(rows) + rows.T @ rows
-
-    @property
-    def mean(self) -> Float[Tensor, "D"]:
-        """Of the channels."""
-        return self.total / self.count
-
-    @property
-    def covariance(self) -> Float[Tensor, "D D"]:
-        """Of the channels, with the count in the denominator."""
-        return self.products / self.count - torch.outer(self.mean, self.mean)
-
-
 def broadcast(per_channel: Float[Tensor, "Z"]) -> Float[Tensor, "Z 1 1 1"]:
     """Return numbers of channels for tensors of latents."""
     return per_channel[:, None, None, None]
@@ -614,30 +589,3 @@ def broadcast(per_channel: Float[Tensor, "Z"]) -> Float[Tensor, "Z 1 1 1"]:
 def decibels(squared: Scalar) -> Scalar:
     """Return the peak signal-to-noise ratio of a mean squared error in [-1, 1]."""
     return 10 * torch.log10(4 / squared.detach().float().clamp_min(1e-12))
-
-
-def take_compressor(compressor: Compressor, path: Path) -> None:
-    """Load the compressor out of another run's checkpoint.
-
-    Raises:
-        ConfigError: for a file that is missing or none, or a compressor of another size.
-    """
-    file = path / "checkpoint.safetensors" if path.is_dir() else path
-    try:
-        with safe_open(file, framework="pt") as stored:
-            prefix = "compressor."
-            found = {name.removeprefix(prefix): stored.get_tensor(name) for name in stored.keys() if name.startswith(prefix)}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"compressor_from: {file} is no checkpoint ({error})") from None
-    wanted = compressor.state_dict()
-    if not found:
-        raise ConfigError(f"compressor_from: {file} holds no compressor; name a run of latent-video-dit")
-    unlike = [name for name in wanted if name not in found or found[name].shape != wanted[name].shape]
-    if unlike or len(found) != len(wanted):
-        name = unlike[0] if unlike else sorted(set(found) - set(wanted))[0]
-        one, other = (tuple(part[name].shape) if name in part else "missing" for part in (found, wanted))
-        raise ConfigError(
-            f"compressor_from: the compressor of {file} is of other settings ({name} is {one}, here {other}); "
-            "compressor and transformer must agree on stem, latent_channels and the compressor's width and blocks"
-        )
-    compressor.load_state_dict(found)

@@ -18,7 +18,6 @@ from torch.nn.functional import conv3d, pad, rms_norm, scaled_dot_product_attent
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError
 from kinema.core.types import ClipShape, Video
-from kinema.nn.convolution import SpaceTimeConvolution
 
 Latent = Float[Tensor, "B Z t h w"]
 Tokens = Float[Tensor, "B t h w D"]  # on their grid
@@ -26,7 +25,6 @@ Context = Float[Tensor, "B D"]
 Mask = Float[Tensor, "B 1 T H W"]
 
 WRITTEN_OUT = 2048  # tokens up to which a processor writes attention out
-LOG_VARIANCE = -6.0  # of latents whose means are of about unit variance: at the start, or for good where the encoder is linear
 
 
 # --- Configuration ------------------------------------------------------------------------------------------------------------
@@ -203,19 +201,7 @@ def refuse_other_sizes(shape: ClipShape, footprint: tuple[int, int, int]) -> Non
         raise ConfigError(f"clips of {shape} are no multiple of {unit} (or one frame); the nearest: {' and '.join(nearest)}")
 
 
-# --- Folding ------------------------------------------------------------------------------------------------------------------
-
-
-def fold(video: Float[Tensor, "B C T H W"], block: tuple[int, int, int]) -> Float[Tensor, "B D t h w"]:
-    """Move blocks of time and space into channels."""
-    a, b, c = block
-    return rearrange(video, "b ch (t a) (h p) (w q) -> b (ch a p q) t h w", a=a, p=b, q=c)
-
-
-def unfold(folded: Float[Tensor, "B D t h w"], block: tuple[int, int, int]) -> Float[Tensor, "B C T H W"]:
-    """Undo `fold`."""
-    a, b, c = block
-    return rearrange(folded, "b (ch a p q) t h w -> b ch (t a) (h p) (w q)", a=a, p=b, q=c)
+# --- Tokens -------------------------------------------------------------------------------------------------------------------
 
 
 def to_tokens(latent: Float[Tensor, "B C T H W"], patch: tuple[int, int, int]) -> Tokens:
@@ -228,116 +214,6 @@ def from_tokens(tokens: Tokens, patch: tuple[int, int, int]) -> Float[Tensor, "B
     """Undo `to_tokens`."""
     a, b, c = patch
     return rearrange(tokens, "b t h w (ch a p q) -> b ch (t a) (h p) (w q)", a=a, p=b, q=c)
-
-
-# --- Compressor ---------------------------------------------------------------------------------------------------------------
-
-
-class Residual(nn.Module):
-    """Two normalised convolutions over time and space, added to their input; zero at the start."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.GroupNorm(8, width),
-            nn.SiLU(),
-            SpaceTimeConvolution(width, width),
-            nn.GroupNorm(8, width),
-            nn.SiLU(),
-            SpaceTimeConvolution(width, width),
-        )
-        silence(cast(nn.Conv3d, self.layers[-1]))
-
-    def forward(self, features: Float[Tensor, "B C t h w"]) -> Float[Tensor, "B C t h w"]:
-        """Return features of the same shape."""
-        return features + self.layers(features)
-
-
-def residuals(inputs: int, width: int, outputs: int, blocks: int) -> nn.Sequential:
-    """Return residual blocks between two convolutions of kernel 1."""
-    return nn.Sequential(
-        nn.Conv3d(inputs, width, 1),
-        *(Residual(width) for _ in range(blocks)),
-        nn.GroupNorm(8, width),
-        nn.SiLU(),
-        nn.Conv3d(width, outputs, 1),
-    )
-
-
-class Compressor(nn.Module):
-    """A variational autoencoder in space and time; the stem folds pixels first, so that no convolution sees full resolution.
-
-    Where there are linear maps, the networks add to them and give nothing at the start: training begins from the best that is
-    linear (`start_linear`) instead of from noise.
-    """
-
-    def __init__(self, config: LatentVideoDiTConfig) -> None:
-        super().__init__()
-        self.stem, width, latent = config.stem, config.compressor_width, config.latent_channels
-        folded = 3 * math.prod(self.stem)
-        linear = config.compressor_linear
-        self.project = nn.Conv3d(folded, latent, 1) if linear != "none" else None
-        self.restore = nn.Conv3d(latent, folded, 1) if linear != "none" else None
-        self.encoder = None if linear == "encoder" else residuals(folded, width, 2 * latent, config.compressor_blocks)
-        self.decoder = residuals(latent, width, folded, config.compressor_blocks)
-        if linear != "none":
-            silence(*(cast(nn.Conv3d, network[-1]) for network in (self.encoder, self.decoder) if network is not None))
-
-    def encode(self, video: Video) -> tuple[Latent, Latent]:
-        """Return the mean and the log variance of the latent; the variance is constant where the encoder is linear."""
-        folded = fold(video, self.stem)
-        linear = self.project(folded) if self.project is not None else None
-        if self.encoder is None:
-            assert linear is not None
-            return linear, torch.full_like(linear, LOG_VARIANCE)
-        mean, log_variance = self.encoder(folded).chunk(2, dim=1)
-        if linear is not None:
-            mean, log_variance = mean + linear, log_variance + LOG_VARIANCE
-        return mean, log_variance.clamp(-12, 2)
-
-    def decode(self, latent: Latent) -> Video:
-        """Return the clip; not bounded."""
-        made = self.decoder(latent)
-        return unfold(made if self.restore is None else made + self.restore(latent), self.stem)
-
-    def weights(self, deviation: Float[Tensor, "Z"]) -> Float[Tensor, "Z"]:
-        """Return how much of the pixels' deviation every channel of the latent bears, in the linear map; ones without it."""
-        if self.restore is None:
-            return torch.ones_like(deviation)
-        weights = self.restore.weight.flatten(1).norm(dim=0).to(deviation) * deviation
-        return weights.clamp_min(1e-3 * float(weights.max()))
-
-    @torch.no_grad()
-    def start_linear(self, mean: Float[Tensor, "D"], covariance: Float[Tensor, "D D"]) -> float:
-        """Let the linear maps be those of least squared error: the principal components, each of unit variance.
-
-        Args:
-            mean: of the folded pixels of clips.
-            covariance: of these.
-
-        Returns:
-            The share of the variance that they keep, from 0 to 1.
-        """
-        assert self.project is not None
-        assert self.restore is not None
-        variances, directions = torch.linalg.eigh(covariance.double())
-        variances = variances.clamp_min(0)
-        kept = min(self.project.out_channels, len(variances))
-        scales = variances[-kept:].sqrt().clamp_min(1e-3 * variances[-1].sqrt()).clamp_min(1e-6)  # still and empty footage too
-        basis = directions[:, -kept:]
-        for layer in (self.project, self.restore):
-            silence(layer)
-        to_latent, to_pixels = (basis / scales).T, basis * scales
-        self.project.weight[:kept, :, 0, 0, 0] = to_latent.to(self.project.weight)
-        cast(Tensor, self.project.bias)[:kept] = (-to_latent @ mean.double()).to(self.project.weight)
-        self.restore.weight[:, :kept, 0, 0, 0] = to_pixels.to(self.restore.weight)
-        cast(Tensor, self.restore.bias).copy_(mean)
-        return float(variances[-kept:].sum() / variances.sum().clamp_min(1e-12))
-
-    def forward(self, video: Video, noise: Latent) -> tuple[Video, Latent, Latent]:
-        """Return the reconstruction through a drawn latent, and the latent's mean and log variance."""
-        mean, log_variance = self.encode(video)
-        return self.decode(mean + (0.5 * log_variance).exp() * noise), mean, log_variance
 
 
 # --- Transformer --------------------------------------------------------------------------------------------------------------

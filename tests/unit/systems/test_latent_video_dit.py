@@ -11,7 +11,7 @@ from torch import nn
 from kinema.core.errors import ConfigError
 from kinema.core.types import Batch, ClipShape
 from kinema.systems.latent_video_dit import LatentVideoDiT
-from kinema.systems.latent_video_dit_networks import fold
+from kinema.systems.latent_video_dit_compressor import fold
 from kinema.training import save_checkpoint
 
 TINY = replace(LatentVideoDiT.presets["tiny"].config, compressor_width=8)
