@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 from kinema.data.encode import beside
+from kinema.evaluation.clips import Clip
+
+UNFINISHED = "unfinished"  # folder beside a report that is not written yet
 
 
 @dataclass(frozen=True)
@@ -42,3 +45,26 @@ class Unfinished:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with beside(self.file) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **{"what": np.array(json.dumps(self.what)), **arrays})
+
+
+def keeping(
+    make: Callable[[Sequence[int]], Sequence[Clip]], folder: Path, what: Sequence[Any]
+) -> Callable[[Sequence[int]], list[Clip]]:
+    """Return what keeps every clip that is made in a file of its own, and makes none twice.
+
+    Args:
+        make: numbers -> clips, each a function of its number alone.
+        folder: made where missing; whoever has used the clips deletes it.
+        what: JSON values that decide about them.
+    """
+
+    def read(numbers: Sequence[int]) -> list[Clip]:
+        files = {number: Unfinished(folder / f"{number}.npz", what) for number in numbers}
+        clips = {number: arrays["clip"] for number, file in files.items() if (arrays := file.load())}
+        missing = [number for number in files if number not in clips]
+        for number, clip in zip(missing, make(missing) if missing else (), strict=True):
+            files[number].save({"clip": clip})
+            clips[number] = clip
+        return [clips[number] for number in numbers]
+
+    return read

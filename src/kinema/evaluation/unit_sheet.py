@@ -34,7 +34,6 @@ from kinema.evaluation.units import (
 )
 
 JSON_NAME, HTML_NAME, TEMPLATE = "units.json", "units.html", "units.html.jinja"
-UNFINISHED = "unfinished"  # folder beside them, until they are written
 FORMAT_VERSION = 1
 DIMMED = 0.3  # brightness outside of the lit region
 HEAT = np.array([[16, 18, 22], [11, 110, 105], [255, 244, 214]], np.float32)  # nothing, half, peak

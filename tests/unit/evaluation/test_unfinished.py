@@ -1,12 +1,13 @@
 """Arrays of work that was stopped."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kinema.core.errors import MediaError
-from kinema.evaluation.unfinished import Unfinished
+from kinema.evaluation.unfinished import Unfinished, keeping
 
 ARRAYS = {"a row": np.arange(5, dtype=np.float32), "count": np.array(3)}
 
@@ -37,3 +38,19 @@ def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "part.npz").mkdir()
     with pytest.raises(MediaError, match="part.npz cannot be written: "):
         Unfinished(tmp_path / "part.npz", []).save(ARRAYS)
+
+
+def test_a_clip_is_made_once(tmp_path: Path) -> None:
+    """Also where it was made among others, and where a clip of the same number answers another question."""
+    made = list[int]()
+
+    def make(numbers: Sequence[int]) -> list[np.ndarray]:
+        made.extend(numbers)
+        return [np.full((2, 4, 4, 3), number, np.uint8) for number in numbers]
+
+    for numbers in ([3, 1], [2, 3, 1], [1, 1]):
+        clips = keeping(make, tmp_path, ["sampled"])(numbers)
+        assert [int(clip[0, 0, 0, 0]) for clip in clips] == numbers
+    assert made == [3, 1, 2]
+    keeping(make, tmp_path, ["sampled", "otherwise"])([3])
+    assert made == [3, 1, 2, 3]
