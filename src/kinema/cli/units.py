@@ -127,8 +127,8 @@ def _list(owner: str, layers: "list[Layer]", default: "Layer") -> int:
 
 def _show(options: Units, data: Path, layer: "Layer", metadata: Any) -> int:
     from kinema.data.dataset import Dataset
-    from kinema.evaluation.unit_sheet import HTML_NAME, Footage, examine, keeper, write_sheet
     from kinema.evaluation.unfinished import UNFINISHED
+    from kinema.evaluation.unit_sheet import HTML_NAME, Footage, examine, keeper, write_sheet
     from kinema.evaluation.units import Question, refuse_unknown_units, settle, usual_occlusions
     from kinema.training.checkpoint import provenance
 

@@ -63,8 +63,8 @@ def ms_ssim(truth: Planes, made: Planes, scales: int = len(SCALE_WEIGHTS)) -> Sc
     Args:
         truth: of `scales_that_fit` scales or more.
         made: the same.
-        scales: 5 is the published measure, by its weights as they are printed, of which the sum is 1.0001. Fewer are another one
-            and must be named so: the first weights, divided by their sum.
+        scales: 5 is the published measure, with the weights as they are printed, whose sum is 1.0001. Fewer are another one and
+            must be named so: the first weights, divided by their sum.
 
     Raises:
         EvaluationError: for frames whose last scale would be smaller than the window.

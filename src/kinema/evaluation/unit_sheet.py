@@ -123,9 +123,7 @@ def examine(
         What is known as JSON values, what is shown of the units in the order of the sheet, and the clips that are shown.
     """
     share = question.share
-    activity = measure_activity(
-        layer, footage.read, range(footage.count), share, said, keep("activity", question.seed, share)
-    )
+    activity = measure_activity(layer, footage.read, range(footage.count), share, said, keep("activity", question.seed, share))
     asked = {name: value for name, value in asdict(question).items() if name not in ("units", "shown")}
     views = look(layer, footage.read, activity, footage.origins, question, said, lambda unit: keep(f"unit-{unit}", asked))
     shown = sorted({clip for view in views for clip in view.clips})

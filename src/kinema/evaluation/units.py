@@ -267,15 +267,11 @@ def look(
     return views
 
 
-def look_at(
-    layer: Layer, clips: Read, activity: Activity, origins: Sequence[Any], question: Question, unit: int
-) -> UnitView:
+def look_at(layer: Layer, clips: Read, activity: Activity, origins: Sequence[Any], question: Question, unit: int) -> UnitView:
     """Find what `look` finds, of one unit."""
     top = top_clips(activity.highest[:, unit], origins, question.top)
     shown = clips(top)
-    regions = [
-        lit for _, maps in _maps(layer, clips, top) for lit in _lit(layer, maps[:, unit].numpy(), activity, unit, shown)
-    ]
+    regions = [lit for _, maps in _maps(layer, clips, top) for lit in _lit(layer, maps[:, unit].numpy(), activity, unit, shown)]
     places = [_unravelled(int(activity.place[clip, unit]), layer.map_shape) for clip in top]
     field = None
     if question.occlusions:

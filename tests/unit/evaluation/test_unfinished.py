@@ -36,7 +36,7 @@ def test_a_damaged_file_has_nothing(tmp_path: Path, share: float) -> None:
 
 def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "part.npz").mkdir()
-    with pytest.raises(MediaError, match="part.npz cannot be written: "):
+    with pytest.raises(MediaError, match=r"part\.npz cannot be written: "):
         Unfinished(tmp_path / "part.npz", []).save(ARRAYS)
 
 
