@@ -1,4 +1,4 @@
-"""How weights and buffers lie in memory: channels together, optimisers in memory's own order; what is free and what was taken."""
+"""How weights and buffers lie in memory: channels together, optimisers in memory's own order; what is free and was taken."""
 
 import ctypes
 import platform
