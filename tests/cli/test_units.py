@@ -15,7 +15,7 @@ import torch
 
 from kinema.cli import main
 from kinema.cli import units as cli_units
-from kinema.evaluation import units
+from kinema.evaluation import unit_sheet, units
 from kinema.evaluation.layers import Layer
 from kinema.evaluation.unit_sheet import Footage
 from kinema.systems import SYSTEMS
@@ -232,15 +232,15 @@ def test_untrained_weights_settle_once(place: Path, tmp_path: Path, monkeypatch:
     assert len(seen) <= 3 * 2 * 4 + 3 * 4  # settling shows 128 clips
 
 
+@pytest.mark.parametrize("other", [("--seed", 3), ("--share", 0.1), ("--clips", 12), ("--random",), ("--top", 3)])
 def test_what_was_kept_for_another_question_is_not_used(
-    place: Path, tmp_path: Path, uninterrupted: tuple[dict, str], monkeypatch: pytest.MonkeyPatch
+    place: Path, tmp_path: Path, uninterrupted: tuple[dict, str], monkeypatch: pytest.MonkeyPatch, other: tuple[Any, ...]
 ) -> None:
-    others = (("--seed", 3), ("--share", 0.1), ("--clips", 12), ("--random",), ("--top", 3))
-    for number, other in enumerate(others):
-        with monkeypatch.context() as patch:
-            patch.setattr(units, "selectivity", lambda highest: stop())  # of the summary: all units are done
-            assert run(place / "vgan", "--data", place / "data", "--out", tmp_path / f"{number}", *LONG, *other) == 130
-        assert_same(sheet(place, tmp_path / f"{number}", *LONG), uninterrupted)
+    with monkeypatch.context() as patch:
+        patch.setattr(unit_sheet, "selectivity", lambda highest: stop())  # of the summary: all units are done
+        assert run(place / "vgan", "--data", place / "data", "--out", tmp_path, *LONG, *other) == 130
+    assert len(list((tmp_path / "unfinished").glob("unit-*.npz"))) == 3
+    assert_same(sheet(place, tmp_path, *LONG), uninterrupted)
 
 
 @pytest.mark.slow
