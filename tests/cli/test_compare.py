@@ -20,6 +20,7 @@ import torch
 from kinema.cli import main
 from kinema.evaluation import features, trainings
 from kinema.systems.vgan import VGAN
+from kinema.training import runlog
 from small_dataset import write_dataset
 
 SHAPE = (8, 16, 16)
@@ -98,6 +99,18 @@ def test_everybody_is_trained_and_judged_alike(finished: Path) -> None:
     assert len(settings["sessions"]) == 2  # the second slice went on with the first
 
 
+def test_what_a_gpu_held_is_a_cost(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The most of both sessions, the second of which held less; without a GPU there is no such column."""
+    held = iter((700.0, 500.0))
+    monkeypatch.setattr(trainings, "in_own_process", here)
+    monkeypatch.setattr(runlog, "peak_memory", lambda device: next(held))
+    assert run(data, tmp_path, "--systems", "vgan:one-stream", "--points", 2, "--finalists", 0) == 0
+    (entry,) = board_of(tmp_path)["contestants"]
+    assert [point["cost"]["device memory"] for point in entry["seeds"][0]["points"]] == [700, 700]
+    assert "<th>peak MiB of GPU</th>" in (tmp_path / "index.html").read_text()
+    assert "500 MiB of its memory at most" in (tmp_path / "vgan-one-stream" / "seed-0" / "run" / "index.html").read_text()
+
+
 def test_the_page_is_one_file_with_moving_clips(finished: Path) -> None:
     page = (finished / "index.html").read_text()
     assert page.count("data:image/webp;base64,") == 1 + 2 + 2  # real clips, both at their end and on their way
@@ -106,6 +119,7 @@ def test_the_page_is_one_file_with_moving_clips(finished: Path) -> None:
     assert all((finished / link).is_file() for link in links)  # report cards
     for words in ("held-out real clips", "floor", "Quality against clips seen", "peak MiB", "kinema train vgan-autoencoder"):
         assert words in page
+    assert "peak MiB of GPU" not in page
     assert "{{" not in page
     assert "http" not in page.replace("http-equiv", "")
 

@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from kinema.evaluation.leaderboard import sampling_parameters
 from kinema.systems import SYSTEMS
 from kinema.training import load, save_checkpoint
 from small_dataset import write_dataset
-from small_diffuser import NAME, install, save
+from small_diffuser import NAME, SmallDiffuser, install, save
 
 SHAPE = (8, 16, 16)
 LABELS = ("bow", "walk")
@@ -65,6 +67,7 @@ def test_completions_from_command_to_page(place: Path, tmp_path: Path, capsys: p
     score = report["scores"]["image-to-video"]["psnr"]
     assert score["compressor"] == pytest.approx(score["known, of the compressor"], abs=0.5)
     assert score["compressor"] > score["value"] + 10  # noise has no future; the compressor is given it
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["report.html", "report.json"]
     page = (tmp_path / "one" / "report.html").read_text()
     assert page.count("data:image/webp;base64,") == len(COMPLETIONS)
     assert not re.search(r"(?:src|href)=\"(?!data:)", page)
@@ -190,6 +193,29 @@ def test_what_was_made_in_many_steps_is_not_made_twice(place: Path, monkeypatch:
     assert made == [3, 4, 5, 6]
     assert (again[0] == first[2]).all()
     assert (again[2] == first[0]).all()
+
+
+def test_a_stopped_card_of_a_system_that_diffuses_makes_no_clip_twice(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    cells = SmallDiffuser.diffuse
+
+    def stops(self: SmallDiffuser, seeds: Sequence[int], **options: Any) -> Any:
+        made.extend(seeds)
+        if len(made) == 24:
+            raise KeyboardInterrupt
+        return cells(self, seeds, **options)
+
+    words = ("--against", place / "data", "--split", "all", "--features", "small_features:Colours", "--replicates", 2)
+    assert run(place / "run", *words, "--count", 32, "--out", tmp_path / "whole") == 0
+    monkeypatch.setattr(SmallDiffuser, "diffuse", stops)
+    assert run(place / "run", *words, "--count", 32, "--out", tmp_path / "out") == 130
+    assert run(place / "run", *words, "--count", 32, "--out", tmp_path / "out") == 0
+    assert made == [*range(24), *range(16, 32)]
+    whole, found = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "out"))
+    assert found["scores"] == whole["scores"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "report.json"]
 
 
 def test_sampling_parameters_of_a_system_that_diffuses(place: Path) -> None:

@@ -1,15 +1,23 @@
 """kinema units, as a person types it, on untrained tiny systems and small datasets."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from kinema.cli import main
 from kinema.cli import units as cli_units
-from kinema.evaluation import units
+from kinema.evaluation import unit_sheet, units
+from kinema.evaluation.layers import Layer
+from kinema.evaluation.unit_sheet import Footage
 from kinema.systems import SYSTEMS
 from kinema.training.checkpoint import provenance, save_checkpoint
 from small_dataset import write_dataset
@@ -94,8 +102,7 @@ def test_the_same_command_gives_the_same_sheet(place: Path, tmp_path: Path) -> N
     for report in (one, other):
         report.pop("provenance")
     assert one == other
-    pictures = [re.findall(r"data:image/webp;base64,[^\"]+", text) for text in (page, again)]
-    assert pictures[0] == pictures[1]
+    assert pictures(page) == pictures(again)
     assert sheet(place, tmp_path / "c", *words[:-2], "--seed", 4)[0]["units"] != one["units"]
 
 
@@ -132,16 +139,133 @@ def test_the_sheet_goes_into_the_run_by_default(place: Path, capsys: pytest.Capt
     assert run(*words, "--overwrite") == 0
 
 
-def test_stopping_leaves_nothing(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+# --- Stopping and going on ----------------------------------------------------------------------------------------------------
 
-    monkeypatch.setattr(units, "receptive_field", stop)
-    assert run(place / "vgan", "--data", place / "data", "--out", tmp_path / "out") == 130
+LONG = ("--layer", LAYER, "--top-units", 3, "--top", 4, "--occlusions", 27)
+
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def pictures(page: str) -> list[str]:
+    return re.findall(r"data:image/webp;base64,[^\"]+", page)
+
+
+def clips_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the clips that are read from now on."""
+    found, original = list[int](), Footage.read
+
+    def read(self: Footage, numbers: Sequence[int]) -> list[Any]:
+        found.extend(numbers)
+        return original(self, numbers)
+
+    monkeypatch.setattr(Footage, "read", read)
+    return found
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(place: Path) -> tuple[dict, str]:
+    """The sheet of `LONG`."""
+    return sheet(place, place / "uninterrupted", *LONG)
+
+
+def assert_same(found: tuple[dict, str], expected: tuple[dict, str]) -> None:
+    """Two sheets say and show the same."""
+    reports = [{name: value for name, value in report.items() if name != "provenance"} for report, _ in (found, expected)]
+    assert reports[0] == reports[1]
+    assert pictures(found[1]) == pictures(expected[1])
+
+
+def test_stopped_among_the_units_it_goes_on_with_the_next(
+    place: Path,
+    tmp_path: Path,
+    uninterrupted: tuple[dict, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls, original = list[int](), units.receptive_field
+
+    def second_stops(layer: Layer, unit: int, *rest: Any) -> units.Field:
+        calls.append(unit)
+        return stop() if len(calls) == 2 else original(layer, unit, *rest)
+
+    monkeypatch.setattr(units, "receptive_field", second_stops)
+    words = (place / "vgan", "--data", place / "data", "--out", tmp_path / "out", *LONG)
+    assert run(*words) == 130
     assert capsys.readouterr().err == "kinema: stopped\n"
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["unfinished"]  # no half of a sheet
+    seen = clips_read(monkeypatch)
+    assert run(*words) == 0
+    found = json.loads((tmp_path / "out" / "units.json").read_text()), (tmp_path / "out" / "units.html").read_text()
+    assert_same(found, uninterrupted)
+    order = [unit["unit"] for unit in found[0]["units"]]
+    assert calls == [order[0], order[1], order[1], order[2]]  # the first is not asked again
+    assert len(seen) <= 2 * 2 * 4 + 3 * 4  # twice the top clips of two units, and what is shown: not all of the clips
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["units.html", "units.json"]
+
+
+def test_stopped_among_the_clips_it_goes_on_with_the_next(
+    place: Path, tmp_path: Path, uninterrupted: tuple[dict, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept after every portion, as it is after ten seconds; stopped after two of three."""
+    original = units._answers
+    portions = iter([original, original, stop])
+    with monkeypatch.context() as patch:
+        patch.setattr(units, "SAVE_SECONDS", 0)
+        patch.setattr(units, "_answers", lambda *words: next(portions)(*words))
+        assert run(place / "vgan", "--data", place / "data", "--out", tmp_path, *LONG) == 130
+    seen = clips_read(monkeypatch)
+    assert_same(sheet(place, tmp_path, *LONG), uninterrupted)
+    assert seen[:4] == [16, 17, 18, 19]
+    assert len(seen) <= 4 + 3 * 2 * 4 + 3 * 4
+
+
+def test_untrained_weights_settle_once(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = (*LONG, "--random")
+    expected = sheet(place, tmp_path / "whole", *words)
+    with monkeypatch.context() as patch:
+        patch.setattr(units, "receptive_field", stop)
+        assert run(place / "vgan", "--data", place / "data", "--out", tmp_path / "out", *words) == 130
+    seen = clips_read(monkeypatch)
+    assert_same(sheet(place, tmp_path / "out", *words), expected)
+    assert len(seen) <= 3 * 2 * 4 + 3 * 4  # settling shows 128 clips
+
+
+@pytest.mark.parametrize("other", [("--seed", 3), ("--share", 0.1), ("--clips", 12), ("--random",), ("--top", 3)])
+def test_what_was_kept_for_another_question_is_not_used(
+    place: Path, tmp_path: Path, uninterrupted: tuple[dict, str], monkeypatch: pytest.MonkeyPatch, other: tuple[Any, ...]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(unit_sheet, "selectivity", lambda highest: stop())  # of the summary: all units are done
+        assert run(place / "vgan", "--data", place / "data", "--out", tmp_path, *LONG, *other) == 130
+    assert len(list((tmp_path / "unfinished").glob("unit-*.npz"))) == 3
+    assert_same(sheet(place, tmp_path, *LONG), uninterrupted)
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own, ended by SIGKILL when a unit is done."""
+    words = ("--layer", LAYER, "--occlusions", 4000, "--top-units", 4)
+    command = [sys.executable, "-m", "kinema", "units", place / "vgan", "--data", place / "data", "--out", tmp_path, *words]
+    with subprocess.Popen([str(word) for word in command], env=os.environ | {"PYTHONPATH": "src"}) as process:
+        while not list((tmp_path / "unfinished").glob("unit-*.npz")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not (tmp_path / "units.json").exists()
+    done, asked, original = list((tmp_path / "unfinished").glob("unit-*.npz")), list[int](), units.receptive_field
+
+    def counted(layer: Layer, unit: int, *rest: Any) -> units.Field:
+        asked.append(unit)
+        return original(layer, unit, *rest)
+
+    monkeypatch.setattr(units, "receptive_field", counted)
+    assert len(sheet(place, tmp_path, *words)[0]["units"]) == 4
+    assert len(asked) == 4 - len(done)
+
+
+# --- Bad input ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

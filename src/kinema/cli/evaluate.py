@@ -1,6 +1,7 @@
 """The verb evaluate: a report card of a trained system or of clips, and a table of several cards."""
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+import kinema
 from kinema.cli.arguments import cluster_options, parse
 from kinema.cli.terminal import Progress, print_table
 from kinema.core.config import Config
@@ -181,6 +183,7 @@ def _judge(options: Evaluate, data: Path) -> int:
     from kinema.evaluation.measures import Workers, store_folder
     from kinema.evaluation.recognition import open_classifier
     from kinema.evaluation.report import HTML_NAME, rows, write_reports
+    from kinema.evaluation.unfinished import UNFINISHED, keeping
     from kinema.training.checkpoint import provenance
     from kinema.training.distributed import choose_device
 
@@ -196,6 +199,9 @@ def _judge(options: Evaluate, data: Path) -> int:
     classifier = open_classifier(options.classifier, data, device) if options.classifier else None
     network = open_features(options.features, device, weights=options.weights, weights_sha256=options.weights_sha256)
     ruler, folder_of_measures = _ruler(options, device), store_folder(real)
+    if "sampling" in source.about:  # it diffuses: its clips took many steps
+        about = [kinema.__version__, dict(source.about), real.fingerprint]
+        source = replace(source, read=keeping(source.read, folder / UNFINISHED, about))
     question = Question(options.count, options.seed, split, options.replicates, options.stride)
     with Progress() as progress:
         card = judge(
@@ -210,6 +216,7 @@ def _judge(options: Evaluate, data: Path) -> int:
             said=progress.show,
         )
     report = write_reports(folder, card, provenance())
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     title = f"{source.name} against {data}: {report['protocol']['judged clips']} clips each"
     print_table(title, ("", "judged", "95% interval", "real clips"), rows(report))
     for warning in report["warnings"]:
@@ -319,6 +326,7 @@ def _judge_completions(options: Evaluate, data: Path) -> int:
     from kinema.evaluation.completion import CompletionQuestion, chosen_clips, judge_completions, refuse_unfit
     from kinema.evaluation.completion_page import COLUMNS, rows, write_completion_reports
     from kinema.evaluation.report import HTML_NAME
+    from kinema.evaluation.unfinished import UNFINISHED
     from kinema.training.checkpoint import provenance
 
     split = None if options.split == "all" else options.split or "test"
@@ -331,8 +339,9 @@ def _judge_completions(options: Evaluate, data: Path) -> int:
     with Progress() as progress:
         question = CompletionQuestion(options.count, options.seed, options.tasks)
         training = Dataset(data, "train") if learnt else None
-        card = judge_completions(completer, real, training, question, said=progress.show)
+        card = judge_completions(completer, real, training, question, progress.show, folder / UNFINISHED)
     report = write_completion_reports(folder, card, provenance())
+    shutil.rmtree(folder / UNFINISHED)
     print_table(f"{completer.name} completes {report['protocol']['clips']} clips of {data}", COLUMNS, rows(report))
     for warning in report["warnings"]:
         print(f"note: {warning}")

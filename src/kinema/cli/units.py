@@ -1,6 +1,7 @@
 """The verb units: what the units of a trained network look for."""
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,7 +24,10 @@ LINES = 12  # of the table in the terminal
 
 @dataclass(frozen=True, kw_only=True)
 class Units(Config):
-    """Show what a unit looks for: its top clips with the region that drives it lit, and how large a part it sees."""
+    """Show what a unit looks for: its top clips with the region that drives it lit, and how large a part it sees.
+
+    The same command goes on where it was stopped.
+    """
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN", help_behavior_hint="")]
     """Run directory, checkpoint file or zoo:NAME."""
@@ -123,7 +127,8 @@ def _list(owner: str, layers: "list[Layer]", default: "Layer") -> int:
 
 def _show(options: Units, data: Path, layer: "Layer", metadata: Any) -> int:
     from kinema.data.dataset import Dataset
-    from kinema.evaluation.unit_sheet import HTML_NAME, Footage, examine, write_sheet
+    from kinema.evaluation.unfinished import UNFINISHED
+    from kinema.evaluation.unit_sheet import HTML_NAME, Footage, examine, keeper, write_sheet
     from kinema.evaluation.units import Question, refuse_unknown_units, settle, usual_occlusions
     from kinema.training.checkpoint import provenance
 
@@ -140,12 +145,15 @@ def _show(options: Units, data: Path, layer: "Layer", metadata: Any) -> int:
     occlusions = usual_occlusions(layer, dataset.shape) if options.occlusions is None else options.occlusions
     choices = {name: getattr(options, name) for name in ("top", "share", "occluder", "seed")}
     question = Question(units=units, shown=options.top_units, occlusions=occlusions, **choices)
+    network = _network(options, metadata)
+    keep = keeper(folder / UNFINISHED, network, layer, footage)
     with Progress() as progress:
         if options.random:
-            settle(layer, footage.read, range(footage.count), progress.show)
-        report, views, clips = examine(layer, footage, question, progress.show)
-    report |= {"network": _network(options, metadata), "provenance": provenance()}
+            settle(layer, footage.read, range(footage.count), progress.show, keep("settled", options.seed))
+        report, views, clips = examine(layer, footage, question, progress.show, keep)
+    report |= {"network": network, "provenance": provenance()}
     write_sheet(folder, report, views, clips)
+    shutil.rmtree(folder / UNFINISHED)
     _summarise(report, layer, data)
     print(f"sheet: {folder / HTML_NAME}")
     return 0

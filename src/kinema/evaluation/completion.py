@@ -11,6 +11,8 @@ References:
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from kinema.evaluation.clips import Clip
 from kinema.evaluation.measures import changes, drawn
 from kinema.evaluation.paired import CEILING, Said, bootstrapped
 from kinema.evaluation.pixels import C1, C2, SIGMA, WINDOW, planes, psnr, refuse_small, ssim
+from kinema.evaluation.unfinished import keeping
 from kinema.nn.stillness import LEVELS, still_picture
 
 PROTOCOL_VERSION = 1
@@ -186,6 +189,7 @@ def judge_completions(
     training: Dataset | None,
     question: CompletionQuestion,
     said: Said = lambda what, done, total: None,
+    unfinished: Path | None = None,
 ) -> CompletionCard:
     """Measure what a system puts in the place of what is hidden.
 
@@ -195,6 +199,8 @@ def judge_completions(
         training: clips whose still picture is a rival; None leaves it out.
         question: how many, which.
         said: called with what is being done, and how much of it.
+        unfinished: folder that keeps completions, so that the same question goes on where it was stopped; only for completers
+            whose `about` says all that decides about them.
 
     Raises:
         EvaluationError: for clips that are too few, too short, too small or of another shape.
@@ -208,6 +214,15 @@ def judge_completions(
         some = [training.video(index) for index in drawn(min(TRAINING_CLIPS, len(training)), len(training), question.seed)]
         scene = _still(some)
         camera = _camera(scene, [data.video(index) for index in order[:TRAINING_CLIPS]], len(some))
+
+    def complete(name: str, places: Sequence[int]) -> Sequence[Clip]:
+        given = [_hidden(data.video(index), masks[name]) for index in places]
+        return _checked(completer, completer.complete(given, masks[name], places, [question.seed + one for one in places]))
+
+    about = [kinema.__version__, dict(completer.about), completer.condition, data.fingerprint, data.split, question.seed]
+    make: dict[str, Callable[[Sequence[int]], Sequence[Clip]]] = {name: partial(complete, name) for name in masks}
+    if unfinished:
+        make = {name: keeping(one, unfinished / name, [*about, name]) for name, one in make.items()}
     found = {name: _Found() for name in masks}
     shown: dict[str, list[tuple[list[Clip], Mapping[str, Clip]]]] = {name: [] for name in masks}
     for start in range(0, count, AT_ONCE):
@@ -215,13 +230,11 @@ def judge_completions(
         truths = [data.video(index) for index in places]
         remembered = completer.remember(truths) if completer.remember else [None] * len(truths)
         for name, known in masks.items():
-            given = [np.where(known[..., None], clip, np.uint8(HIDDEN)) for clip in truths]
-            made = completer.complete(given, known, places, [question.seed + index for index in places])
-            for truth, raw, ceiling, hidden in zip(truths, _checked(completer, made), remembered, given, strict=True):
+            for truth, raw, ceiling in zip(truths, make[name](places), remembered, strict=True):
                 rivals = baselines(truth, known, scene)
                 found[name].add(truth, known, raw, ceiling, rivals)
                 if len(shown[name]) < SHOWN:
-                    beside = [hidden, _pasted(truth, known, raw), truth, *([] if ceiling is None else [ceiling])]
+                    beside = [_hidden(truth, known), _pasted(truth, known, raw), truth, *([] if ceiling is None else [ceiling])]
                     shown[name].append((beside, rivals))
         said("completing", min(start + AT_ONCE, count), count)
     report = _report(completer, data, question, order, masks, found, camera)
@@ -259,6 +272,10 @@ def chosen_clips(data: Dataset, count: int | None) -> int:
     if count is not None and not MINIMUM_CLIPS <= count <= len(data):
         raise EvaluationError(f"--count is {count}; {data.path} has {len(data)} clips: give {MINIMUM_CLIPS} to {len(data)}")
     return min(USUAL_CLIPS, len(data)) if count is None else count
+
+
+def _hidden(clip: Clip, known: Known) -> Clip:
+    return np.where(known[..., None], clip, np.uint8(HIDDEN))
 
 
 def _checked(completer: Completer, made: Sequence[Clip]) -> Sequence[Clip]:

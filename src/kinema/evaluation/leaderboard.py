@@ -199,6 +199,7 @@ COSTS = {
     "parameters": "parameters",
     "sampling parameters": "in sampling",
     "memory": "peak MiB",
+    "device memory": "peak MiB of GPU",
     "clips per second": "clips/s",
 }
 
@@ -235,13 +236,11 @@ def quality(board: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def costs(board: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return head and lines of what the contestants cost; numbers are means over seeds."""
-    lines = []
-    for entry in board["contestants"]:
-        if entry["summary"]:
-            cells = [_cost(name, entry["summary"].get(name)) for name in COSTS]
-            lines.append([entry["name"], *cells])
-    return ["", *COSTS.values()], lines
+    """Return head and lines of what the contestants cost; numbers are means over seeds, and what nobody has is left out."""
+    entries = [entry for entry in board["contestants"] if entry["summary"]]
+    names = [name for name in COSTS if any(name in entry["summary"] for entry in entries)]
+    lines = [[entry["name"], *(_cost(name, entry["summary"].get(name)) for name in names)] for entry in entries]
+    return ["", *(COSTS[name] for name in names)], lines
 
 
 def trainings(board: Mapping[str, Any]) -> list[dict[str, str]]:

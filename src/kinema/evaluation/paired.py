@@ -10,8 +10,6 @@ References:
 """
 
 import hashlib
-import json
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,7 +23,6 @@ from jaxtyping import Float64
 import kinema
 from kinema.core.errors import EvaluationError
 from kinema.core.shape import ClipShape
-from kinema.data.encode import beside
 from kinema.evaluation.clips import PIXELS, Clip, Source
 from kinema.evaluation.measures import drawn, refuse_short
 from kinema.evaluation.pixels import (
@@ -43,6 +40,7 @@ from kinema.evaluation.pixels import (
     smallest_side,
     ssim,
 )
+from kinema.evaluation.unfinished import Unfinished
 
 PROTOCOL_VERSION = 1
 MINIMUM_PAIRS = 8
@@ -199,9 +197,9 @@ def judge_pairs(
     found = _Found(measures)
     what = [pairing.kind, pairing.name, dict(pairing.protocol), dict(pairing.about), asdict(question), count]
     what += [measure.name for measure in measures] + [one.sha256 for one in perceptual]
-    unfinished = None if also else unfinished
-    if unfinished:
-        found.load(unfinished, what)
+    kept = Unfinished(unfinished, what) if unfinished and not also else None
+    if kept:
+        found.load(kept)
     done, futures = len(found), found.versions - 2 if len(found) else _draws(pairing, question)
     for start in range(0, count, AT_ONCE):
         portion = order[start : start + AT_ONCE]
@@ -219,8 +217,8 @@ def judge_pairs(
             if also:
                 also(index, truth, versions[0])
             said(pairing.kind, len(found), count)
-        if unfinished:
-            found.save(unfinished, what)
+        if kept:
+            found.save(kept)
     return _card(pairing, question, found, order, futures, perceptual)
 
 
@@ -331,22 +329,16 @@ class _Found:
         """Futures and still pictures of each clip."""
         return len(self.scores[self.measures[0].name][0])
 
-    def save(self, file: Path, what: Sequence[Any]) -> None:
-        """Write the scores, whole or not at all, with the question that they answer."""
-        file.parent.mkdir(parents=True, exist_ok=True)
+    def save(self, unfinished: Unfinished) -> None:
+        """Keep the scores."""
         arrays = {f"scores {name}": np.stack(scores) for name, scores in self.scores.items()}
-        with beside(file) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, what=np.array(json.dumps(what)), motion=np.array(self.motion), **arrays)
+        unfinished.save({"motion": np.array(self.motion), **arrays})
 
-    def load(self, file: Path, what: Sequence[Any]) -> None:
-        """Take the scores that a file has of this question; a damaged file, or one of another question, has none."""
-        try:
-            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
-                if found["what"].item() == json.dumps(what):
-                    self.scores = {name: list(found[f"scores {name}"]) for name in self.scores}
-                    self.motion = [(float(true), float(made)) for true, made in found["motion"]]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return
+    def load(self, unfinished: Unfinished) -> None:
+        """Take the scores that were kept, if any."""
+        if found := unfinished.load():
+            self.scores = {name: list(found[f"scores {name}"]) for name in self.scores}
+            self.motion = [(float(true), float(made)) for true, made in found["motion"]]
 
     def add(self, truth: Clip, versions: Sequence[Clip], past: int) -> None:
         """Measure the versions of a clip."""

@@ -63,7 +63,8 @@ def ms_ssim(truth: Planes, made: Planes, scales: int = len(SCALE_WEIGHTS)) -> Sc
     Args:
         truth: of `scales_that_fit` scales or more.
         made: the same.
-        scales: 5 is the published measure. Fewer are another one and must be named so: the first weights, divided by their sum.
+        scales: 5 is the published measure, with the weights as they are printed, whose sum is 1.0001. Fewer are another one and
+            must be named so: the first weights, divided by their sum.
 
     Raises:
         EvaluationError: for frames whose last scale would be smaller than the window.
@@ -75,7 +76,8 @@ def ms_ssim(truth: Planes, made: Planes, scales: int = len(SCALE_WEIGHTS)) -> Sc
             f"MS-SSIM of {scales} scales needs frames of {smallest}x{smallest} pixels or more, not {height}x{width}; "
             f"{scales_that_fit(height, width)} scales fit"
         )
-    weights = np.array(SCALE_WEIGHTS[:scales]) / sum(SCALE_WEIGHTS[:scales])
+    whole_measure = scales == len(SCALE_WEIGHTS)
+    weights = np.array(SCALE_WEIGHTS[:scales]) / (1 if whole_measure else sum(SCALE_WEIGHTS[:scales]))
     product = torch.ones((), dtype=torch.float64)
     for scale, weight in enumerate(weights.tolist()):
         whole, structure = _similarity(truth, made)

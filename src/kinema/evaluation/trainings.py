@@ -124,7 +124,8 @@ def cost_of(part: Part, folder: Path) -> dict[str, Any]:
     """Return what a training has cost so far."""
     run_folder, costs = part.run(folder), part.training(folder) / COSTS_NAME
     sessions = [json.loads(line) for line in costs.read_text(encoding="utf-8").splitlines()] if costs.exists() else []
-    last = [line for line in runlog.read_metrics(run_folder) if "seconds" in line][-1]
+    lines = [line for line in runlog.read_metrics(run_folder) if "seconds" in line]
+    last = lines[-1]
     description = runlog.read_description(run_folder)
     return {
         "minutes": last["seconds"] / 60,
@@ -132,5 +133,6 @@ def cost_of(part: Part, folder: Path) -> dict[str, Any]:
         "clips": last["step"] * description.training["batch_size"],
         "process minutes": sum(session["seconds"] for session in sessions) / 60,
         "memory": max((session["memory"] for session in sessions if session["memory"]), default=None),
+        "device memory": max((line["device_memory"] for line in lines if "device_memory" in line), default=None),
         "parameters": description.weights,
     }

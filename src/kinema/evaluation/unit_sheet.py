@@ -1,7 +1,7 @@
 """The sheet of a layer's units on disk: ``units.json`` and ``units.html``, one file with moving clips."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from kinema.evaluation.clips import Clip
 from kinema.evaluation.layers import Layer
 from kinema.evaluation.measures import drawn
 from kinema.evaluation.page import moving, template
+from kinema.evaluation.unfinished import Unfinished
 from kinema.evaluation.units import (
     Activity,
     Question,
@@ -36,6 +37,9 @@ JSON_NAME, HTML_NAME, TEMPLATE = "units.json", "units.html", "units.html.jinja"
 FORMAT_VERSION = 1
 DIMMED = 0.3  # brightness outside of the lit region
 HEAT = np.array([[16, 18, 22], [11, 110, 105], [255, 244, 214]], np.float32)  # nothing, half, peak
+
+Keep = Callable[..., Unfinished | None]
+"""Name of a part, and what else decides about it -> what keeps it."""
 
 
 class Footage:
@@ -85,8 +89,26 @@ class Footage:
         return None if mask is None else mask.astype(np.float32) / 255
 
 
+def keeper(folder: Path, network: Mapping[str, Any], layer: Layer, footage: Footage) -> Keep:
+    """Return what keeps parts of the work in a folder, each for as long as everything that decides about it is the same.
+
+    Args:
+        folder: made where missing; whoever has written the sheet deletes it.
+        network: whose layer it is, as JSON values.
+        layer: whose units are meant.
+        footage: what they are shown.
+    """
+    device, data = next(layer.steps.parameters()).device.type, footage.data
+    about = [kinema.__version__, dict(network), layer.name, device, data.fingerprint, data.split, footage.count]
+    return lambda name, *more: Unfinished(folder / f"{name}.npz", [*about, *more])
+
+
 def examine(
-    layer: Layer, footage: Footage, question: Question, said: Said
+    layer: Layer,
+    footage: Footage,
+    question: Question,
+    said: Said,
+    keep: Keep = lambda name, *more: None,
 ) -> tuple[dict[str, Any], list[UnitView], dict[int, Clip]]:
     """Ask a layer what its units look for.
 
@@ -95,12 +117,15 @@ def examine(
         footage: what they are shown.
         question: which units, and how.
         said: told what is being done, and how much of it.
+        keep: of `keeper`, where work that is stopped shall go on later.
 
     Returns:
         What is known as JSON values, what is shown of the units in the order of the sheet, and the clips that are shown.
     """
-    activity = measure_activity(layer, footage.read, range(footage.count), question.share, said)
-    views = look(layer, footage.read, activity, footage.origins, question, said)
+    share = question.share
+    activity = measure_activity(layer, footage.read, range(footage.count), share, said, keep("activity", question.seed, share))
+    asked = {name: value for name, value in asdict(question).items() if name not in ("units", "shown")}
+    views = look(layer, footage.read, activity, footage.origins, question, said, lambda unit: keep(f"unit-{unit}", asked))
     shown = sorted({clip for view in views for clip in view.clips})
     clips = dict(zip(shown, footage.read(shown), strict=True))
     report = {

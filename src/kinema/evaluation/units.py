@@ -10,8 +10,9 @@ References:
     al., "Network Dissection", CVPR 2017. Patches in time are a choice, as are all sizes.
 """
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from kinema.core.seeds import numpy_generator
 from kinema.core.shape import ClipShape
 from kinema.evaluation.clips import Clip
 from kinema.evaluation.layers import Layer
+from kinema.evaluation.unfinished import Unfinished
 
 AT_ONCE = 8  # clips, or voxels of as many clips, that a network sees at a time
 PATCH_SHARE = 12  # the smallest patch is a twelfth along every axis of the box that a unit may see
@@ -33,6 +35,7 @@ USUAL_OCCLUSIONS, USUAL_WORK = 512, 64  # patches slid over a clip, and what tha
 FEWEST_OCCLUSIONS = 27  # three patches along every axis
 DRAWS = 200  # random rankings behind what chance gives
 SETTLING = 32, 4  # batches and their clips that an untrained network sees, until its normalisations have settled
+SAVE_SECONDS = 10.0  # between two savings of what a layer's units answered to the clips so far
 CONSTANT = 1e-6  # of the layer's range: a unit that varies less is dead
 
 Occluder = Literal["grey", "noise"]
@@ -129,8 +132,29 @@ class UnitView:
     regions: list[Bool[np.ndarray, "_ H W"]]
     field: Field | None
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return everything but the unit as arrays."""
+        found = {"clips": np.array(self.clips), "highest": np.array(self.highest), "regions": np.stack(self.regions)}
+        return found | {f"field {name}": np.array(value) for name, value in (vars(self.field) if self.field else {}).items()}
 
-def measure_activity(layer: Layer, read: Read, indices: Sequence[int], share: float, said: Said) -> Activity:
+    @staticmethod
+    def of_arrays(unit: int, found: Mapping[str, np.ndarray]) -> "UnitView":
+        """Return what `arrays` was asked of."""
+        field = None
+        if "field change" in found:
+            extent, patch = (tuple(found[f"field {name}"].tolist()) for name in ("extent", "patch"))
+            field = Field(found["field change"], extent, patch, found["field clips"].item())
+        return UnitView(unit, found["clips"].tolist(), found["highest"].tolist(), list(found["regions"]), field)
+
+
+def measure_activity(
+    layer: Layer,
+    read: Read,
+    indices: Sequence[int],
+    share: float,
+    said: Said,
+    unfinished: Unfinished | None = None,
+) -> Activity:
     """Look at clips once and note every unit's peaks; exact, in the memory of the `share` of all activations.
 
     Args:
@@ -139,21 +163,34 @@ def measure_activity(layer: Layer, read: Read, indices: Sequence[int], share: fl
         indices: of the clips.
         share: of activations above the threshold, in (0, 1).
         said: told how many clips are done.
+        unfinished: keeps what was noted, now and then and at the end, and has what an earlier call noted.
     """
-    kept = max(1, ceil(share * len(indices) * layer.positions))
-    highest, place = [], []
-    top, lowest = torch.empty(layer.channels, 0), torch.full((layer.channels,), torch.inf)
-    said("clips", 0, len(indices))
-    for portion, maps in _maps(layer, read, indices):
+    limit = max(1, ceil(share * len(indices) * layer.positions))
+    noted = {name: torch.from_numpy(array) for name, array in (unfinished.load() if unfinished else {}).items()} or {
+        "highest": torch.empty(0, layer.channels),
+        "place": torch.empty(0, layer.channels, dtype=torch.int64),
+        "lowest": torch.full((layer.channels,), torch.inf),
+        "top": torch.empty(layer.channels, 0),
+    }
+    done, saved = len(noted["highest"]), time.monotonic()
+    said("clips", done, len(indices))
+    for portion, maps in _maps(layer, read, indices[done:]):
         flat = maps.flatten(2)  # B C positions
         peak = flat.max(dim=2)
-        highest.append(peak.values)
-        place.append(peak.indices)
-        lowest = torch.minimum(lowest, flat.amin(dim=(0, 2)))
-        top = torch.cat([top, flat.transpose(0, 1).flatten(1)], dim=1)
-        top = top.topk(min(kept, top.shape[1]), dim=1).values
-        said("clips", portion, len(indices))
-    return Activity(torch.cat(highest).numpy(), torch.cat(place).numpy(), lowest.numpy(), top[:, -1].numpy())
+        top = torch.cat([noted["top"], flat.transpose(0, 1).flatten(1)], dim=1)
+        noted = {
+            "highest": torch.cat([noted["highest"], peak.values]),
+            "place": torch.cat([noted["place"], peak.indices]),
+            "lowest": torch.minimum(noted["lowest"], flat.amin(dim=(0, 2))),
+            "top": top.topk(min(limit, top.shape[1]), dim=1).values,
+        }
+        said("clips", done + portion, len(indices))
+        ended = done + portion == len(indices)
+        if unfinished and (ended or time.monotonic() - saved >= SAVE_SECONDS):
+            last = {"top": noted["top"][:, -1:]} if ended else {}  # of all of them the threshold alone is needed
+            unfinished.save({name: values.numpy() for name, values in (noted | last).items()})
+            saved = time.monotonic()
+    return Activity(noted["highest"].numpy(), noted["place"].numpy(), noted["lowest"].numpy(), noted["top"][:, -1].numpy())
 
 
 def selectivity(highest: Float32[np.ndarray, "N C"]) -> Float[np.ndarray, "C"]:
@@ -196,7 +233,13 @@ def chance_share(labels: Sequence[str], origins: Sequence[Any], count: int, seed
 
 
 def look(
-    layer: Layer, clips: Read, activity: Activity, origins: Sequence[Any], question: Question, said: Said
+    layer: Layer,
+    clips: Read,
+    activity: Activity,
+    origins: Sequence[Any],
+    question: Question,
+    said: Said,
+    unfinished: Callable[[int], Unfinished | None] = lambda unit: None,
 ) -> list[UnitView]:
     """Find the top clips of the units that are asked for, what they light up in them, and their receptive fields.
 
@@ -207,24 +250,34 @@ def look(
         origins: the footage that every clip comes from, or whatever else may be shown once only.
         question: which units, and how.
         said: told how many units are done.
+        unfinished: unit -> keeps what is shown of it, and has what an earlier call found.
     """
     units = chosen_units(activity, question)
     views = []
     for number, unit in enumerate(units):
         said("units", number, len(units))
-        top = top_clips(activity.highest[:, unit], origins, question.top)
-        shown = clips(top)
-        regions = [
-            lit for _, maps in _maps(layer, clips, top) for lit in _lit(layer, maps[:, unit].numpy(), activity, unit, shown)
-        ]
-        places = [_unravelled(int(activity.place[clip, unit]), layer.map_shape) for clip in top]
-        field = None
-        if question.occlusions:
-            some = list(zip(shown, places, strict=True))[: question.occluded]
-            field = receptive_field(layer, unit, some, question)
-        views.append(UnitView(unit, top, [float(activity.highest[clip, unit]) for clip in top], regions, field))
+        kept = unfinished(unit)
+        if kept and (arrays := kept.load()):
+            views.append(UnitView.of_arrays(unit, arrays))
+            continue
+        views.append(look_at(layer, clips, activity, origins, question, unit))
+        if kept:
+            kept.save(views[-1].arrays())
     said("units", len(units), len(units))
     return views
+
+
+def look_at(layer: Layer, clips: Read, activity: Activity, origins: Sequence[Any], question: Question, unit: int) -> UnitView:
+    """Find what `look` finds, of one unit."""
+    top = top_clips(activity.highest[:, unit], origins, question.top)
+    shown = clips(top)
+    regions = [lit for _, maps in _maps(layer, clips, top) for lit in _lit(layer, maps[:, unit].numpy(), activity, unit, shown)]
+    places = [_unravelled(int(activity.place[clip, unit]), layer.map_shape) for clip in top]
+    field = None
+    if question.occlusions:
+        some = list(zip(shown, places, strict=True))[: question.occluded]
+        field = receptive_field(layer, unit, some, question)
+    return UnitView(unit, top, [float(activity.highest[clip, unit]) for clip in top], regions, field)
 
 
 def movement(clip: Clip) -> Float[np.ndarray, "T H W"]:
@@ -396,7 +449,7 @@ def half_extent(change: Float[np.ndarray, "..."]) -> tuple[int, ...]:
 
 
 @torch.inference_mode()
-def settle(layer: Layer, read: Read, indices: Sequence[int], said: Said) -> None:
+def settle(layer: Layer, read: Read, indices: Sequence[int], said: Said, unfinished: Unfinished | None = None) -> None:
     """Show clips to an untrained network until its batch statistics and spectral norms are those of the data.
 
     Args:
@@ -404,7 +457,11 @@ def settle(layer: Layer, read: Read, indices: Sequence[int], said: Said) -> None
         read: index -> clip.
         indices: of the clips, shown again where they are few.
         said: told how many batches are done.
+        unfinished: keeps the network's state, and has that of an earlier call.
     """
+    if unfinished and (state := unfinished.load()):
+        layer.steps.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+        return
     batches, size = SETTLING
     norms = [step for step in layer.steps if isinstance(step, (nn.BatchNorm2d, nn.BatchNorm3d))]
     momenta = [norm.momentum for norm in norms]
@@ -419,6 +476,8 @@ def settle(layer: Layer, read: Read, indices: Sequence[int], said: Said) -> None
     layer.steps.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+    if unfinished:
+        unfinished.save({name: value.cpu().numpy() for name, value in layer.steps.state_dict().items()})
     said("settling", batches, batches)
 
 

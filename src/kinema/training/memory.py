@@ -1,4 +1,4 @@
-"""How weights and buffers lie in memory: channels together, optimisers in memory's own order, freed pages kept."""
+"""How weights and buffers lie in memory: channels together, optimisers in memory's own order; what is free and was taken."""
 
 import ctypes
 import platform
@@ -52,6 +52,11 @@ def keep_freed_memory() -> None:
         m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
         library.mallopt(m_mmap_max, 0)
         library.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """Return the most MiB that this process's tensors have held at a time on a GPU so far; None for any other device."""
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
 
 
 def free_memory(device: torch.device | str) -> int | None:

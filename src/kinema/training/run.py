@@ -139,7 +139,7 @@ class Run:
         self.refreshed_at: int | None = None
         self.looking_seconds, self.saved_at = 0.0, time.monotonic()
         self.verdicts: dict[str, str] = {}  # as they were last said
-        self.log = runlog.RunLog(self.folder, self.options.log_steps, plan.training.batch_size)
+        self.log = runlog.RunLog(self.folder, self.options.log_steps, plan.training.batch_size, device)
         self.watch: Watch | None = None
         self.display: runlog.Display | None = None
         if self.first:

@@ -36,12 +36,14 @@ from kinema.core.errors import CheckpointError, KinemaError, TrainingError
 from kinema.training import distributed
 from kinema.training.checkpoint import CHECKPOINT_NAME, replace_file
 from kinema.training.health import Finding
+from kinema.training.memory import peak_memory
 
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
     fcntl = None
 
+CPU = torch.device("cpu")
 FORMAT_VERSION = 1
 CONFIG_NAME, METRICS_NAME, RESUME_NAME, REPORT_NAME = "config.json", "metrics.jsonl", "resume.pt", "index.html"
 SAMPLES_NAME, TENSORBOARD_NAME, LATENTS_NAME = "samples", "tensorboard", "latents"
@@ -201,10 +203,11 @@ class RunLog:
         folder: the run's directory.
         every: steps between two lines.
         batch_size: clips in a global batch, for the rate.
+        device: of the training; what it takes of a GPU's memory is noted.
     """
 
-    def __init__(self, folder: Path, every: int, batch_size: int) -> None:
-        self.folder, self.every, self.batch_size = folder, every, batch_size
+    def __init__(self, folder: Path, every: int, batch_size: int, device: torch.device = CPU) -> None:
+        self.folder, self.every, self.batch_size, self.device = folder, every, batch_size, device
         self._path = folder / METRICS_NAME
         self._file: BinaryIO | None = None
         self._events: Any = None
@@ -267,6 +270,8 @@ class RunLog:
             "clips_per_second": tally.steps * self.batch_size / seconds,
             "waiting_share": tally.waited / seconds,
         }
+        if (peak := peak_memory(self.device)) is not None:
+            rates["device_memory"] = peak  # MiB, the most so far
         self.write(step, stage, {"seconds": total_seconds, **rates, **tally.means()})
 
     def write(self, step: int, stage: str, numbers: Mapping[str, float]) -> None:

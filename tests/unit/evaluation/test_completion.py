@@ -1,7 +1,10 @@
 """Completions: masks, completions without a model by hand, and systems whose answers are known."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,6 +170,30 @@ def test_the_truth_is_as_good_as_can_be(data: Path) -> None:
     assert len(sheet) == 4
     assert (sheet[0][1] == sheet[0][2]).all()
     assert (sheet[0][0][1:-1] == HIDDEN).all()
+
+
+def test_a_stopped_judgement_goes_on(data: Path, tmp_path: Path) -> None:
+    """Stopped in the second of three tasks: the first is not completed again."""
+    held_out, training = Dataset(data, "test"), Dataset(data, "train")
+    question = CompletionQuestion(8, 5, ("extend", "backward", "box"))
+    oracle, calls = completer(held_out, 3), list[int]()
+
+    def complete(clips: Sequence[np.ndarray], *rest: Any) -> Sequence[np.ndarray]:
+        calls.append(len(clips))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return oracle.complete(clips, *rest)
+
+    stopping = replace(oracle, complete=complete)
+    with pytest.raises(KeyboardInterrupt):
+        judge_completions(stopping, held_out, training, question, unfinished=tmp_path)
+    card = judge_completions(stopping, held_out, training, question, unfinished=tmp_path)
+    assert calls == [8, 8, 8, 8]
+    expected = judge_completions(oracle, held_out, training, question)
+    assert json.dumps(card.report) == json.dumps(expected.report)
+    assert len(calls) == 4
+    judge_completions(replace(stopping, about={"steps": 7}), held_out, training, question, unfinished=tmp_path)
+    assert len(calls) == 7  # another sampling: all three again
 
 
 def test_levels_off_are_decibels_by_hand_and_known_pixels_are_judged_before_they_are_pasted(data: Path) -> None:

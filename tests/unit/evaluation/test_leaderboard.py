@@ -73,7 +73,10 @@ def test_an_order_that_is_not_settled_is_said_so(plan: Contest, tmp_path: Path) 
     assert lines[0][:5] == ["b", "1-2", "12 ± 2.83", "8 to 15", "50% ± 0%"]
     assert lines[2][:2] == ["c", "3"]
     assert lines[-1][:4] == ["floor: real clips", "", "4", "3 to 5"]
-    assert costs(board)[1][0][:3] == ["b", "3.0", "1,200"]
+    assert costs(board) == (["", "minutes", "steps"], [[name, "3.0", "1,200"] for name in "bac"])
+    board["contestants"][1]["summary"]["device memory"] = {"mean": 4321.4, "spread": None}
+    head, lines = costs(board)
+    assert [head[3], *(line[3] for line in lines)] == ["peak MiB of GPU", "-", "4,321", "-"]
 
 
 def test_finalists_are_the_best_each_with_its_best_seed(plan: Contest, tmp_path: Path) -> None:

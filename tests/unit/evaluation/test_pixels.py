@@ -1,4 +1,4 @@
-"""PSNR, SSIM and MS-SSIM: by hand, against OpenCV, and against a statement with scipy's own filter."""
+"""PSNR, SSIM and MS-SSIM: by hand, against OpenCV and pytorch-msssim, and against a statement with scipy's own filter."""
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ def statement(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
 
 def multi_scale(one: np.ndarray, other: np.ndarray, scales: int) -> float:
     """Wang et al. 2003 on a grey picture; odd sides repeat their last row or column before halving."""
-    weights, product = np.array(SCALE_WEIGHTS[:scales]) / sum(SCALE_WEIGHTS[:scales]), 1.0
+    weights, product = np.array(SCALE_WEIGHTS[:scales]) / (sum(SCALE_WEIGHTS[:scales]) if scales < 5 else 1), 1.0
     for scale in range(scales):
         whole, structure = statement(one, other)
         product *= (whole if scale == scales - 1 else structure) ** weights[scale]
@@ -77,6 +77,15 @@ def test_ms_ssim_equals_a_statement_with_scipy(height: int, width: int, scales: 
     assert ms_ssim(planes(truth), planes(made), scales).item() == pytest.approx(wanted, abs=1e-10)
     if scales == 1:
         assert ssim(planes(truth), planes(made)).item() == pytest.approx(wanted, abs=1e-10)
+
+
+def test_ms_ssim_equals_pytorch_msssim() -> None:
+    """What version 1.0.0 of that package says of these pictures, in double precision with a window of the same.
+
+    With weights that are divided by their sum, 1.0001, the numbers are 1.3e-5 higher.
+    """
+    truth, made = pair(2, 192, 176)
+    assert ms_ssim(planes(truth), planes(made)).tolist() == pytest.approx([0.8622286084, 0.8597687250], abs=2e-6)
 
 
 def test_a_still_clip_stands_beside_every_frame() -> None:
