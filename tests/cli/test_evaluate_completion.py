@@ -105,7 +105,7 @@ def test_some_tasks_and_a_guidance_that_tells_the_class(place: Path, tmp_path: P
     assert list(report["scores"]) == ["extend", "box"]
     assert report["protocol"]["told beside the known pixels"] == "its label"
     completer, real = open_completer(str(place / "labelled"), place / "data", None, "cpu", {"guidance": 3.0})
-    grey, known = np.full((*SHAPE, 3), 128, np.uint8), TASKS["extend"].known(real.shape)
+    grey, known = np.full((*SHAPE, 3), 128, np.uint8), np.stack([TASKS["extend"].known(real.shape, 0)] * 2)
     bow, walk = completer.complete([grey, grey], known, [0, 1], [0, 1])
     assert level(walk[4:]) - level(bow[4:]) == 1
 

@@ -37,6 +37,7 @@ COMPLETIONS = (
     "backward",
     "interpolate",
     "box",
+    "box-somewhere",
     "moving-box",
 )  # kinema.evaluation.completion's TASKS
 PACKAGED = "efficientnet-lite0+dt"  # repeated from kinema.evaluation.features, which needs torch; a test compares them
@@ -103,7 +104,8 @@ class Evaluate(Config):
     """Measure how held-out clips are completed of which a part is hidden: what follows a first frame, a half, what lies between
     two frames, a box that stands or moves; beside what the compressor allows and what repeated frames, fades, medians reach."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", help_behavior_hint="")] = COMPLETIONS
-    """With --complete: what is hidden, of image-to-video, extend, backward, interpolate, box, moving-box. Default: all."""
+    """With --complete: what is hidden, of image-to-video, extend, backward, interpolate, box, box-somewhere, moving-box.
+    Default: all."""
     sampler: Annotated[
         Sampler | None, tyro.conf.arg(metavar="{ancestral,ddim,euler,heun,dpm-solver}", help_behavior_hint="")
     ] = None

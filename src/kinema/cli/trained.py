@@ -434,11 +434,10 @@ def open_completer(
         )
 
     def complete(
-        clips: Sequence[Clip], known: Bool[np.ndarray, "T H W"], places: Sequence[int], seeds: Sequence[int]
+        clips: Sequence[Clip], known: Bool[np.ndarray, "N T H W"], places: Sequence[int], seeds: Sequence[int]
     ) -> list[Clip]:
-        masks = np.broadcast_to(known, (len(clips), *known.shape)).copy()
         told = conditions_of(real, places, kinds)
-        return list(trained.inpaint(np.stack(clips), masks, seeds, **told, sampling=chosen, paste=False))
+        return list(trained.inpaint(np.stack(clips), known, seeds, **told, sampling=chosen, paste=False))
 
     remembers = "reconstruct" in abilities(trained.system)
     completer = Completer(

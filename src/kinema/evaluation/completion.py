@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, UInt8
+from jaxtyping import Bool, Float64, UInt8
 
 import kinema
 from kinema.core.errors import EvaluationError
@@ -53,14 +53,20 @@ class Task:
 
     Attributes:
         given: what is known, in words.
-        known: shape of a clip -> what is known.
+        known: shape of a clip and its seed -> what is known.
     """
 
     given: str
-    known: Callable[[ClipShape], Known]
+    known: Callable[[ClipShape, int], Known]
 
 
-def _moving_box(shape: ClipShape) -> Known:
+def _box_somewhere(shape: ClipShape, seed: int) -> Known:
+    """Hide a box of half of each side, at a place that is drawn from all, in every frame."""
+    left, top = np.random.default_rng(seed).random(2) * (shape.width / 2, shape.height / 2)
+    return outside_box(shape, (round(left), round(top), shape.width / 2, shape.height / 2))
+
+
+def _moving_box(shape: ClipShape, _: int) -> Known:
     """Hide a box of a third of each side that crosses the picture from left to right, and no pixel for ever."""
     width, height = shape.width / 3, shape.height / 3
     lefts = np.linspace(0, shape.width - width, shape.frames)
@@ -68,16 +74,20 @@ def _moving_box(shape: ClipShape) -> Known:
 
 
 TASKS: Mapping[str, Task] = {
-    "image-to-video": Task("the first frame", lambda shape: first_frames(shape, 1)),
-    "extend": Task("the first half", lambda shape: first_frames(shape, shape.frames // 2)),
-    "backward": Task("the last half", lambda shape: last_frames(shape, shape.frames // 2)),
-    "interpolate": Task("the first and the last frame", lambda shape: ends(shape, 1, 1)),
+    "image-to-video": Task("the first frame", lambda shape, _: first_frames(shape, 1)),
+    "extend": Task("the first half", lambda shape, _: first_frames(shape, shape.frames // 2)),
+    "backward": Task("the last half", lambda shape, _: last_frames(shape, shape.frames // 2)),
+    "interpolate": Task("the first and the last frame", lambda shape, _: ends(shape, 1, 1)),
     "box": Task(
         "everything but a box of half of each side in the middle",
-        lambda shape: outside_box(shape, (shape.width / 4, shape.height / 4, shape.width / 2, shape.height / 2)),
+        lambda shape, _: outside_box(shape, (shape.width / 4, shape.height / 4, shape.width / 2, shape.height / 2)),
     ),
+    "box-somewhere": Task("everything but a box of half of each side, drawn for every clip", _box_somewhere),
     "moving-box": Task("everything but a box of a third of each side that crosses the picture", _moving_box),
 }
+
+
+BOXES = ("box", "box-somewhere")  # that never move
 
 
 def baselines(clip: Clip, known: Known, scene: UInt8[np.ndarray, "H W 3"] | None) -> dict[str, Clip]:
@@ -149,7 +159,7 @@ class Completer:
 
     name: str
     shape: ClipShape
-    complete: Callable[[Sequence[Clip], Known, Sequence[int], Sequence[int]], Sequence[Clip]]
+    complete: Callable[[Sequence[Clip], Bool[np.ndarray, "N T H W"], Sequence[int], Sequence[int]], Sequence[Clip]]
     remember: Callable[[Sequence[Clip]], Sequence[Clip]] | None = None
     condition: str = "nothing"
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -208,36 +218,40 @@ def judge_completions(
     refuse_unfit(completer, data)
     count = chosen_clips(data, question.count)
     order = drawn(count, len(data), question.seed)
-    masks = {name: TASKS[name].known(data.shape) for name in question.tasks}
     scene, camera = None, None
     if training is not None:
         some = [training.video(index) for index in drawn(min(TRAINING_CLIPS, len(training)), len(training), question.seed)]
         scene = _still(some)
         camera = _camera(scene, [data.video(index) for index in order[:TRAINING_CLIPS]], len(some))
 
+    def known_of(name: str, index: int) -> Known:
+        return TASKS[name].known(data.shape, question.seed + index)
+
     def complete(name: str, places: Sequence[int]) -> Sequence[Clip]:
-        given = [_hidden(data.video(index), masks[name]) for index in places]
-        return _checked(completer, completer.complete(given, masks[name], places, [question.seed + one for one in places]))
+        known = np.stack([known_of(name, index) for index in places])
+        given = [_hidden(data.video(index), one) for index, one in zip(places, known, strict=True)]
+        return _checked(completer, completer.complete(given, known, places, [question.seed + one for one in places]))
 
     about = [kinema.__version__, dict(completer.about), completer.condition, data.fingerprint, data.split, question.seed]
-    make: dict[str, Callable[[Sequence[int]], Sequence[Clip]]] = {name: partial(complete, name) for name in masks}
+    make: dict[str, Callable[[Sequence[int]], Sequence[Clip]]] = {name: partial(complete, name) for name in question.tasks}
     if unfinished:
         make = {name: keeping(one, unfinished / name, [*about, name]) for name, one in make.items()}
-    found = {name: _Found() for name in masks}
-    shown: dict[str, list[tuple[list[Clip], Mapping[str, Clip]]]] = {name: [] for name in masks}
+    found = {name: _Found() for name in question.tasks}
+    shown: dict[str, list[tuple[list[Clip], Mapping[str, Clip]]]] = {name: [] for name in question.tasks}
     for start in range(0, count, AT_ONCE):
         places = order[start : start + AT_ONCE]
         truths = [data.video(index) for index in places]
         remembered = completer.remember(truths) if completer.remember else [None] * len(truths)
-        for name, known in masks.items():
-            for truth, raw, ceiling in zip(truths, make[name](places), remembered, strict=True):
+        for name in question.tasks:
+            for index, truth, raw, ceiling in zip(places, truths, make[name](places), remembered, strict=True):
+                known = known_of(name, index)
                 rivals = baselines(truth, known, scene)
                 found[name].add(truth, known, raw, ceiling, rivals)
                 if len(shown[name]) < SHOWN:
                     beside = [_hidden(truth, known), _pasted(truth, known, raw), truth, *([] if ceiling is None else [ceiling])]
                     shown[name].append((beside, rivals))
         said("completing", min(start + AT_ONCE, count), count)
-    report = _report(completer, data, question, order, masks, found, camera)
+    report = _report(completer, data, question, order, found, camera)
     columns, sheets = ("given", "result", "truth", *(("compressor",) if completer.remember else ())), {}
     for name, rows in shown.items():
         best = found[name].nearest
@@ -299,6 +313,7 @@ class _Found:
     Attributes:
         hidden: measure -> version -> a mean over the hidden part of every clip.
         known: the same over the known part, of the result before pasting and of the compressor's.
+        shares: of the pixels that are hidden.
         motion: true and made change of the hidden part from frame to frame, in levels.
         seams: true and made difference of neighbours across the border of what is known.
     """
@@ -306,6 +321,7 @@ class _Found:
     def __init__(self) -> None:
         self.hidden: dict[str, dict[str, list[float]]] = {name: {} for name in MEASURES}
         self.known: dict[str, dict[str, list[float]]] = {name: {} for name in MEASURES}
+        self.shares: list[float] = []
         self.motion: list[tuple[float, float]] = []
         self.seams: list[tuple[float, float]] = []
 
@@ -331,6 +347,7 @@ class _Found:
                 other = planes(clip)[frames]
                 for measure, (_, between) in MEASURES.items():
                     numbers[measure].setdefault(name, []).append(_mean(between(true[frames], other, region[frames])))
+        self.shares.append(float((~known).mean()))
         self.motion.append((_motion(truth, known), _motion(made, known)))
         self.seams.append((_seam(truth, known), _seam(made, known)))
 
@@ -384,7 +401,6 @@ def _report(
     data: Dataset,
     question: CompletionQuestion,
     order: Sequence[int],
-    masks: Mapping[str, Known],
     found: Mapping[str, _Found],
     camera: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -398,7 +414,7 @@ def _report(
             "real data": data.fingerprint,
             "split": data.split or "all",
             "clips": len(order),
-            "tasks": ", ".join(masks),
+            "tasks": ", ".join(found),
             "told beside the known pixels": completer.condition,
             "frames": data.shape.frames,
             "height": data.shape.height,
@@ -409,7 +425,7 @@ def _report(
             "seed": question.seed,
             "seeds": "of a clip: its place in the split after the seed",
         },
-        "scores": {name: _scores(TASKS[name].given, masks[name], one) for name, one in found.items()},
+        "scores": {name: _scores(TASKS[name].given, one) for name, one in found.items()},
         "motion": {name: _moves(one) for name, one in found.items()},
         "clips": {
             f"{name} {part}{measure}": [value if np.isfinite(value) else None for value in numbers[measure]["made"]]
@@ -424,9 +440,9 @@ def _report(
     return report
 
 
-def _scores(given: str, known: Known, found: _Found) -> dict[str, Any]:
+def _scores(given: str, found: _Found) -> dict[str, Any]:
     """Return what a card says of one task."""
-    score: dict[str, Any] = {"given": given, "hidden": float((~known).mean())}
+    score: dict[str, Any] = {"given": given, "hidden": float(np.mean(found.shares))}
     for measure, (unit, _) in MEASURES.items():
         values = {name: np.array(numbers) for name, numbers in found.hidden[measure].items()}
         best = max(found.rivals, key=lambda name: float(values[name].mean()))
@@ -477,9 +493,10 @@ def _warnings(report: Mapping[str, Any], completer: Completer, camera: Mapping[s
         said += [f"{name}: {rival} is nearer to the truth by {' and '.join(by)}." for rival, by in nearer.items()]
     if completer.remember is None:
         said.append("The system has no compressor, so that there is no ceiling but the truth itself.")
-    if "box" in report["scores"]:
+    if hidden := [name for name in BOXES if name in report["scores"]]:
         said.append(
-            f"box: what it hides is never seen in its clip, so that a {MEDIAN} has no meaning; the {SCENE} stands for it."
+            f"{' and '.join(hidden)}: what is hidden is never seen in its clip, so that a {MEDIAN} has no meaning; the {SCENE} "
+            "stands for it."
         )
     if camera is None:
         said.append("The dataset has no training clips, so that there is no still picture of them.")
