@@ -10,6 +10,7 @@ import pytest
 from kinema.cli import main
 from kinema.data import detection
 from kinema.data.encode import write_video
+from kinema.data.media import read_video
 from kinema.data.performers import PerformersSettings, render_clip
 from kinema.pose.files import read_poses, write_poses
 from kinema.pose.sequence import UNORDERED, Poses
@@ -67,6 +68,18 @@ def test_all_people_are_found_and_keep_their_numbers_where_parts_meet(
     np.testing.assert_allclose(where(poses)[:, 0], 30 + np.arange(40) - 0.5, atol=0.6)
     np.testing.assert_allclose(where(poses)[:, 1], 130 - 0.5, atol=0.6)
     assert json.loads(Path("poses.json").read_text())["people"] == 2
+
+
+def test_the_film_to_look_at_says_who_has_which_number(blobs: list[Blobs]) -> None:
+    """Above every head there is something black and white, which is neither there where one person alone is drawn."""
+    write_film(Path("film.mp4"), 6)
+    above: list[int] = []
+    for person in ("all", "1"):
+        detect("film.mp4", "--people", "2", "--person", person, "--out", f"{person}.npz", "--overlay", f"{person}.mp4")
+        drawn = read_video(f"{person}.mp4")[0][0].astype(int)
+        above += [int(np.ptp(drawn[:17, x - 12 : x + 13])) for x in (30, 130)]
+    assert min(above[:2]) > 180
+    assert max(above[2:]) < 100
 
 
 @pytest.mark.parametrize(("person", "x"), [("0", 30), ("1", 130), ("120,40", 130)])

@@ -89,16 +89,16 @@ class BlazePose:
         return np.array(people, np.float32).reshape(-1, len(BLAZEPOSE_33), 3)
 
     def _opened(self, trackers: list["_Tracker"]) -> "_Tracker":
-        # What it writes on starting, and on the first person of all, cannot be switched off otherwise.
         with _silence(True):
             trackers.append(_Tracker(import_module("mediapipe.python.solutions.pose").Pose(**self._options)))
         return trackers[-1]
 
     def _find(self, part: Picture, tracker: "_Tracker") -> Float32[np.ndarray, "33 3"] | None:
         """Return whom a tracker finds, in pixels of the picture."""
-        with _silence(not self._found_anybody):
+        # What it writes on starting, and on the first person of all, cannot be switched off otherwise.
+        with _silence(tracker.fresh or not self._found_anybody):
             found = tracker.network.process(part).pose_landmarks
-        tracker.somebody = found is not None
+        tracker.fresh, tracker.somebody = False, found is not None
         if found is None:
             return None
         self._found_anybody = True
@@ -110,10 +110,17 @@ class BlazePose:
 
 @dataclass
 class _Tracker:
-    """One of MediaPipe's networks, and whether it found somebody in the frame before, whom it looks for first."""
+    """One of MediaPipe's networks.
+
+    Attributes:
+        network: the network.
+        somebody: whether it found somebody in the last frame, whom it looks for in the next.
+        fresh: it has not seen a frame yet.
+    """
 
     network: Any
     somebody: bool = False
+    fresh: bool = True
 
 
 def _package() -> Any:

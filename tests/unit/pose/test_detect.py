@@ -170,13 +170,16 @@ def test_mediapipe_looks_into_its_view_alone(performer: Clip) -> None:
 
 @needs_mediapipe
 @pytest.mark.parametrize("still", [False, True])
-def test_mediapipe_finds_as_many_people_as_it_is_asked_for(performer: Clip, still: bool) -> None:
+def test_mediapipe_finds_as_many_people_as_it_is_asked_for(
+    performer: Clip, still: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Two people, who stand where each is found alone; a third is not made up, and one alone is the most prominent."""
     pair = np.concatenate([performer.video, performer.video[:, :, ::-1]], axis=2)[:3]
     for people in open_detector("mediapipe", people=3, still=still).detect(pair):
         assert people.shape == (2, 33, 3)
         left, right = sorted(float(np.nanmean(person[:, 0])) for person in people)
         assert 0 < left < 256 < right < 512
+    assert capfd.readouterr().err == ""
     two, one = open_detector("mediapipe", people=2, still=still), open_detector("mediapipe", still=still)
     first = [next(iter(detector.detect(pair)))[0] for detector in (two, one)]
     np.testing.assert_array_equal(*first)
