@@ -261,15 +261,34 @@ class KnowsThePoses:
     def detect(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for frame in frames:
             assert frame.shape == (SIZE, SIZE, 3)
-            yield self.found[self.seen][None]
+            yield self.found[self.seen].reshape(-1, 18, 3)
             self.seen += 1
+
+
+def test_of_several_people_whom_a_detector_finds_one_is_taken(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = walking_in().pose
+    small = large.copy()
+    small[..., :2] = small[..., :2] / 3 + 40
+    asked: list[int] = []
+
+    def opening(name: str, *, people: int) -> KnowsThePoses:
+        asked.append(people)
+        return KnowsThePoses(np.stack([small, large], axis=1))
+
+    monkeypatch.setattr("kinema.pose.detect.open_detector", opening)
+    words = ("--source", place / "dancer.mp4", "--target", place / "anna", "--people", 2, "--person", 0, "--frames", 6)
+    assert run(*words, "--out", tmp_path / "out.mp4") == 0
+    assert asked == [2]
+    assert "2 people: took 0 (0, in 6 of 6 frames); the others are 1 (6 frames)" in capsys.readouterr().out
 
 
 def test_without_poses_a_detector_looks_at_the_frames_that_are_performed(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = KnowsThePoses(walking_in().pose)
-    monkeypatch.setattr("kinema.pose.detect.open_detector", lambda name: detector)
+    monkeypatch.setattr("kinema.pose.detect.open_detector", lambda name, people: detector)
     words = ("--source", place / "dancer.mp4", "--target", place / "anna", "--detector", "known")
     assert run(*words, "--out", tmp_path / "all.mp4") == 0
     assert detector.seen == FRAMES

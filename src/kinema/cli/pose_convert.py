@@ -9,10 +9,12 @@ import tyro
 
 from kinema.cli.arguments import parse
 from kinema.core.config import Config
-from kinema.core.errors import ConfigError
+from kinema.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from kinema.pose.sequence import Poses
+
+EACH = "each"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +24,13 @@ class Convert(Config):
     poses: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="POSES", help_behavior_hint="")]
     """An .npz of kinema, or a folder of OpenPose's *_keypoints.json."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE|FOLDER", help_behavior_hint="")]
-    """FILE.npz, or a folder for OpenPose's files and poses.json, which holds size and rate."""
+    """FILE.npz, or a folder for OpenPose's files and poses.json, which holds size and rate. With --person each, FILE-0.npz,
+    FILE-1.npz and so on, by the people's numbers."""
     skeleton: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """Layout of the result: coco-17, coco-18, body-25, edn-23, blazepose-33 or penn-13."""
-    person: Annotated[str, tyro.conf.arg(metavar="N|largest|X,Y|all")] = "largest"
-    """Whom to take: a number, the largest, who is nearest to a pixel of the first frame with anybody, or all."""
+    person: Annotated[str, tyro.conf.arg(metavar="N|largest|X,Y|all|each")] = "largest"
+    """Whom to take: a number, the largest, who is nearest to a pixel of the first frame with anybody, all into one file, or
+    each into a file of their own."""
     outliers: bool = False
     """Drop points that jump away and come back."""
     fill: int = 0
@@ -67,14 +71,33 @@ def run(arguments: list[str]) -> int:
     print(f"{options.poses}: {describe(poses)}")
     if options.poses.is_dir() and (gone := missing_frames(poses)):
         print(f"no file for {frame_list(gone)}, as files are numbered")
-    poses, notes = take(poses, options.person)
+    poses, notes = take(poses, "all" if options.person == EACH else options.person)
     for note in notes:
         print(note)
-    poses = filtered(poses, options)
-    poses = reshaped(poses, options)
-    write_poses(options.out, poses, overwrite=options.overwrite)
-    print(f"{options.out}: {describe(poses)}")
+    results = _apart(options, poses) if options.person == EACH else {options.out: poses}
+    for out, person in results.items():
+        person = reshaped(filtered(person, options), options)
+        write_poses(out, person, overwrite=options.overwrite)
+        print(f"{out}: {describe(person)}")
     return 0
+
+
+def _apart(options: Convert, poses: "Poses") -> "dict[Path, Poses]":
+    """Return where everybody's own poses go.
+
+    Raises:
+        DataError: there is nobody, or one of the files exists.
+    """
+    if not poses.present.any():
+        raise DataError(f"no person is in any of the {len(poses)} frames of {options.poses}; there is nothing to write")
+    there = [(place, id_) for place, id_ in enumerate(poses.people) if poses.present[:, place].any()]
+    ending = ".npz" if options.out.suffix.lower() == ".npz" else ""
+    name = options.out.name.removesuffix(options.out.suffix) if ending else options.out.name
+    places = {options.out.with_name(f"{name}-{id_}{ending}"): poses.person(place) for place, id_ in there}
+    existing = next((out for out in places if out.exists()), None)
+    if existing and not options.overwrite:
+        raise DataError(f"{existing} exists; name another place, or ask to overwrite it")
+    return places
 
 
 def filtered(poses: "Poses", options: Convert) -> "Poses":

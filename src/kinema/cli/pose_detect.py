@@ -151,11 +151,16 @@ def summary(film: Film, report: dict[str, Any]) -> list[str]:
     lines.append(
         f"  mean confidence {sum(sure) / len(sure):.2f}" + (f"; seldom found: {words} of these frames" if words else "")
     )
-    others = report["somebody_else"]
+    lines += [f"  {note}" for note in report["notes"]]
+    if report["people"] > 1:
+        lines.append("  kinema pose convert --person takes one of them, or writes a file for each")
+    others, asked = report["somebody_else"], report["settings"]["people"]
     if others["frames"]:
+        most = "who is most prominent was" if asked == 1 else f"the {asked} most prominent were"
+        choice = "--person LEFT,TOP,WIDTH,HEIGHT chooses another, " if asked == 1 else ""
         lines.append(
             f"  somebody else is in {len(others['frames'])} of {others['looks']} frames looked at (first: frame "
-            f"{others['frames'][0]}); who is most prominent was taken, --person LEFT,TOP,WIDTH,HEIGHT chooses another"
+            f"{others['frames'][0]}); {most} taken, {choice}--people {asked + 1} finds more"
         )
     return lines
 

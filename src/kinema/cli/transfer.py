@@ -49,6 +49,9 @@ class Transfer(Config):
     """Poses of the source, from kinema pose detect or OpenPose, instead of looking for them."""
     detector: Annotated[str, tyro.conf.arg(metavar="mediapipe|FILE.onnx")] = "mediapipe"
     """What looks for people in the source."""
+    people: int = 1
+    """How many people at most it looks for, the most prominent ones, so that --person can choose; mediapipe alone finds
+    several."""
     person: Annotated[str, tyro.conf.arg(metavar="largest|N|X,Y")] = "largest"
     """Who of several people sets the motion: the largest, a number, or who is nearest to a pixel of the first frame with
     anybody."""
@@ -88,6 +91,7 @@ class Transfer(Config):
         self.require(self.frames is None or self.frames >= 1, "frames", "at least 1")
         self.require(self.restart >= 0, "restart", "0 or more")
         self.require(self.window >= 1 and self.window % 2 == 1, "window", "odd and 1 or more")
+        self.require(self.people >= 1, "people", "1 or more")
         self.require(self.person != "all", "person", "one person: largest, a number or X,Y")
         if self.source is None and self.poses is None:
             raise ConfigError("transfer wants --source, a video of somebody who moves, or --poses")
@@ -186,7 +190,7 @@ def _source_poses(options: Transfer, info: "MediaInfo | None") -> tuple["Poses",
     else:
         assert info is not None  # checked with the options
         with Progress() as progress:
-            poses = detected(info, open_detector(options.detector), first, count, progress.show)
+            poses = detected(info, open_detector(options.detector, people=options.people), first, count, progress.show)
         performed = range(len(poses))
     if not poses.present.any():
         raise DataError(

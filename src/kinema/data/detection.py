@@ -7,8 +7,9 @@
 A part but the first begins `LEAD` seconds early, so that the detector has found the person again where its frames begin.
 Killing at any moment loses the parts under way: the same call does what is not there yet. Frames pass as a stream.
 
-Both detectors follow one person. So that nobody is surprised whom, some frames are looked at again with that person painted
-over: somebody found then is somebody else.
+One person is followed unless more are asked for. So that nobody is surprised whom, some frames are looked at again with those
+who were found painted over: somebody found then is somebody else. Several people come from a detector in any order, and are
+followed when the parts of their film are joined, so that nobody changes number where two parts meet.
 """
 
 import hashlib
@@ -32,10 +33,10 @@ from kinema.data.encode import beside
 from kinema.data.executor import run_tasks
 from kinema.data.media import Frame, displayed
 from kinema.data.sources import SEEKABLE, Source, open_source
-from kinema.pose.detect import LEAST_CONFIDENCE, Box, PoseDetector, collect, has_trunk, open_detector, paired
+from kinema.pose.detect import LEAST_CONFIDENCE, Box, PoseDetector, collect, has_trunk, open_detector, painted_over, paired
 from kinema.pose.files import write_poses
-from kinema.pose.people import follow
-from kinema.pose.sequence import Poses
+from kinema.pose.people import chosen, is_choice, told_apart
+from kinema.pose.sequence import UNORDERED, Poses
 from kinema.pose.skeleton import converter, find_skeleton
 
 PART_FRAMES = 1000
@@ -55,9 +56,13 @@ class DetectSettings(Config):
     """Refuse another version of MediaPipe than this, or an ONNX file with another SHA-256."""
     skeleton: str = "coco-18"
     """Layout of the poses: coco-18, coco-17, body-25, edn-23, blazepose-33 or penn-13."""
+    people: int = 1
+    """How many people at most are looked for in a frame, the most prominent ones; more than one with mediapipe alone, because a
+    network in an ONNX file sees one crop. They are followed and numbered."""
     person: str | None = None
     """LEFT,TOP,WIDTH,HEIGHT in pixels, where the one person is who is looked for: MediaPipe sees nothing else, a network in an
-    ONNX file looks there first. By default who is most prominent in the whole frame."""
+    ONNX file looks there first. By default who is most prominent in the whole frame. With several --people: whom of them to
+    write, a number, largest, X,Y (pixel of the first frame with anybody) or all (default)."""
     still: bool = False
     """The frames have nothing to do with one another: look for the person anew in each."""
     complexity: int = 1
@@ -72,20 +77,33 @@ class DetectSettings(Config):
         self.require(0 <= self.confidence <= 1, "confidence", "from 0 to 1")
         self.require(self.complexity in (0, 1, 2), "complexity", "0, 1 or 2")
         self.require(self.fps is None or 0 < self.fps <= 1000, "fps", "above 0 and at most 1000")
+        self.require(self.people >= 1, "people", "1 or more")
         _ = self.view
+        if self.people > 1 and not is_choice(self.choice):
+            raise ConfigError(
+                f"person is {self.person!r}; of several people it must be all, largest, the number of a person or a pixel X,Y"
+            )
 
     @property
     def view(self) -> Box | None:
-        """Where to look."""
-        if self.person is None:
+        """Where to look; with several people everywhere."""
+        if self.person is None or self.people > 1:
             return None
         try:
             left, top, width, height = (float(word) for word in self.person.split(","))
         except ValueError:
-            raise ConfigError(f"person is {self.person!r}; it must be LEFT,TOP,WIDTH,HEIGHT in pixels") from None
+            raise ConfigError(
+                f"person is {self.person!r}; it must be LEFT,TOP,WIDTH,HEIGHT in pixels, or, with --people 2 or more, one of "
+                "all, largest, the number of a person, X,Y"
+            ) from None
         if not (width >= 1 and height >= 1 and np.isfinite([left, top, width, height]).all()):
             raise ConfigError(f"person is {self.person!r}; the width and height must be 1 pixel or more")
         return left, top, width, height
+
+    @property
+    def choice(self) -> str:
+        """Whom of several people to write."""
+        return self.person or "all"
 
 
 @dataclass(frozen=True)
@@ -184,8 +202,9 @@ def divide(film: Film, settings: DetectSettings) -> list[Part]:
 
 
 def parts_folder(film: Film, settings: DetectSettings) -> Path:
-    """Return where the finished parts of a film lie."""
-    return film.out.with_name(f"{film.out.name}.parts-{digest(film, settings)[:12]}")
+    """Return where the finished parts of a film lie; they hold everybody, so that one of several is chosen from them later."""
+    everybody = replace(settings, person=None) if settings.people > 1 else settings
+    return film.out.with_name(f"{film.out.name}.parts-{digest(film, everybody)[:12]}")
 
 
 def forget(film: Film) -> None:
@@ -244,7 +263,7 @@ def detect_part(part: Part) -> None:
                 continue
             times.append(frame.time)
             people.append(found)
-            if len(found) and len(times) >= LOOKED_EVERY * len(looks) and part.settings.person is None:
+            if len(found) and len(times) >= LOOKED_EVERY * len(looks) and part.settings.view is None:
                 looks.append((frame.time, somebody_else(part.settings, frame.image, found)))
             if time.monotonic() - noted > COUNTED_SECONDS:
                 noted = time.monotonic()
@@ -276,17 +295,10 @@ def somebody_else(settings: DetectSettings, image: UInt8[np.ndarray, "H W 3"], f
         image: the frame.
         found: the people in it, at least one.
     """
-    painted = image.copy()
+    painted = image
     for person in found:
-        places = person[person[:, 2] > 0, :2]
-        if not len(places):
-            continue
-        low, high = places.min(axis=0), places.max(axis=0)
-        # Hair, hands and shoes reach beyond the joints.
-        border = 0.2 * (high - low).max()
-        (left, top), (right, bottom) = ((corner).round().astype(int).clip(0) for corner in (low - border, high + border))
-        painted[top:bottom, left:right] = image.mean(axis=(0, 1)).round()
-    detector = _kept(replace(settings, still=True))
+        painted = painted_over(painted, person)
+    detector = _kept(replace(settings, still=True, people=1, person=None))
     return bool(has_trunk(next(iter(detector.detect([painted]))), detector.skeleton).any())
 
 
@@ -319,12 +331,16 @@ def finish(film: Film, settings: DetectSettings, parts: Sequence[Part]) -> dict[
     points, times = points[shown], times[shown]
     width, height = next((part.size for part in read if part.size[0]), (1, 1))
     poses = Poses(points, find_skeleton(settings.skeleton), width, height, 1 / interval if interval else 1.0)
-    if people > 1 and poses.present.any():
-        poses = follow(poses).poses
+    notes: tuple[str, ...] = ()
+    if settings.people > 1 and poses.present.any():
+        poses, notes = told_apart(replace(poses, extra={UNORDERED: True}))
+        choice = chosen(poses, settings.choice)
+        poses, notes = choice.poses, (*notes, *filter(None, [choice.sentence]))
     looks = [(round(seconds / interval) if interval else 0, bool(seen)) for part in read for seconds, seen in part.looks]
     about = {"source": film.source.name, "settings": to_mapping(settings)}
     report = describe(poses) | {
         **about,
+        "notes": list(notes),
         "somebody_else": {"looks": len(looks), "frames": [frame for frame, seen in looks if seen]},
         "damage": next((part.damage for part in read if part.damage), ""),
         "seconds": round(sum(part.seconds for part in read), 3),
@@ -446,6 +462,7 @@ def _opened(settings: DetectSettings) -> PoseDetector:
         complexity=settings.complexity,
         view=settings.view,
         least_confidence=settings.confidence,
+        people=settings.people,
     )
 
 

@@ -1,4 +1,4 @@
-"""Films with the poses of their people drawn on, to look at."""
+"""Films with the poses of their people drawn on, to look at; of several, each with their number."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
@@ -16,6 +17,8 @@ from kinema.data.sources import Source, open_source
 from kinema.pose.detect import has_trunk
 from kinema.pose.draw import STYLES, draw
 from kinema.pose.files import read_poses
+from kinema.pose.people import boxes
+from kinema.pose.sequence import Poses
 
 STYLE = STYLES["openpose"]
 DRAWN_AT_ONCE = 16  # frames
@@ -54,6 +57,8 @@ def write_overlay(job: Overlay) -> None:
         for first, images in _chunks(job):
             window = poses.window(first, first + len(images))
             for number, image in enumerate(draw(window, STYLE, over=images[: len(window)]), first):
+                if len(poses.people) > 1:
+                    _name(image, poses.window(number, number + 1))
                 made.add(_even(image if there[number] else _edged(image)))
 
 
@@ -65,6 +70,16 @@ def _chunks(job: Overlay) -> Iterator[tuple[int, UInt8[np.ndarray, "T H W 3"]]]:
         while images := list(islice(frames, DRAWN_AT_ONCE)):
             yield first, np.stack(images)
             first += len(images)
+
+
+def _name(image: UInt8[np.ndarray, "H W 3"], poses: Poses) -> None:
+    """Write everybody's number above their head, white on black, for ``--person`` takes numbers."""
+    scale = max(len(image) / 500, 0.4)
+    for number, (left, top, right, _) in zip(poses.people, boxes(poses)[0], strict=True):
+        if not np.isnan(left):
+            at = round((left + right) / 2 - 10 * scale), round(max(top - 25 * scale, 25 * scale))
+            for colour, width in (((0, 0, 0), 4), ((255, 255, 255), 1)):
+                cv2.putText(image, str(number), at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, width, cv2.LINE_AA)
 
 
 def _even(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:

@@ -2,8 +2,8 @@
 
 | name | detector | gives |
 |---|---|---|
-| ``mediapipe`` | MediaPipe Pose (`kinema.pose.blazepose`), with the ``[pose]`` extra | blazepose-33, one person |
-| ``FILE.onnx`` | a top-down network such as RTMPose (`kinema.pose.topdown`) | coco-17, one person |
+| ``mediapipe`` | MediaPipe Pose (`kinema.pose.blazepose`), with the ``[pose]`` extra | blazepose-33, one person or several |
+| ``FILE.onnx`` | a top-down network such as RTMPose (`kinema.pose.topdown`) | coco-17, one person: it sees one crop |
 
 What comes out is in pixels of the frames that went in, pixel centres at integers. A joint is missing, (NaN, NaN, 0), where its
 confidence is below `LEAST_CONFIDENCE` or its place is outside the frame: networks also name places for what they cannot see.
@@ -69,6 +69,7 @@ def open_detector(
     complexity: int = 1,
     view: Box | None = None,
     least_confidence: float = LEAST_CONFIDENCE,
+    people: int = 1,
 ) -> PoseDetector:
     """Open a detector.
 
@@ -79,17 +80,24 @@ def open_detector(
         complexity: of MediaPipe's network, 0 to 2; its package holds that of 1.
         view: where the person is: MediaPipe sees nothing else, a top-down network looks there first.
         least_confidence: joints below are missing; in [0, 1].
+        people: how many at most are found in a frame, the most prominent ones, in any order.
 
     Raises:
-        ConfigError: a detector that there is not, another version, or a package or file that is missing.
+        ConfigError: a detector that there is not or that finds only one person, another version, or a package or file that is
+            missing.
     """
     if name == "mediapipe":
         from kinema.pose.blazepose import BlazePose
 
-        detector: PoseDetector = BlazePose(still, complexity, view, least_confidence)
+        detector: PoseDetector = BlazePose(still, complexity, view, least_confidence, people)
     elif name.lower().endswith(".onnx"):
         from kinema.pose.topdown import TopDown
 
+        if people > 1:
+            raise ConfigError(
+                f"{name} and {people} people: a top-down network sees one crop, so that it finds one person; give --detector "
+                "mediapipe, or --person LEFT,TOP,WIDTH,HEIGHT once for each"
+            )
         detector = TopDown(Path(name), still, view, least_confidence)
     else:
         raise ConfigError(f"there is no pose detector {name!r}; {accepted(name, ['mediapipe', 'FILE.onnx'])}")
@@ -153,6 +161,24 @@ def visible(points: Float[np.ndarray, "*frames J 3"], width: float, height: floa
         inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
     points[~(inside & (confidence >= least_confidence)), 2] = 0
     return mark_missing(points)
+
+
+def painted_over(image: Picture, person: Float[np.ndarray, "J 3"]) -> Picture:
+    """Return a picture without somebody: the mean colour covers the joints and, around them, hair, hands and shoes.
+
+    Args:
+        image: the picture.
+        person: joints in it, missing ones with confidence 0.
+    """
+    places = person[person[:, 2] > 0, :2]
+    if not len(places):
+        return image
+    low, high = places.min(axis=0), places.max(axis=0)
+    border = 0.2 * (high - low).max()
+    (left, top), (right, bottom) = (corner.round().astype(int).clip(0) for corner in (low - border, high + border))
+    painted = image.copy()
+    painted[top:bottom, left:right] = image.mean(axis=(0, 1)).round()
+    return painted
 
 
 def has_trunk(points: Float[np.ndarray, "*frames J 3"], skeleton: Skeleton) -> Bool[np.ndarray, "*frames"]:

@@ -68,8 +68,9 @@ def absent_frames(poses: Poses) -> tuple[int, ...]:
 def follow(poses: Poses, least_overlap: float = 0.3, patience: float = 1.0, least_frames: int = 5) -> Followed:
     """Find who of one frame is who of the next.
 
-    The boxes of one frame go to the people known so far such that the sum of overlaps (intersection over union) is largest;
-    who overlaps with nobody is new. Nobody is followed across the border of a clip.
+    The boxes of one frame go to the people known so far such that the sum of overlaps (intersection over union) is largest,
+    those not seen of late counting less; who overlaps with nobody is new. Somebody seen from the side has a narrow box, which a
+    step takes away from itself: it counts as half as wide as it is high. Nobody is followed across the border of a clip.
 
     Args:
         poses: people in any order, another in every frame if need be.
@@ -105,7 +106,7 @@ def _assign(poses: Poses, least_overlap: float, patience: int) -> tuple[Int64[np
     """Return the person of every detection, -1 where there is none, and the frame in which every person was first seen."""
     from scipy.optimize import linear_sum_assignment
 
-    found = boxes(poses)
+    found = _widened(boxes(poses))
     there = ~np.isnan(found[..., 0])
     owner = np.full(there.shape, -1, np.int64)
     births: list[int] = []
@@ -117,7 +118,8 @@ def _assign(poses: Poses, least_overlap: float, patience: int) -> tuple[Int64[np
         ids = list(known)
         if ids and len(slots):
             shared = overlap(np.stack([known[id_][1] for id_ in ids]), found[time, slots])
-            for row, column in zip(*linear_sum_assignment(-shared), strict=True):
+            recent = np.array([1 - (time - known[id_][0]) / (2 * patience) for id_ in ids])
+            for row, column in zip(*linear_sum_assignment(-shared * recent[:, None]), strict=True):
                 if shared[row, column] >= least_overlap:
                     owner[time, slots[column]] = ids[row]
         for slot in slots:
@@ -126,6 +128,13 @@ def _assign(poses: Poses, least_overlap: float, patience: int) -> tuple[Int64[np
                 births.append(time)
             known[int(owner[time, slot])] = (time, found[time, slot])
     return owner, births
+
+
+def _widened(found: Float32[np.ndarray, "T P 4"]) -> Float32[np.ndarray, "T P 4"]:
+    """Return boxes no side of which is less than half of the other."""
+    middle, sides = (found[..., :2] + found[..., 2:]) / 2, found[..., 2:] - found[..., :2]
+    half = np.maximum(sides, sides[..., ::-1] / 2) / 2
+    return np.concatenate([middle - half, middle + half], axis=-1)
 
 
 def _rearranged(poses: Poses, owner: Int64[np.ndarray, "T P"], people: int) -> Poses:
@@ -205,10 +214,9 @@ def _index(poses: Poses, who: str) -> int:
         if int(who) not in poses.people:
             raise DataError(f"there is no person {who}; there are {', '.join(map(str, poses.people))}")
         return poses.people.index(int(who))
-    try:
-        x, y = map(float, who.split(","))
-    except ValueError:
-        raise ConfigError(f"--person {who!r} is none of: largest, the number of a person, a pixel such as 320,200") from None
+    if (pixel := _pixel(who)) is None:
+        raise ConfigError(f"--person {who!r} is none of: largest, the number of a person, a pixel such as 320,200")
+    x, y = pixel
     there: Bool[np.ndarray, "T P"] = poses.present.any(axis=-1)
     first = int(there.any(axis=1).argmax())
     left, top, right, bottom = np.moveaxis(boxes(poses)[first], -1, 0)
@@ -216,6 +224,49 @@ def _index(poses: Poses, who: str) -> int:
     # Of those whose box holds the pixel, whose middle is nearest.
     middle = np.hypot((left + right) / 2 - x, (top + bottom) / 2 - y)
     return int(np.nanargmin(outside + 1e-3 * middle))
+
+
+def _pixel(who: str) -> tuple[float, float] | None:
+    try:
+        x, y = map(float, who.split(","))
+    except ValueError:
+        return None
+    return (x, y) if np.isfinite([x, y]).all() else None
+
+
+def is_choice(who: str) -> bool:
+    """Whether `take` understands a choice; whether there is such a person is another matter."""
+    return who in ("all", "largest") or who.isdigit() or _pixel(who) is not None
+
+
+def told_apart(poses: Poses) -> tuple[Poses, tuple[str, ...]]:
+    """Follow people where that is still to be done.
+
+    Returns:
+        The poses, every column one person, and who came and went.
+
+    Raises:
+        DataError: when there is nobody to be followed.
+    """
+    if not are_unordered(poses):
+        return poses, ()
+    followed = follow(poses)
+    notes: list[str] = []
+    if followed.changes:
+        notes.append(f"somebody appears anew, or far from where they were, in {frame_list(followed.changes)}")
+    if followed.dropped:
+        notes.append(f"dropped {followed.dropped} detections of people who were seen only briefly")
+    return followed.poses, tuple(notes)
+
+
+def chosen(poses: Poses, who: str) -> Choice:
+    """Take one person as `choose` does, or "all": then the sentence says who there is, where there are several."""
+    if who != "all":
+        return choose(poses, who)
+    columns = zip(poses.people, poses.present.any(axis=-1).T, strict=True)
+    seen = [f"{id_} in {frame_list(np.flatnonzero(there).tolist(), most=4)}" for id_, there in columns]
+    sentence = f"{len(seen)} people: {'; '.join(seen)}" if len(seen) > 1 else ""
+    return Choice(poses, sentence)
 
 
 def take(poses: Poses, who: str = "largest") -> tuple[Poses, tuple[str, ...]]:
@@ -232,21 +283,11 @@ def take(poses: Poses, who: str = "largest") -> tuple[Poses, tuple[str, ...]]:
         ConfigError: for a choice that is none.
         DataError: when there is no such person, or nobody at all.
     """
-    notes: list[str] = []
-    if are_unordered(poses):
-        followed = follow(poses)
-        poses = followed.poses
-        if followed.changes:
-            notes.append(f"somebody appears anew, or far from where they were, in {frame_list(followed.changes)}")
-        if followed.dropped:
-            notes.append(f"dropped {followed.dropped} detections of people who were seen only briefly")
-    if who != "all":
-        choice = choose(poses, who)
-        poses = choice.poses
-        notes += [choice.sentence] if choice.sentence else []
-    if absent := absent_frames(poses):
-        notes.append(f"no person in {frame_list(absent)}")
-    return poses, tuple(notes)
+    poses, notes = told_apart(poses)
+    choice = chosen(poses, who)
+    absent = absent_frames(choice.poses)
+    nobody = f"no person in {frame_list(absent)}" if absent else ""
+    return choice.poses, (*notes, *(note for note in (choice.sentence, nobody) if note))
 
 
 def frame_list(frames: Sequence[int], most: int = 8) -> str:

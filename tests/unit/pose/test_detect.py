@@ -10,7 +10,7 @@ from kinema.core.errors import ConfigError
 from kinema.data.dataset import Clip
 from kinema.data.performers import PerformersSettings, render_clip
 from kinema.pose.blazepose import require_model
-from kinema.pose.detect import PoseDetector, collect, has_trunk, open_detector, paired, visible
+from kinema.pose.detect import PoseDetector, collect, has_trunk, open_detector, painted_over, paired, visible
 from kinema.pose.skeleton import COCO_17, COCO_18, anonymous
 from kinema.pose.topdown import decode_axes, decode_heatmaps
 from small_onnx import picture, write_network
@@ -93,6 +93,21 @@ def test_two_of_shoulders_and_hips_make_a_person() -> None:
     assert has_trunk(np.full((1, 3, 3), 0.5), anonymous(3)).all()
 
 
+def test_somebody_is_painted_over_with_what_reaches_beyond_the_joints() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (100, 80, 3)).astype(np.uint8)
+    person = np.array([[30, 40, 0.9], [40, 60, 0.5], [79, 99, 0]], np.float32)  # the last is missing
+    painted = painted_over(image, person)
+    changed = np.argwhere((painted != image).any(axis=-1))
+    assert (changed.min(axis=0).tolist(), changed.max(axis=0).tolist()) == ([36, 26], [63, 43])
+    assert (painted[36:64, 26:44] == image.mean(axis=(0, 1)).round()).all()
+    assert painted_over(image, np.zeros((3, 3), np.float32)) is image
+
+
+def test_a_top_down_network_finds_one_person_and_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"a top-down network sees one crop, so that it finds one person; give"):
+        open_detector("rtmpose.onnx", people=2)
+
+
 def test_a_detector_that_there_is_not_is_named() -> None:
     with pytest.raises(
         ConfigError, match=r"no pose detector 'mediapip'; did you mean 'mediapipe'\? accepted: FILE.onnx, mediapipe"
@@ -151,6 +166,25 @@ def test_mediapipe_looks_into_its_view_alone(performer: Clip) -> None:
     assert 0 < middles[0] < 256 < middles[1] < 512
     alone = next(iter(open_detector("mediapipe").detect(performer.video)))
     np.testing.assert_allclose(middles[0], np.nanmean(alone[0, :, 0]), atol=1e-3)
+
+
+@needs_mediapipe
+@pytest.mark.parametrize("still", [False, True])
+def test_mediapipe_finds_as_many_people_as_it_is_asked_for(
+    performer: Clip, still: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Two people, who stand where each is found alone; a third is not made up, and one alone is the most prominent."""
+    pair = np.concatenate([performer.video, performer.video[:, :, ::-1]], axis=2)[:3]
+    for people in open_detector("mediapipe", people=3, still=still).detect(pair):
+        assert people.shape == (2, 33, 3)
+        left, right = sorted(float(np.nanmean(person[:, 0])) for person in people)
+        assert 0 < left < 256 < right < 512
+    assert capfd.readouterr().err == ""
+    two, one = open_detector("mediapipe", people=2, still=still), open_detector("mediapipe", still=still)
+    first = [next(iter(detector.detect(pair)))[0] for detector in (two, one)]
+    np.testing.assert_array_equal(*first)
+    again = np.stack(list(two.detect(pair)))
+    np.testing.assert_array_equal(again, np.stack(list(two.detect(pair))))
 
 
 @needs_mediapipe

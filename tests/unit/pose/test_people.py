@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kinema.core.errors import ConfigError, DataError
-from kinema.pose.people import absent_frames, are_unordered, areas, boxes, choose, follow, frame_list, overlap, take
+from kinema.pose.people import absent_frames, are_unordered, areas, boxes, choose, follow, frame_list, is_choice, overlap, take
 from kinema.pose.sequence import UNORDERED, Poses
 from kinema.pose.skeleton import COCO_18
 
@@ -157,7 +157,36 @@ def test_taking_follows_chooses_and_tells() -> None:
     assert "no person in 7 frames (20-26)" in notes
     everybody, notes = take(film(frames), "all")
     assert everybody.people == (0, 1, 2)
-    assert notes[1] == "no person in 1 frame (20)"
+    assert notes[1:] == (
+        "3 people: 0 in 20 frames (0-19); 1 in 20 frames (0-19); 2 in 6 frames (21-26)",
+        "no person in 1 frame (20)",
+    )
+
+
+def test_somebody_seen_from_the_side_is_followed() -> None:
+    """A box of 4 by 80 pixels that moves by 6 a frame never touches itself: it counts as half as wide as high."""
+
+    def thin(x: float) -> np.ndarray:
+        frame = standing((x, 100), (260, 100), height=80)
+        frame[0, :, 0] = x + np.linspace(-2, 2, 18)
+        return frame
+
+    followed = follow(film([thin(60 + 6 * time) for time in range(12)]))
+    assert (followed.poses.people, followed.changes) == ((0, 1), ())
+    assert followed.poses.present.all()
+
+
+def test_who_was_seen_last_keeps_their_number_before_who_left_at_that_place() -> None:
+    """One leaves at x = 100; later the other jumps from 112 to 105.5, which is nearer to the place of the one who left."""
+    frames = [standing((100, 100), (112, 100))] * 6 + [standing(None, (112, 100))] * 7 + [standing((105.5, 100), None)] * 6
+    followed = follow(film(frames))
+    assert followed.poses.people == (0, 1)
+    assert followed.poses.present.any(axis=-1).sum(axis=0).tolist() == [6, 19]
+
+
+def test_a_choice_is_known_by_its_form() -> None:
+    assert all(is_choice(who) for who in ("all", "largest", "3", "640,400", "1.5,2"))
+    assert not any(is_choice(who) for who in ("each", "larges", "-1", "1,2,3", "1,2,3,4", "nan,1", "", "1,"))
 
 
 def test_people_with_numbers_are_not_followed_again() -> None:
