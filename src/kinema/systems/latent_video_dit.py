@@ -109,7 +109,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         "laptop-64": Preset(
             "A few hundred clips of 16x64x64, an hour on two cores.",
             LatentVideoDiTConfig(height=64, width=64),
-            LAPTOP | {"minutes": 60.0},
+            LAPTOP | {"batch_size": 8, "minutes": 60.0},
         ),
         "small-gpu": Preset(
             "Thousands of clips of 32x64x64, a quarter of an hour on a GPU (a plan; never trained).",

@@ -105,6 +105,11 @@ class Compressor(nn.Module):
         weights = self.restore.weight.flatten(1).norm(dim=0).to(deviation) * deviation
         return weights.clamp_min(1e-3 * float(weights.max()))
 
+    def forward(self, video: Video, noise: Latent) -> tuple[Video, Latent, Latent]:
+        """Return the reconstruction through a drawn latent, and the latent's mean and log variance."""
+        mean, log_variance = self.encode(video)
+        return self.decode(mean + (0.5 * log_variance).exp() * noise), mean, log_variance
+
     @torch.no_grad()
     def start_linear(self, moments: Moments) -> float:
         """Let the linear maps be those of least squared error: the principal components, each of unit variance.

@@ -41,7 +41,7 @@ def test_a_picture_a_box_and_films_say_the_same(tmp_path: Path) -> None:
         ("small.png", "small.png is 4x3 and the clip 8x6; give a mask of the clip's size"),
         ("flat.npy", r"flat.npy holds float64 of shape \(4,\); a track has one row"),
         ("broken.npy", "broken.npy cannot be read as an array of numpy"),
-        ("missing.png", "missing.png does not exist"),
+        ("missing.png", "the mask missing.png is no file and no box"),
     ],
 )
 def test_masks_that_cannot_be(source: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
