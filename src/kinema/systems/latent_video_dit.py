@@ -79,7 +79,7 @@ PAPER = Paper(
 FIXED_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # at which the held-out loss is measured
 EDM_NOISE = (-0.4, 1.0)  # mean and standard deviation of ln sigma in training (EDM2)
 
-GPU: dict[str, Any] = {"height": 64, "width": 64, "frames": 32, "patch_time": 1, "compressor_width": 128}
+GPU: dict[str, Any] = {"height": 64, "width": 64, "frames": 32, "compressor_width": 128, "shift_tokens": 256}
 LARGE: dict[str, Any] = GPU | {
     **{"frames": 64, "height": 256, "width": 256, "stem_time": 4, "stem_space": 8},
     **{"compressor_width": 256, "compressor_blocks": 4, "latent_channels": 16, "attention": "alternating"},
@@ -108,7 +108,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         ),
         "laptop-64": Preset(
             "A few hundred clips of 16x64x64, an hour on two cores.",
-            LatentVideoDiTConfig(height=64, width=64),
+            LatentVideoDiTConfig(height=64, width=64, shift_tokens=128),
             LAPTOP | {"batch_size": 8, "minutes": 60.0},
         ),
         "small-gpu": Preset(
@@ -136,6 +136,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
                 compressor_width=16,
                 compressor_blocks=1,
                 patch_time=2,
+                shift_tokens=256,
                 hidden=24,
                 depth=2,
                 heads=2,

@@ -100,7 +100,7 @@ class LatentVideoDiTConfig(Config):
 
     path: Literal["flow", "noise", "edm"] = "flow"
     """flow: rectified flow, velocity. noise: DDPM's linear betas, noise. edm: EDM's preconditioning."""
-    shift_tokens: int = 256
+    shift_tokens: int = 32
     """Tokens above which times move towards noise, by the root of the ratio."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """muon: Muon on the matrices of the blocks, AdamW elsewhere. adamw: everywhere."""
