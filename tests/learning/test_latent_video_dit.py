@@ -25,7 +25,7 @@ def train() -> LatentVideoDiT:
     torch.manual_seed(0)
     settings = {"buckets": (), "condition": "label", "classes": 2, "sampling_steps": 10, "compressor_width": 32, "hidden": 32}
     system = LatentVideoDiT(replace(LatentVideoDiT.presets["tiny"].config, **settings))
-    for stage, steps in (("linear_start", 0), ("compressor", 60), ("latent_scale", 0), ("transformer", 250)):
+    for stage, steps in (("linear_start", 0), ("compressor", 60), ("latent_scale", 0), ("transformer", 400)):
         if not steps:
             run_fit(system, stage, [plain_clips(64, 5)], TrainConfig())
             continue
