@@ -111,7 +111,7 @@ def steered(options: Steering, trained: "Trained") -> Steered:
 
 def say_untrained(trained: "Trained", shape: ClipShape) -> None:
     """Say in one line when clips are made of a size that the system did not learn from."""
-    known = getattr(trained.system, "trained_shapes", (trained.metadata.clip,))
+    known = trained.system.trained_shapes
     if shape not in known:
         sizes = ", ".join(str(size) for size in known)
         print(f"note: {trained.name} was trained on clips of {sizes} and not of {shape}, which may look worse")

@@ -133,6 +133,11 @@ class System(nn.Module, Generic[ConfigT]):
         raise NotImplementedError
 
     @property
+    def trained_shapes(self) -> tuple[ClipShape, ...]:
+        """Shapes of all clips that it learns from, where pieces of other sizes are among them."""
+        return (self.clip_shape,)
+
+    @property
     def tokens(self) -> int | None:
         """Tokens that its transformer makes of a clip; None for a system without one."""
         return None
