@@ -289,9 +289,24 @@ def test_guidance_goes_from_the_null_and_keeps_the_known_pixels() -> None:
     null = system._context(2, None, None)
     assert torch.equal(null, system.classes(torch.tensor([3, 3]))), "the null is the class after the last"
     with_it, without = system.transformer(x, times, context, known), system.transformer(x, times, null, known)
-    made = system.model(TINY.shape, context, null, known, 2.5).predict(x, times)
+    made = system.model(TINY.shape, context, null, known, None, Sampling(guidance=2.5)).predict(x, times)
     torch.testing.assert_close(made, without + 2.5 * (with_it - without))
-    assert torch.equal(system.model(TINY.shape, context, null, known, 1.0).predict(x, times), with_it)
+    assert torch.equal(system.model(TINY.shape, context, null, known, None, Sampling()).predict(x, times), with_it)
+
+
+@pytest.mark.equation("latent_video_dit", "3")
+def test_known_pixels_have_a_weight_of_their_own() -> None:
+    system = awake(tiny(condition="label", classes=3))
+    x, times = torch.randn(2, 8, 4, 4, 4), torch.tensor([0.4, 0.4])
+    known, nothing = torch.randn(2, 4, 8, 16, 16), torch.zeros(2, 4, 8, 16, 16)
+    context, null = system._context(2, torch.tensor([0, 2]), None), system._context(2, None, None)
+    neither = system.transformer(x, times, null, nothing)
+    seen, both = system.transformer(x, times, null, known), system.transformer(x, times, context, known)
+    how = Sampling(guidance=2.5, known_guidance=3.0)
+    made = system.model(TINY.shape, context, null, known, nothing, how).predict(x, times)
+    torch.testing.assert_close(made, neither + 3 * (seen - neither) + 2.5 * (both - seen))
+    made = system.model(TINY.shape, None, null, known, nothing, how).predict(x, times)
+    torch.testing.assert_close(made, neither + 3 * (seen - neither))
 
 
 def test_nothing_known_is_unconditional_bit_for_bit() -> None:

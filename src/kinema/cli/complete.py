@@ -44,6 +44,8 @@ GREY = 128  # what is hidden, side by side with the result
 class Completed(Steering, Sampled):
     """What the verbs understand that complete clips."""
 
+    known_guidance: Real = None
+    """The same weight of the known pixels: more follows them more closely, 1 saves an evaluation a step."""
     fps: Real = None
     """Frames per second of the files. Default: those of what is given; of images those that the system was trained on."""
     seed: int = 0

@@ -29,8 +29,8 @@ UNPAIRED = (
     *("workers", "executor", "cluster"),
 )
 FORECAST = ("samples",)  # options that --forecast alone has
-COMPLETE = ("tasks",)  # options that --complete alone has
-SAMPLING = ("sampler", "steps", "guidance")  # options that --paired and --forecast do not have
+COMPLETE = ("tasks", "known_guidance")  # options that --complete alone has
+SAMPLING = ("sampler", "steps", "guidance", "known_guidance")  # options that --paired and --forecast do not have
 COMPLETIONS = (
     "image-to-video",
     "extend",
@@ -115,6 +115,8 @@ class Evaluate(Config):
     guidance: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Of a system that diffuses: weight of classifier-free guidance. With --complete it is also what has the system told every
     clip's class and caption, of which it is else told nothing."""
+    known_guidance: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """With --complete: weight of the known pixels, of which more are followed more closely. Default: the system's own."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder for report.json and report.html. Default: evaluation in the run directory, or NAME-evaluation here."""
     compare: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="REPORT...", help_behavior_hint="")] = ()

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -43,14 +43,14 @@ class Steering(Config):
     @property
     def chosen_sampling(self) -> dict[str, Any]:
         """What is said of sampling."""
-        said = {"steps": self.steps, "guidance": self.guidance, "sampler": self.sampler, "eta": self.eta}
+        said = {field.name: getattr(self, field.name, None) for field in fields(Sampling)}
         return {name: value for name, value in said.items() if value is not None}
 
     @property
     def said(self) -> list[str]:
         """Options that are given."""
         return [f"--{name}" for name, value in (("label", self.label), ("text", self.text)) if value] + [
-            f"--{name}" for name in self.chosen_sampling
+            f"--{name.replace('_', '-')}" for name in self.chosen_sampling
         ]
 
     def check(self) -> None:
@@ -90,7 +90,7 @@ def steered(options: Steering, trained: "Trained") -> Steered:
         ConfigError: for a class that it does not know.
     """
     if options.chosen_sampling:
-        refuse_undiffusing(trained, next(iter(options.chosen_sampling)))
+        refuse_undiffusing(trained, next(iter(options.chosen_sampling)).replace("_", "-"))
     known = trained.conditions
     for condition, said in (("label", options.label), ("caption", options.text)):
         if said and condition not in known:

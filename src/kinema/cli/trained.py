@@ -128,7 +128,8 @@ class Trained:
         if not self.diffuses:
             if given:
                 raise ConfigError(
-                    f"{self.name} holds {self.system.name}, which takes no steps; leave out --{next(iter(given))}"
+                    f"{self.name} holds {self.system.name}, which takes no steps; leave out "
+                    f"--{next(iter(given)).replace('_', '-')}"
                 )
             return None
         return override(self.system.sampling, given)

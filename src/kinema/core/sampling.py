@@ -19,6 +19,8 @@ class Sampling(Config):
     """Steps from noise to a clip."""
     guidance: float = 1.0
     """Weight of classifier-free guidance: 1 takes the condition as it is, more exaggerates it, 0 ignores it."""
+    known_guidance: float = 1.0
+    """The same of known pixels, where a clip is completed: more follows them more closely. Costs an evaluation a step."""
     eta: float = 0.0
     """Fresh noise of ddim: 0 none, 1 as much as ancestral sampling with the posterior's variance."""
 
@@ -26,5 +28,6 @@ class Sampling(Config):
         """Refuse what cannot be sampled."""
         self.require(self.sampler in SAMPLERS, "sampler", f"one of {', '.join(SAMPLERS)}")
         self.at_least(1, "steps")
-        self.require(0 <= self.guidance <= 100, "guidance", "from 0 to 100")
+        for name in ("guidance", "known_guidance"):
+            self.require(0 <= getattr(self, name) <= 100, name, "from 0 to 100")
         self.require(0 <= self.eta <= 1, "eta", "from 0 to 1")

@@ -204,22 +204,25 @@ class SeededNoise:
         return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(self.device)
 
 
-def guided(conditioned: Predict, unconditioned: Predict, weight: float) -> Predict:
-    """Return classifier-free guidance on all channels: v_u + w (v_c - v_u); weight 1 is `conditioned` itself.
+def guided(unconditioned: Predict, *conditioned: tuple[Predict, float]) -> Predict:
+    """Return classifier-free guidance on all channels: v_0 + w_1 (v_1 - v_0) + w_2 (v_2 - v_1) + ...
+
+    What has no share in the sum is not computed: with weights of 1 that is all but the last.
+
+    Args:
+        unconditioned: v_0.
+        conditioned: predictions, each under one condition more than the one before it, and their weights.
 
     References:
-        Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, Equation 6, with w counted from 1.
+        Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, Equation 6, with w counted from 1; of two conditions Brooks
+        et al., "InstructPix2Pix", CVPR 2023, Equation 3.
     """
-    if weight == 1:
-        return conditioned
-    if weight == 0:
-        return unconditioned
-
-    def predict(x: Tensor, times: Times) -> Tensor:
-        without = unconditioned(x, times)
-        return without + weight * (conditioned(x, times) - without)
-
-    return predict
+    weights = [1.0, *(weight for _, weight in conditioned), 0.0]
+    shares = [weight - following for weight, following in pairwise(weights)]
+    parts = [(part, share) for part, share in zip([unconditioned, *(one for one, _ in conditioned)], shares, strict=True) if share]
+    if len(parts) == 1:
+        return parts[0][0]
+    return lambda x, times: torch.stack([share * part(x, times) for part, share in parts]).sum(dim=0)
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ class DDPM(System[DDPMConfig]):
 
             return predict
 
-        predict = asked(label) if label is None else guided(asked(label), asked(None), guidance)
+        predict = asked(label) if label is None else guided(asked(None), (asked(label), guidance))
         return Model(self.path, self.config.target, predict, limit=1.0)
 
     def generate(self, seeds: Sequence[int], *, label: Labels | None = None) -> Video:
@@ -226,6 +226,8 @@ class DDPM(System[DDPMConfig]):
     ) -> Video:
         """Return the clips with what is unknown filled in (`kinema.core.tasks.Inpaints`); see `complete`."""
         model, start, noise, how = self._prepare(seeds, ClipShape(*video.shape[2:]), label, caption, sampling)
+        if how.known_guidance != 1:
+            raise ConfigError(f"known_guidance is {how.known_guidance:g}: {self.name} puts known pixels in, so it can only be 1")
         made = complete(model, video, known > 0.5, start, noise, how, self.config.inpaint_passes).clamp(-1, 1)
         return torch.where(known > 0.5, video, made) if paste else made
 

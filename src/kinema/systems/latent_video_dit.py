@@ -15,7 +15,8 @@ Equations (SiT's and DiT's), as the tests name them:
 
 - Equation 1, rectified flow: x_t = (1 - t) x_0 + t noise, velocity noise - x_0, mean squared error -> `flow_terms`
 - Equation 2, times: t = sigmoid(n), n normal, then t' = a t / (1 + (a - 1) t) -> `draw_times`
-- Equation 3, guidance: v_null + w (v - v_null); the null drops class and sentence, and keeps the known pixels -> `model`
+- Equation 3, guidance: v_null + w (v - v_null); the null drops class and sentence, and keeps the known pixels, which have a
+  weight of their own -> `model`
 
 Departures: Sora's report says nothing of sizes, optimisers or how masks are given. Here: Muon on the matrices, a depthwise
 convolution over tokens, conditioning by masked pixels instead of by clean latents (a zero-filled clip is nothing the compressor
@@ -197,7 +198,8 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
     def sampling(self) -> Sampling:
         """How it samples unless told otherwise."""
         sampler = {"flow": "euler", "noise": "ddim", "edm": "heun"}[self.config.path]
-        return Sampling(sampler=sampler, steps=self.config.sampling_steps, guidance=self.config.guidance)  # type: ignore[arg-type]
+        c = self.config
+        return Sampling(sampler, c.sampling_steps, c.guidance, c.known_guidance)  # type: ignore[arg-type]
 
     past_frames = 1
 
@@ -507,11 +509,21 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         context: Context | None,
         null: Context | None,
         known: Float[Tensor, "B 4 T H W"] | None,
-        guidance: float,
+        nothing: Float[Tensor, "B 4 T H W"] | None,
+        how: Sampling,
     ) -> Model:
-        """Return the guided transformer on its path (Equation 3)."""
+        """Return the guided transformer on its path (Equation 3).
 
-        def asked(context: Context | None) -> Predict:
+        Args:
+            shape: of the clips.
+            context: embedding of the class or sentence; None for neither.
+            null: embedding of none; None where the system has none.
+            known: known pixels with their mask; None for a system without them.
+            nothing: the same with nothing known; None where nothing is.
+            how: the weights of both conditions.
+        """
+
+        def asked(context: Context | None, known: Float[Tensor, "B 4 T H W"] | None) -> Predict:
             def predict(x: Latent, times: Times) -> Latent:
                 if self.config.path != "edm":
                     return self.transformer(x, times, context, known)
@@ -520,7 +532,10 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
 
             return predict
 
-        predict = guided(asked(context), asked(null), guidance) if context is not None else asked(None)
+        conditioned = [(asked(null, known), how.known_guidance)] if nothing is not None else []
+        if context is not None:
+            conditioned.append((asked(context, known), how.guidance))
+        predict = guided(asked(null, known if nothing is None else nothing), *conditioned)
         return Model(self.path(self.shift(self.config.tokens(shape))), self.kind, predict)
 
     def sampling_memory(self, shape: ClipShape, clips: int) -> int:
@@ -550,13 +565,15 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
                 raise ConfigError(f"this {self.name} was trained without {name}s and cannot be asked for one; {knows}")
         if label is not None and len(label) and not 0 <= int(label.min()) <= int(label.max()) < self.config.classes:
             raise ConfigError(f"labels of {self.name} are 0 to {self.config.classes - 1}; these reach {label.tolist()}")
-        how = sampling or self.sampling
-        if known is None and self.config.pixel_condition:
-            nothing = torch.zeros(1, 1, *self._held(shape), device=self.latent_mean.device)
-            known = with_mask(nothing.expand(1, 3, -1, -1, -1), nothing).expand(len(seeds), -1, -1, -1, -1)
-        context, null = self._context(len(seeds), label, caption), self._context(len(seeds), None, None)
-        guidance = 1.0 if label is None and caption is None else how.guidance
-        model, noise = self.model(shape, context, null, known, guidance), self._noise(seeds, shape)
+        how, rows = sampling or self.sampling, len(seeds)
+        nothing = None
+        if self.config.pixel_condition:
+            empty = torch.zeros(1, 1, *self._held(shape), device=self.latent_mean.device)
+            nothing = with_mask(empty.expand(1, 3, -1, -1, -1), empty).expand(rows, -1, -1, -1, -1)
+        known, nothing = (nothing, None) if known is None else (known, nothing)
+        context = None if label is None and caption is None else self._context(rows, label, caption)
+        model = self.model(shape, context, self._context(rows, None, None), known, nothing, how)
+        noise = self._noise(seeds, shape)
         start = noise() * float(model.path.grid(how.steps)[0] if self.config.path == "edm" else 1)
         return sample(model, start, how.steps, how.sampler, eta=how.eta, noise=noise, trace=trace)
 

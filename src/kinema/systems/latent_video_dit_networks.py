@@ -110,6 +110,8 @@ class LatentVideoDiTConfig(Config):
     """Steps from noise to a clip unless told otherwise."""
     guidance: float = 1.5
     """Classifier-free guidance unless told otherwise."""
+    known_guidance: float = 2.0
+    """The same of known pixels where a clip is completed."""
 
     def check(self) -> None:
         """Refuse what cannot be computed."""
@@ -117,6 +119,7 @@ class LatentVideoDiTConfig(Config):
         self.at_least(1, "stem_time", "stem_space", "hidden", "depth", "heads", "patch_time", "patch_space", "shift_tokens")
         self.at_least(1, "sampling_steps")
         self.at_least(0, "classes", "kl_weight", "channel_emphasis", "compressor_rate", "learning_rate", "guidance")
+        self.at_least(0, "known_guidance")
         for name in ("bucket_share", "drop_condition"):
             self.require(0 <= getattr(self, name) <= 1, name, "from 0 to 1")
         self.require(0 < self.compressor_share < 1, "compressor_share", "between 0 and 1")

@@ -116,10 +116,10 @@ def test_a_sample_does_not_depend_on_the_batch(path, sampler):
 def test_guidance_of_one_is_the_condition_bit_for_bit_and_more_moves_every_channel():
     x, times = pair(2, 5, 4)[0], torch.tensor([0.3, 0.7])
     with_condition, without = (lambda x, t: 0.1 * x.sin()), (lambda x, t: x.cos())
-    assert torch.equal(guided(with_condition, without, 1.0)(x, times), with_condition(x, times))
-    assert torch.equal(guided(with_condition, without, 0.0)(x, times), without(x, times))
+    assert torch.equal(guided(without, (with_condition, 1.0))(x, times), with_condition(x, times))
+    assert torch.equal(guided(without, (with_condition, 0.0))(x, times), without(x, times))
     expected = x.cos() + 3.0 * (0.1 * x.sin() - x.cos())
-    torch.testing.assert_close(guided(with_condition, without, 3.0)(x, times), expected)
+    torch.testing.assert_close(guided(without, (with_condition, 3.0))(x, times), expected)
 
 
 def test_predicted_clips_stay_within_the_limit_and_the_noise_goes_with_them():
