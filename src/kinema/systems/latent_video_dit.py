@@ -246,7 +246,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
 
     def compressor_objective(self, batch: Batch) -> Objective:
         """Reconstruct clips through a narrow latent: L1 + MSE + weighted KL."""
-        video = self._cut(batch).video
+        video = hold(self._cut(batch).video, self.footprint[0])
         noise = draw_rows(lambda rows: torch.randn(rows, *self._latent_shape(video), device=video.device), len(video))
         made, mean, log_variance = self.compressor(video, noise)
         error = made.float() - video
