@@ -10,20 +10,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kinema.cli import dispatch
 from kinema.cli.arguments import parse
 from kinema.core.config import Config
 
+if TYPE_CHECKING:
+    from kinema.data.dataset import Dataset
+
 GALLERY_NAME = "gallery.html"
-SYSTEM = "vgan"
-ZOO_NAME = "vgan-performers"
+ZOO = "zoo:vgan-performers"
 FPS = 8.0
 """Frames per second of the data: half the usual rate and half the frames show the same movement in half the time."""
-HURRY = {"learning-rate": 4e-4, "discriminator-learning-rate": 4e-4, "ema-samples": 2000}
-"""Settings for the few minutes of a demo: twice the step size, a short average, and no augmentation."""
-CURVES = ("discriminator/real", "generator/adversarial")
+SIDE = 48
+"""Pixels of the transformer's clips: more than its preset has, as many as a few minutes are enough for."""
+HURRY: Mapping[str, Any] = {"learning-rate": 4e-4, "discriminator-learning-rate": 4e-4, "ema-samples": 2000}
+"""Settings of VGAN for the few minutes of a demo: twice the step size, a short average, and no augmentation."""
+COMPLETED = 6
+"""Held-out clips that are continued, and that get a hole filled."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +37,17 @@ class Demo(Config):
 
     out: Path = Path("demo")
     """Folder for the data, the run and the gallery."""
-    minutes: float = 8.5
+    minutes: float = 8.0
     """Minutes of training."""
+    system: Literal["latent-video-dit", "vgan"] = "latent-video-dit"
+    """What is trained: a diffusion transformer that is asked by class, continues and fills in, or the two-stream VGAN."""
     clips: int = 2000
     """Clips of procedural people to train on."""
     variety: Literal["low", "medium", "high"] = "low"
     """How many people, stages and clothes there are; more variety wants more training."""
     preset: str = "laptop"
     """Preset of the system."""
-    shown: int = 12
+    shown: int = 16
     """Generated clips in the gallery."""
     seed: int = 0
     """Of the data and the training."""
@@ -54,7 +61,7 @@ class Demo(Config):
     def check(self) -> None:
         """Refuse an empty demo."""
         self.require(self.minutes > 0, "minutes", "more than 0")
-        self.require(self.clips >= 2, "clips", "at least 2")
+        self.require(self.clips >= 20, "clips", "at least 20, of which one is held out")
         self.require(self.shown >= 1, "shown", "at least 1")
         self.require(self.seed >= 0, "seed", "0 or more")
 
@@ -76,34 +83,62 @@ def run(arguments: list[str]) -> int:
 
 
 def steps(options: Demo) -> Iterator[tuple[str, list[str]]]:
-    """Yield title and command line of every step."""
+    """Yield title and command line of every step; files that a step is given are written just before it."""
     from kinema.core.errors import ConfigError, accepted
     from kinema.systems import SYSTEMS
-    from kinema.training.checkpoint import zoo
 
-    presets = SYSTEMS[SYSTEM].presets
+    presets = SYSTEMS[options.system].presets
     if options.preset not in presets:
-        raise ConfigError(f"{SYSTEM} has no preset {options.preset!r}; {accepted(options.preset, presets)}")
-    config = presets[options.preset].config
-    data, trained = options.out / "data", str(options.out / "run")
+        raise ConfigError(f"{options.system} has no preset {options.preset!r}; {accepted(options.preset, presets)}")
+    settings, frames, size = recipe(options, presets[options.preset].config)
+    out, trained = options.out, str(options.out / "run")
     again = ["--overwrite"] if options.overwrite else []
     wanted = {"clips": options.clips, "variety": options.variety, "seed": options.seed}
-    wanted |= {"frames": config.frames // 2, "size": config.size, "fps": FPS}
-    if not holds(data, wanted):
-        settings = [word for name, value in wanted.items() for word in (f"--{name}", str(value))]
-        yield "Draw people who move", ["prepare", "performers", *settings, "--out", str(data), *again]
-    budget = ["--preset", options.preset, "--minutes", f"{options.minutes:g}", "--seed", str(options.seed)]
-    hurry = HURRY | {"frames": config.frames // 2}
-    budget += [word for name, value in hurry.items() for word in (f"--{name}", f"{value:g}")] + ["--augment"]
-    yield "Train", ["train", SYSTEM, str(data), "--out", trained, *budget, "--device", options.device, *again]
+    wanted |= {"frames": frames, "size": size, "fps": FPS}
+    if not holds(out / "data", wanted):
+        yield "Draw people who move", ["prepare", "performers", *words(wanted), "--out", str(out / "data"), *again]
+    budget = {"preset": options.preset, "minutes": f"{options.minutes:g}", "seed": options.seed, "device": options.device}
+    yield "Train", ["train", options.system, str(out / "data"), "--out", trained, *words(budget), *settings, *again]
     pictures = ["--format", "webp", "--device", options.device, "--overwrite"]
-    shown = ["--count", str(options.shown)]
-    yield "Generate", ["generate", trained, *shown, "--out", str(options.out / "generated"), *pictures]
-    streams = str(options.out / "streams.webp")
-    yield "Look inside", ["generate", trained, "--streams", "--count", "4", "--out", streams, *pictures]
-    if ZOO_NAME in zoo():
-        longer = str(options.out / "longer")
-        yield "Compare with longer training", ["generate", f"zoo:{ZOO_NAME}", *shown, "--out", longer, *pictures]
+    generated = ["generate", trained, "--count", str(options.shown), "--out", str(out / "generated")]
+    if options.system == "vgan":
+        yield "Generate", [*generated, *pictures]
+        yield "Look inside", ["generate", trained, "--streams", "--count", "4", "--out", str(out / "streams.webp"), *pictures]
+        longer = ["generate", ZOO, "--count", str(options.shown), "--out", str(out / "longer")]
+        yield "Compare with longer training", [*longer, *pictures]
+        return
+    asked = [word for label in label_names(options) for word in ("--label", label)]
+    yield "Generate by class", [*generated, *asked, "--guidance", "2", *pictures]
+    write_held_out(options)
+    yield "Continue pictures", ["predict", trained, str(out / "pictures"), "--out", str(out / "continued"), *pictures]
+    box = f"{size // 4},{size // 4},{size // 2},{size // 2}"
+    hole = ["inpaint", trained, str(out / "clips"), "--mask", box, "--view", "side-by-side", "--out", str(out / "filled")]
+    yield "Fill holes", [*hole, *pictures]
+    yield (
+        "Look inside another system",
+        ["generate", ZOO, "--streams", "--count", "4", "--out", str(out / "streams.webp"), *pictures],
+    )
+
+
+def recipe(options: Demo, config: Any) -> tuple[list[str], int, int]:
+    """Return settings that suit a few minutes, and frames and side in pixels of the clips."""
+    if options.system == "vgan":
+        frames = config.frames // 2
+        return [*words(HURRY | {"frames": frames}), "--augment"], frames, config.size
+    size = SIDE if options.preset == "laptop" else config.height
+    return words({"height": size, "width": size}), config.frames, size
+
+
+def words(settings: Mapping[str, Any]) -> list[str]:
+    """Return options as they are typed."""
+    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+
+
+def label_names(options: Demo) -> tuple[str, ...]:
+    """Return the classes of the demo's data."""
+    from kinema.data.dataset import read_info
+
+    return tuple(read_info(options.out / "data").labels)
 
 
 def holds(data: Path, wanted: Mapping[str, Any]) -> bool:
@@ -151,18 +186,25 @@ def describe(options: Demo) -> Mapping[str, Any]:
     from kinema.training.runlog import read_metrics
 
     metadata = read_metadata(options.out / "run")
-    lines = [line for line in read_metrics(options.out / "run") if all(name in line for name in CURVES)]
-    curves = [(name.replace("/", ", "), spark([line[name] for line in lines], 300, 80)) for name in CURVES]
+    curves = ("discriminator/real", "generator/adversarial") if options.system == "vgan" else ("transformer/flow",)
+    lines = [line for line in read_metrics(options.out / "run") if all(name in line for name in curves)]
+    names = label_names(options)
 
     def pictures(folder: str) -> list[str]:
         return sorted(path.relative_to(options.out).as_posix() for path in (options.out / folder).glob("*.webp"))
 
     return {
+        "system": options.system,
         "generated": pictures("generated")[: options.shown],
+        "names": [names[number % len(names)] for number in range(options.shown)] if options.system != "vgan" else [],
+        "continued": pictures("continued"),
+        "filled": pictures("filled"),
         "real": write_real(options),
         "longer": pictures("longer"),
         "streams": "streams.webp",
-        "curves": curves if len(lines) > 1 else [],
+        "curves": [
+            (name.replace("/", ", "), spark([line[name] for line in lines], 300, 80)) for name in curves if len(lines) > 1
+        ],
         "report": "run/index.html",
         "preset": options.preset,
         "clip": metadata.clip,
@@ -175,20 +217,45 @@ def describe(options: Demo) -> Mapping[str, Any]:
 
 
 def write_real(options: Demo) -> list[str]:
-    """Write as many clips of the data as are generated, spread over the set; returns their links."""
+    """Write clips of the data, spread over the set; returns their links."""
     from kinema.data.dataset import Dataset
+
+    dataset = Dataset(options.out / "data", "train")
+    return [f"real/{path.name}" for path in write_clips(dataset, spread(dataset), options.out / "real", ".webp")]
+
+
+def write_held_out(options: Demo) -> None:
+    """Write clips that were not trained on, and the first picture of each."""
+    from PIL import Image
+
+    from kinema.data.dataset import Dataset
+    from kinema.data.encode import beside
+
+    dataset = Dataset(options.out / "data", "test")
+    chosen = spread(dataset)
+    write_clips(dataset, chosen, options.out / "clips", ".mp4")
+    folder = options.out / "pictures"
+    folder.mkdir(exist_ok=True)
+    for number, index in enumerate(chosen):
+        with beside(folder / f"{number:02d}.png") as temporary:
+            Image.fromarray(dataset.video(index)[0]).save(temporary, "PNG")
+
+
+def spread(dataset: "Dataset") -> list[int]:
+    """Return indices of a few clips from all over a dataset."""
+    shown = min(COMPLETED, len(dataset))
+    return [number * len(dataset) // shown for number in range(shown)]
+
+
+def write_clips(dataset: "Dataset", chosen: Sequence[int], folder: Path, suffix: str) -> list[Path]:
+    """Write clips of a dataset as files; returns their paths."""
     from kinema.data.encode import write_video
 
-    dataset = Dataset(options.out / "data")
-    folder = options.out / "real"
     folder.mkdir(exist_ok=True)
-    links: list[str] = []
-    for number in range(min(options.shown, len(dataset))):
-        path = folder / f"real-{number:02d}.webp"
-        index = number * len(dataset) // min(options.shown, len(dataset))
+    paths = [folder / f"{number:02d}{suffix}" for number in range(len(chosen))]
+    for path, index in zip(paths, chosen, strict=True):
         write_video(path, dataset.video(index), dataset.info.fps, metadata={"comment": "drawn by kinema"})
-        links.append(f"real/{path.name}")
-    return links
+    return paths
 
 
 def has_display() -> bool:
