@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself when it is missing, or older than what it is made from.
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name))))
-MINUTES ?= 8.5
+MINUTES ?= 8
 BIN := .venv/bin
 SOURCES := src tests benchmarks examples
 # Not those that compare runs, which they must be given, or train for a quarter of an hour and longer.
@@ -13,7 +13,7 @@ BENCHMARKS := $(filter-out $(LONG),$(wildcard benchmarks/*.py))
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: .venv/.package ## make data, train for MINUTES=8.5, generate, open the gallery
+demo: .venv/.package ## make data, train for MINUTES=8, generate, open the gallery
 	$(BIN)/kinema demo --minutes $(MINUTES) --overwrite
 
 test: .venv/.dev ## the default tests, side by side on up to 4 cores: no GPU, no browser, nothing slow

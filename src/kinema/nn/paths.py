@@ -217,9 +217,9 @@ def guided(unconditioned: Predict, *conditioned: tuple[Predict, float]) -> Predi
         Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, Equation 6, with w counted from 1; of two conditions Brooks
         et al., "InstructPix2Pix", CVPR 2023, Equation 3.
     """
-    weights = [1.0, *(weight for _, weight in conditioned), 0.0]
+    predictions, weights = [unconditioned, *(one for one, _ in conditioned)], [1.0, *(weight for _, weight in conditioned), 0.0]
     shares = [weight - following for weight, following in pairwise(weights)]
-    parts = [(part, share) for part, share in zip([unconditioned, *(one for one, _ in conditioned)], shares, strict=True) if share]
+    parts = [(part, share) for part, share in zip(predictions, shares, strict=True) if share]
     if len(parts) == 1:
         return parts[0][0]
     return lambda x, times: torch.stack([share * part(x, times) for part, share in parts]).sum(dim=0)

@@ -227,7 +227,7 @@ class DDPM(System[DDPMConfig]):
         """Return the clips with what is unknown filled in (`kinema.core.tasks.Inpaints`); see `complete`."""
         model, start, noise, how = self._prepare(seeds, ClipShape(*video.shape[2:]), label, caption, sampling)
         if how.known_guidance != 1:
-            raise ConfigError(f"known_guidance is {how.known_guidance:g}: {self.name} puts known pixels in, so it can only be 1")
+            raise ConfigError(f"known_guidance is {how.known_guidance:g}, and {self.name} puts known pixels in: take 1")
         made = complete(model, video, known > 0.5, start, noise, how, self.config.inpaint_passes).clamp(-1, 1)
         return torch.where(known > 0.5, video, made) if paste else made
 
