@@ -196,7 +196,9 @@ def describe(options: Demo) -> Mapping[str, Any]:
     return {
         "system": options.system,
         "generated": pictures("generated")[: options.shown],
-        "names": [names[number % len(names)] for number in range(options.shown)] if options.system != "vgan" else [],
+        "names": [names[number % len(names)].replace("_", " ") for number in range(options.shown)]
+        if options.system != "vgan"
+        else [],
         "continued": pictures("continued"),
         "filled": pictures("filled"),
         "real": write_real(options),
