@@ -3,11 +3,14 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from kinema.cli import main
+from kinema.cli.trained import Trained
+from kinema.evaluation.transfers import Reenacted
 from kinema.systems.dance import Dance
 from kinema.training.checkpoint import provenance, save_checkpoint
 from small_dataset import write_dataset
@@ -67,6 +70,36 @@ def test_an_ablation_stands_beside_the_whole_clip_by_clip(
     mean = sum(b - a for a, b in zip(*clips, strict=True)) / 10
     assert f"{mean:+.3g}" in line
     assert re.search(r"p [0-9.e-]+", line)
+
+
+def test_a_stopped_judgement_goes_on(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten clips in portions of eight, stopped by Ctrl-C in the second: nothing of the first is made or measured again."""
+    expected = judge(place, "full", tmp_path / "whole")
+    made, measured = list[int](), list[int]()
+    transfer, add = Trained.transfer, Reenacted.add
+
+    def stops(self: Trained, poses: Any, **settings: Any) -> Any:
+        made.append(len(poses))
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return transfer(self, poses, **settings)
+
+    def counted(self: Reenacted, index: int, *clips: Any) -> None:
+        measured.append(index)
+        add(self, index, *clips)
+
+    monkeypatch.setattr(Trained, "transfer", stops)
+    monkeypatch.setattr(Reenacted, "add", counted)
+    words = (place / "full", "--against", place / "data", "--paired", "--perceptual", "none", "--out", tmp_path / "out")
+    assert run(*words) == 130
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["unfinished.npz"]
+    report = judge(place, "full", tmp_path / "out")
+    assert made == [8, 2, 2, 6]  # the last six are for the page
+    assert len(measured) == len(set(measured)) == 10
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "report.json"]
+    for one in (report, expected):
+        one["provenance"].pop("time")
+    assert report == expected
 
 
 def test_reports_of_other_protocols_are_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -264,13 +264,13 @@ def _judge_pairs(options: Evaluate, data: Path) -> int:
         perceptual.append(LPIPS(options.lpips_weights, device))
     with Progress() as progress:
         question = PairedQuestion(options.count, options.seed, options.futures)
+        kept = folder / "unfinished.npz" if is_system(options.run) else None
         if pairing.kind == "transfers":
             pairing = replace(pairing, protocol={**pairing.protocol, **transfers.protocol(options.detector)})
             reenacted = _reenacted(options, data, perceptual)
-            card, kept = judge_pairs(pairing, question, perceptual, said=progress.show, also=reenacted.add), None
+            card = judge_pairs(pairing, question, perceptual, unfinished=kept, said=progress.show, also=reenacted)
             card.report["transfer"] = reenacted.report()
         else:
-            kept = folder / "unfinished.npz" if is_system(options.run) else None
             card = judge_pairs(pairing, question, perceptual, unfinished=kept, said=progress.show)
     report = write_paired_reports(folder, card, provenance())
     if kept:
@@ -305,6 +305,7 @@ def _judge_forecasts(options: Evaluate, data: Path) -> int:
     from kinema.evaluation.forecast import ForecastQuestion, chosen_clips, judge_forecasts, refuse_unfit
     from kinema.evaluation.forecast_page import rows, write_forecast_reports
     from kinema.evaluation.report import HTML_NAME
+    from kinema.evaluation.unfinished import UNFINISHED
     from kinema.training.checkpoint import provenance
 
     split = None if options.split == "all" else options.split or "test"
@@ -314,8 +315,9 @@ def _judge_forecasts(options: Evaluate, data: Path) -> int:
     chosen_clips(forecaster, real, options.count)
     with Progress() as progress:
         question = ForecastQuestion(options.count, options.seed, options.samples)
-        card = judge_forecasts(forecaster, real, question, said=progress.show)
+        card = judge_forecasts(forecaster, real, question, progress.show, folder / UNFINISHED)
     report = write_forecast_reports(folder, card, provenance())
+    shutil.rmtree(folder / UNFINISHED)
     title = f"{forecaster.name} beside {data}: {options.samples} futures of each of {report['protocol']['clips']} clips"
     print_table(title, *rows(report))
     for warning in report["warnings"]:

@@ -11,6 +11,7 @@ References:
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from kinema.evaluation.posewise import (
     position_errors,
     sizes,
 )
+from kinema.evaluation.unfinished import keeping
 from kinema.pose.skeleton import find_skeleton
 
 PROTOCOL_VERSION = 1
@@ -49,6 +51,8 @@ ALIKE = 0.5  # DLow's threshold
 STILL, STEADY, TYPICAL, MEAN = "current pose stays", "current velocity goes on", "code 0", "mean of the samples"
 
 Poses = Float32[np.ndarray, "B T J 3"]
+Futures = Callable[[Sequence[int]], list[np.ndarray]]
+"""Indices of clips -> forecasts of each."""
 Said = Callable[[str, int, int], None]
 
 
@@ -161,7 +165,11 @@ class ForecastCard:
 
 
 def judge_forecasts(
-    forecaster: Forecaster, data: Dataset, question: ForecastQuestion, said: Said = lambda what, done, total: None
+    forecaster: Forecaster,
+    data: Dataset,
+    question: ForecastQuestion,
+    said: Said = lambda what, done, total: None,
+    unfinished: Path | None = None,
 ) -> ForecastCard:
     """Measure forecasts of clips of a dataset.
 
@@ -170,6 +178,8 @@ def judge_forecasts(
         data: clips with poses.
         question: how many, which.
         said: called with what is being done, and how much of it.
+        unfinished: folder that keeps forecasts, so that the same question goes on where it was stopped; only for forecasters
+            whose `about` says all that decides about them.
 
     Raises:
         DataError: for clips without poses.
@@ -178,11 +188,14 @@ def judge_forecasts(
     refuse_unfit(forecaster, data)
     count = chosen_clips(forecaster, data, question.count)
     order = drawn(count, len(data), question.seed)
-    forks = fork_settings(data)
+    forks, futures = fork_settings(data), _futures(forecaster, data, question)
+    if unfinished:
+        about = [kinema.__version__, dict(forecaster.about), data.fingerprint, data.split, question.seed, question.samples]
+        futures = {name: keeping(one, unfinished / name, [*about, name]) for name, one in futures.items()}
     cases: list[Case] = []
     left_out = 0
     for start in range(0, count, AT_ONCE):
-        found = _cases(forecaster, data, order[start : start + AT_ONCE], question, forks)
+        found = _cases(forecaster, data, order[start : start + AT_ONCE], futures, forks)
         left_out += len(order[start : start + AT_ONCE]) - len(found)
         cases += found
         said("forecasting", min(start + AT_ONCE, count), count)
@@ -240,21 +253,35 @@ def fork_settings(data: Dataset) -> PerformersSettings | None:
     return from_mapping(PerformersSettings, {**values, "pose_noise": 0.0})
 
 
+def _futures(forecaster: Forecaster, data: Dataset, question: ForecastQuestion) -> dict[str, Futures]:
+    """Return what forecasts clips of a dataset: many futures of each, and one without chance where the system has that."""
+
+    def given(indices: Sequence[int]) -> tuple[list[Clip], Poses]:
+        poses = [np.array(data.array(index, "pose"), np.float32)[: forecaster.past] for index in indices]
+        return [data.video(index, 0, forecaster.past) for index in indices], np.stack(poses)
+
+    def samples(indices: Sequence[int]) -> list[np.ndarray]:
+        return list(forecaster.forecast(*given(indices), [question.seed + index for index in indices], question.samples))
+
+    found: dict[str, Futures] = {"samples": samples}
+    if typical := forecaster.typical:
+        found["typical"] = lambda indices: list(typical(*given(indices)))
+    return found
+
+
 def _cases(
     forecaster: Forecaster,
     data: Dataset,
     indices: Sequence[int],
-    question: ForecastQuestion,
+    futures: Mapping[str, Futures],
     forks: PerformersSettings | None,
 ) -> list[Case]:
     past, stop = forecaster.past, forecaster.past + forecaster.future
-    clips = [data.video(index, 0, past) for index in indices]
     every = np.stack([np.array(data.array(index, "pose"), np.float32)[:stop] for index in indices])
-    seeds = [question.seed + index for index in indices]
-    samples = forecaster.forecast(clips, every[:, :past], seeds, question.samples)
-    typical = forecaster.typical(clips, every[:, :past]) if forecaster.typical else [None] * len(indices)
+    made = futures["samples"](indices)
+    typical = futures["typical"](indices) if "typical" in futures else [None] * len(indices)
     cases = []
-    for index, poses, futures, one in zip(indices, every, samples, typical, strict=True):
+    for index, poses, samples, one in zip(indices, every, made, typical, strict=True):
         present = poses[past - 1, :, 2] > 0
         mask = (poses[past:, :, 2] > 0) & present
         if not mask.any() or not mask[-1].any():
@@ -271,7 +298,7 @@ def _cases(
                 current=poses[past - 1, :, :2].astype(np.float64),
                 before=np.where(both[:, None], before[:, :2], poses[past - 1, :, :2]).astype(np.float64),
                 present=present,
-                samples=futures[..., :2].astype(np.float64),
+                samples=samples[..., :2].astype(np.float64),
                 typical=None if one is None else one[..., :2].astype(np.float64),
                 height=max(float(sizes(poses[:past]).max()), 1.0),
                 known={name: one[past:stop, :, :2].astype(np.float64) for name, one in known.items()},

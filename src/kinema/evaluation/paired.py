@@ -108,6 +108,23 @@ class PerceptualMeasure(Protocol):
         ...
 
 
+@runtime_checkable
+class Also(Protocol):
+    """Looks at pairs beside the measures of whole frames; see `kinema.evaluation.transfers`."""
+
+    def add(self, index: int, truth: Clip, made: Clip) -> None:
+        """Measure a pair: its index, the true clip and the first made one."""
+        ...
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what was measured so far."""
+        ...
+
+    def take(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on from what `arrays` returned."""
+        ...
+
+
 @dataclass(frozen=True)
 class Measure:
     """How near two clips are.
@@ -175,7 +192,7 @@ def judge_pairs(
     perceptual: Sequence[PerceptualMeasure] = (),
     unfinished: Path | None = None,
     said: Said = lambda what, done, total: None,
-    also: Callable[[int, Clip, Clip], None] | None = None,
+    also: Also | None = None,
 ) -> PairedCard:
     """Measure clips against the truth.
 
@@ -186,7 +203,7 @@ def judge_pairs(
         unfinished: keeps the scores until all are there, so that the same question goes on where it was stopped; only for
             pairings whose `protocol` and `about` say all that decides about the clips.
         said: called with what is being done, and how much of it.
-        also: called with the index of every pair, its true clip and its first made one; with it nothing is kept unfinished.
+        also: looks at every pair, too; what it measures is kept unfinished with the scores.
 
     Raises:
         EvaluationError: for clips that are too few, too small or of unequal shapes.
@@ -197,9 +214,11 @@ def judge_pairs(
     found = _Found(measures)
     what = [pairing.kind, pairing.name, dict(pairing.protocol), dict(pairing.about), asdict(question), count]
     what += [measure.name for measure in measures] + [one.sha256 for one in perceptual]
-    kept = Unfinished(unfinished, what) if unfinished and not also else None
-    if kept:
-        found.load(kept)
+    kept = Unfinished(unfinished, what) if unfinished else None
+    if kept and (arrays := kept.load()):
+        found.take(arrays)
+        if also:
+            also.take(arrays)
     done, futures = len(found), found.versions - 2 if len(found) else _draws(pairing, question)
     for start in range(0, count, AT_ONCE):
         portion = order[start : start + AT_ONCE]
@@ -215,10 +234,10 @@ def judge_pairs(
         for index, truth, *versions in zip(portion, truths, *made, strict=True):
             found.add(truth, versions, pairing.past)
             if also:
-                also(index, truth, versions[0])
+                also.add(index, truth, versions[0])
             said(pairing.kind, len(found), count)
         if kept:
-            found.save(kept)
+            kept.save({**(also.arrays() if also else {}), **found.arrays()})
     return _card(pairing, question, found, order, futures, perceptual)
 
 
@@ -329,16 +348,14 @@ class _Found:
         """Futures and still pictures of each clip."""
         return len(self.scores[self.measures[0].name][0])
 
-    def save(self, unfinished: Unfinished) -> None:
-        """Keep the scores."""
-        arrays = {f"scores {name}": np.stack(scores) for name, scores in self.scores.items()}
-        unfinished.save({"motion": np.array(self.motion), **arrays})
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the scores, to be kept."""
+        return {"motion": np.array(self.motion), **{f"scores {name}": np.stack(scores) for name, scores in self.scores.items()}}
 
-    def load(self, unfinished: Unfinished) -> None:
-        """Take the scores that were kept, if any."""
-        if found := unfinished.load():
-            self.scores = {name: list(found[f"scores {name}"]) for name in self.scores}
-            self.motion = [(float(true), float(made)) for true, made in found["motion"]]
+    def take(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on from scores that were kept."""
+        self.scores = {name: list(arrays[f"scores {name}"]) for name in self.scores}
+        self.motion = [(float(true), float(made)) for true, made in arrays["motion"]]
 
     def add(self, truth: Clip, versions: Sequence[Clip], past: int) -> None:
         """Measure the versions of a clip."""

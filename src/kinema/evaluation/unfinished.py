@@ -5,14 +5,15 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from kinema.data.encode import beside
-from kinema.evaluation.clips import Clip
 
 UNFINISHED = "unfinished"  # folder beside a report that is not written yet
+
+ArrayT = TypeVar("ArrayT", bound=np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ class Unfinished:
 
 
 def keeping(
-    make: Callable[[Sequence[int]], Sequence[Clip]], folder: Path, what: Sequence[Any]
-) -> Callable[[Sequence[int]], list[Clip]]:
-    """Return what keeps every clip that is made in a file of its own, and makes none twice.
+    make: Callable[[Sequence[int]], Sequence[ArrayT]], folder: Path, what: Sequence[Any]
+) -> Callable[[Sequence[int]], list[ArrayT]]:
+    """Return what keeps every clip (or other array) that is made in a file of its own, and makes none twice.
 
     Args:
         make: numbers -> clips, each a function of its number alone.
@@ -58,9 +59,9 @@ def keeping(
         what: JSON values that decide about them.
     """
 
-    def read(numbers: Sequence[int]) -> list[Clip]:
+    def read(numbers: Sequence[int]) -> list[ArrayT]:
         files = {number: Unfinished(folder / f"{number}.npz", what) for number in numbers}
-        clips = {number: arrays["clip"] for number, file in files.items() if (arrays := file.load())}
+        clips: dict[int, Any] = {number: arrays["clip"] for number, file in files.items() if (arrays := file.load())}
         missing = [number for number in files if number not in clips]
         for number, clip in zip(missing, make(missing) if missing else (), strict=True):
             files[number].save({"clip": clip})

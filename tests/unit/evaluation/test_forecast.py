@@ -1,5 +1,6 @@
 """The report card of forecasts on forecasters whose numbers are known beforehand."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +136,33 @@ def test_the_same_question_has_the_same_answer(data: Dataset) -> None:
     one, other = (judge_forecasts(forecaster(oracle), data, ForecastQuestion(10, 0, 4)).report for _ in range(2))
     assert one == other
     assert one["protocol"]["clips"] == 10
+
+
+def test_a_stopped_judgement_goes_on(data: Dataset, tmp_path: Path) -> None:
+    """Twelve clips in portions of eight, stopped in the second: the first is not forecast again."""
+    asked = list[int]()
+
+    def stops(clips: Sequence[Any], poses: Any, seeds: Sequence[int], futures: int) -> np.ndarray:
+        asked.extend(seeds)
+        if len(asked) == 12:
+            raise KeyboardInterrupt
+        return oracle(clips, poses, seeds, futures)
+
+    def typical(clips: Sequence[Any], poses: Any) -> np.ndarray:
+        return frozen(clips, poses, [], 1)[:, 0]
+
+    stopping, question = forecaster(stops, typical), ForecastQuestion(12, 0, 4)
+    with pytest.raises(KeyboardInterrupt):
+        judge_forecasts(stopping, data, question, unfinished=tmp_path)
+    first, asked[:] = set(asked[:8]), []
+    card = judge_forecasts(stopping, data, question, unfinished=tmp_path)
+    assert len(asked) == 4
+    assert not first & set(asked)
+    expected = judge_forecasts(forecaster(oracle, typical), data, question)
+    assert json.dumps(card.report) == json.dumps(expected.report)
+    asked.clear()
+    judge_forecasts(replace(stopping, about={"steps": 7}), data, ForecastQuestion(8, 0, 4), unfinished=tmp_path)
+    assert len(asked) == 8  # another run: all of them
 
 
 def test_forks_are_recognised(data: Dataset, tmp_path: Path) -> None:

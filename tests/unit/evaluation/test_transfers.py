@@ -88,22 +88,33 @@ def test_pose_errors_by_hand() -> None:
     assert missed == 1.5
 
 
-def judged(shift: int, clips: int = 6, face_in: int = 6) -> dict:
+def judged(shift: int, clips: int = 6, face_in: int = 6, stopped_after: int | None = None) -> dict:
     """Clips that are `shift` levels too bright, pasted ones 20; the body leaves the picture after `face_in` clips."""
     truth = np.full((2, 100, 120, 3), 100, np.uint8)
 
     def poses(index: int) -> np.ndarray:
         return np.stack([STANDING] * 2) if index < face_in else np.zeros((2, 18, 3), np.float32)
 
-    found = Reenacted(
-        poses,
-        COCO_18,
-        lambda asked: truth + np.uint8(20),
-        find=lambda clip: np.stack([STANDING + np.array([1, 0, 0], np.float32)] * 2),
-    )
+    def begun() -> Reenacted:
+        return Reenacted(
+            poses,
+            COCO_18,
+            lambda asked: truth + np.uint8(20),
+            find=lambda clip: np.stack([STANDING + np.array([1, 0, 0], np.float32)] * 2),
+        )
+
+    found = begun()
     for index in range(clips):
+        if index == stopped_after:
+            kept, found = found.arrays(), begun()
+            found.take(kept)
         found.add(index, truth, truth + np.uint8(shift + index % 2))
     return found.report()
+
+
+def test_what_was_measured_before_a_stop_counts() -> None:
+    for shown in (0, 2, 4, 6):
+        assert judged(5, face_in=shown, stopped_after=3) == judged(5, face_in=shown)
 
 
 def test_scores_by_region_and_the_pasted_frame_beside_them() -> None:
