@@ -23,6 +23,8 @@ from kinema.pose.sequence import Poses
 STYLE = STYLES["openpose"]
 DRAWN_AT_ONCE = 16  # frames
 EDGE = 3  # pixels of the red edge of a frame without a person
+HEAD = ("Nose", "REye", "LEye", "REar", "LEar")
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,16 @@ def _chunks(job: Overlay) -> Iterator[tuple[int, UInt8[np.ndarray, "T H W 3"]]]:
 def _name(image: UInt8[np.ndarray, "H W 3"], poses: Poses) -> None:
     """Write everybody's number above their head, white on black, for ``--person`` takes numbers."""
     scale = max(len(image) / 500, 0.4)
-    for number, (left, top, right, _) in zip(poses.people, boxes(poses)[0], strict=True):
+    outline, stroke = max(round(6 * scale), 4), max(round(2 * scale), 1)
+    head = [poses.skeleton.index(joint) for joint in HEAD if joint in poses.skeleton.joints]
+    for number, points, (left, top, right, _) in zip(poses.people, poses.points[0], boxes(poses)[0], strict=True):
         if not np.isnan(left):
-            at = round((left + right) / 2 - 10 * scale), round(max(top - 25 * scale, 25 * scale))
-            for colour, width in (((0, 0, 0), 4), ((255, 255, 255), 1)):
-                cv2.putText(image, str(number), at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, width, cv2.LINE_AA)
+            seen = points[head][points[head, 2] > 0]
+            middle = seen[:, 0].mean() if len(seen) else (left + right) / 2  # an arm held out moves the box, not the head
+            (width, _), _ = cv2.getTextSize(str(number), FONT, scale, stroke)
+            at = round(middle - width / 2), round(max(top - 25 * scale, 25 * scale))
+            for colour, thickness in (((0, 0, 0), outline), ((255, 255, 255), stroke)):
+                cv2.putText(image, str(number), at, FONT, scale, colour, thickness, cv2.LINE_AA)
 
 
 def _even(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
