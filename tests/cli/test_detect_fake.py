@@ -11,6 +11,7 @@ import pytest
 from kinema.cli import main
 from kinema.data.dataset import Clip, ClipRecord, Dataset, DatasetInfo, shard_name, write_info, write_shard
 from kinema.data.encode import write_video
+from kinema.data.media import probe, read_video
 from kinema.systems.fake_detector import FakeDetector
 from kinema.training.checkpoint import save_checkpoint
 from small_dataset import make_video
@@ -231,3 +232,23 @@ def test_bad_input_is_one_sentence(
     assert said.startswith("kinema: ")
     assert sentence in said
     assert said.count("\n") == 1
+
+
+def test_real_clips_are_written_as_generated_ones_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two subjects with five clips each, and footage without a group, which is a subject of its own."""
+    people = [*[("ada", None, "train")] * 5, *[("ben", None, "train")] * 5, (None, None, "train")]
+    data = write_people(tmp_path / "data", people, labels=())  # type: ignore[arg-type]
+    words = ("detect-fake", "real", tmp_path / "data", "--out", tmp_path / "real", "--count", 2)
+    assert run(*words) == 0
+    assert "5 clips of 3 subjects" in capsys.readouterr().out
+    files = sorted(path.relative_to(tmp_path / "real").as_posix() for path in (tmp_path / "real").glob("*/*"))
+    assert files == ["10/010.mp4", "ada/000.mp4", "ada/002.mp4", "ben/005.mp4", "ben/007.mp4"]
+    info = probe(tmp_path / "real" / "ben" / "007.mp4")
+    assert (info.width, info.height, info.frames, float(info.fps or 0)) == (24, 24, FRAMES, 25.0)
+    assert not any("kinema" in text for text in info.metadata.values())
+    write_video(tmp_path / "same.mp4", data.video(7), 25.0, metadata={"comment": "generated"})  # as kinema generate does
+    np.testing.assert_array_equal(*(read_video(tmp_path / name)[0] for name in ("real/ben/007.mp4", "same.mp4")))
+    assert run(*words) == 2
+    assert "000.mp4 exists; give another --out, or --overwrite" in capsys.readouterr().err
+    assert run(*words, "--overwrite") == 0
+    assert run(*words[:-1], 0) == 2
