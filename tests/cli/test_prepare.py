@@ -8,11 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from footage import write_footage
 from kinema.cli import main
 from kinema.data.dataset import Dataset
+from kinema.data.media import probe
+from kinema.pose.files import write_poses
+from kinema.pose.sequence import Poses
+from kinema.pose.skeleton import COCO_18
 from moving_dots import write_film
 from small_onnx import write_network
 
@@ -152,6 +157,23 @@ def test_control_c_says_how_to_go_on(footage: Path) -> None:
     assert "Traceback" not in error
     plan = json.loads(Path("data/prepare/plan.json").read_text())
     assert len(plan["items"]) == 12
+
+
+def test_one_line_says_whom_of_several_people_is_taken(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Person 0 is small, person 1 large; both films show both."""
+    places = np.full((20, 2, 18, 3), 0.9, np.float32)
+    places[:, 0, :, :2] = np.linspace((18, 4), (24, 12), 18)
+    places[:, 1, :, :2] = np.linspace((20, 4), (40, 36), 18)
+    for name in ("walk/a.npz", "run/b.npz"):
+        width, height = probe(footage / name.replace("npz", "mp4")).width, probe(footage / name.replace("npz", "mp4")).height
+        write_poses(Path("poses") / name, Poses(places, COCO_18, width, height, 25.0))
+    options = ["--frames", "8", "--size", "32", "--stabilise", "off", "--pose"]
+    assert main(["prepare", "footage", "--out", "both", *options, "poses"]) == 0
+    assert "several people in the poses of 2 sources: took largest of each (the report lists whom)" in capsys.readouterr().out
+    assert main(["prepare", "footage/walk/a.mp4", "--out", "one", *options, "poses/walk/a.npz", "--person", "0"]) == 0
+    assert "a.mp4: 2 people: took 0 (0, in 20 of 20 frames); the others are 1 (20 frames); choose" in capsys.readouterr().out
+    assert main(["prepare", "footage", "--out", "none", *options, "poses", "--person", "tall"]) == 2
+    assert "--person 'tall' is none of: largest" in capsys.readouterr().err
 
 
 def test_poses_beside_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -183,7 +183,20 @@ def _shown(options: Work) -> Iterator[Callable[[plan.Progress], None]]:
 def _summarise(out: Path, info: DatasetInfo, seconds: float) -> None:
     shape = f"{info.frames} frames of {info.width}x{info.height} at {info.fps:g} fps"
     print(f"{out}: {info.kept:,} clips, {shape}, from {len(info.sources):,} sources in {seconds:.1f} s")
+    if info.people:
+        print(_whom(info))
     if info.refused:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(info.refused.items(), key=lambda item: -item[1]))
         print(f"refused: {reasons} (each is listed in {out / plan.REFUSED_NAME})")
     print(f"report: {out / plan.REPORT_NAME}")
+
+
+def _whom(info: DatasetInfo) -> str:
+    """Say in one line whom of several people was taken."""
+    if len(info.people) == 1:
+        return ": ".join(next(iter(info.people.items())))
+    who = info.settings.get("person") or "largest"
+    return (
+        f"several people in the poses of {len(info.people):,} sources: took {who} of each (the report lists whom); choose with "
+        "--person NUMBER, --person X,Y (pixel of the first frame) or --person largest"
+    )

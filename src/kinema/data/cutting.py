@@ -90,6 +90,9 @@ class PrepareSettings(Config):
     """Store the joints of one person beside the pixels. mediapipe, or the ONNX file of a top-down network such as RTMPose,
     finds them in the frames as they are, before these are cropped and scaled. A folder or .npz that kinema pose detect made of
     the same sources, or a folder with a folder of OpenPose's files per source, holds them already."""
+    person: str | None = None
+    """Whose joints. Of poses that were found before: largest (default), the number of a person, or X,Y, a pixel of the first
+    frame with anybody. With a detector, which follows one person: LEFT,TOP,WIDTH,HEIGHT, where they are."""
     pose_skeleton: str = "coco-18"
     """Layout of the joints: coco-18, coco-17, body-25, edn-23, blazepose-33 or penn-13."""
     pose_version: str | None = None
@@ -133,6 +136,7 @@ class PrepareSettings(Config):
         self.require(self.scene_frames >= 1, "scene_frames", "at least 1")
         self.require(0 <= self.scene_threshold <= 1, "scene_threshold", "from 0 to 1")
         self.require(0 <= self.min_pose <= 1, "min_pose", "from 0 to 1")
+        self.require(self.person is None or self.pose is not None, "person", "left out without --pose")
 
 
 @dataclass
@@ -171,7 +175,9 @@ def scene_filter(settings: PrepareSettings) -> SceneFilter | None:
 
 def poser_of(settings: PrepareSettings) -> Poser | None:
     """Open what knows the joints, if the settings ask for any."""
-    return None if settings.pose is None else open_poser(settings.pose, settings.pose_skeleton, settings.pose_version)
+    if settings.pose is None:
+        return None
+    return open_poser(settings.pose, settings.pose_skeleton, settings.pose_version, settings.person)
 
 
 kept_poser = lru_cache(maxsize=1)(poser_of)

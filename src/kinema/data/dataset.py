@@ -135,6 +135,8 @@ class DatasetInfo:
     """Class names; a class index is a position in them."""
     skeleton: str | None = None
     """Name of the skeleton of the poses."""
+    people: dict[str, str] = field(default_factory=dict)
+    """Source whose poses hold several people -> who was taken, and how to take another."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The settings it was prepared with, as JSON values."""
     checksums: dict[str, Checksum] = field(default_factory=dict)

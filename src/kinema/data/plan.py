@@ -100,6 +100,8 @@ class Plan:
     """Class names."""
     skeleton: str | None = None
     """Name of the skeleton of the poses."""
+    people: dict[str, str] = field(default_factory=dict)
+    """Source whose poses hold several people -> who is taken."""
     duplicates: float | None = None
     """Near-duplicates differ by at most this many grey levels anywhere; None keeps them."""
     encoded: bool = False
@@ -444,6 +446,7 @@ def _describe(plan: Plan, kept: Sequence[Kept], refused: Sequence[Refused], shar
         sources={name: dict(counts) for name, counts in sources.items()},
         labels=tuple(plan.labels),
         skeleton=plan.skeleton,
+        people=plan.people,
         settings={"kind": plan.kind} | plan.settings,
     )
 

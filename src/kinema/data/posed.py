@@ -6,7 +6,7 @@ source) or by OpenPose (a folder of ``*_keypoints.json`` under that name).
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -15,12 +15,12 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from kinema.core.errors import ConfigError, DataError
+from kinema.data.detection import DetectSettings
 from kinema.data.media import Frame, Resize
 from kinema.data.sources import Source
-from kinema.pose.detect import PoseDetector, collect, has_trunk, open_detector, paired, visible
+from kinema.pose.detect import Box, PoseDetector, collect, has_trunk, open_detector, paired, visible
 from kinema.pose.files import read_poses
-from kinema.pose.people import are_unordered, choose, follow
-from kinema.pose.sequence import Poses
+from kinema.pose.people import Choice, choose, is_choice, told_apart
 from kinema.pose.skeleton import Skeleton, converter, find_skeleton
 
 Pose = Float32[np.ndarray, "J 3"]
@@ -46,26 +46,44 @@ class Poser(Protocol):
         """Tell whether there is an answer for a source."""
         ...
 
+    def taken(self, source: Source) -> str:
+        """Say who of several people in a measured source is taken; empty where no choice is known."""
+        ...
+
     def __call__(self, source: Source, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Pose]]:
         """Yield the frames of one shot of a source, each with the joints in it."""
         ...
 
 
-def open_poser(where: str, skeleton: str, version: str | None = None) -> Poser:
+def open_poser(where: str, skeleton: str, version: str | None = None, person: str | None = None) -> Poser:
     """Open what knows the joints.
 
     Args:
         where: name or file of a detector, or a file or folder with poses.
         skeleton: name of the joints that are wanted.
         version: refuse another version of the detector, or of the poses, than this.
+        person: of recorded poses, whom of several to take, as for `kinema.pose.people.choose`; the largest unless told. Of a
+            detector, LEFT,TOP,WIDTH,HEIGHT, where the one person is; the whole frame unless told.
 
     Raises:
-        ConfigError: a detector that there is not, or another version.
+        ConfigError: a detector that there is not, another version, or a person that means nothing there.
         DataError: an unknown skeleton, or one that the detector cannot give.
     """
     if Path(where).is_dir() or where.lower().endswith(".npz"):
-        return RecordedPoses(Path(where), find_skeleton(skeleton))
-    return DetectedPoses(open_detector(where, version=version), find_skeleton(skeleton))
+        if person is not None and (person == "all" or not is_choice(person)):
+            raise ConfigError(f"--person {person!r} is none of: largest, the number of a person, a pixel such as 320,200")
+        return RecordedPoses(Path(where), find_skeleton(skeleton), person or "largest")
+    return DetectedPoses(open_detector(where, version=version, view=_view(where, person)), find_skeleton(skeleton))
+
+
+def _view(detector: str, person: str | None) -> Box | None:
+    try:
+        return DetectSettings(person=person).view
+    except ConfigError:
+        raise ConfigError(
+            f"--person {person!r} says nothing to {detector}, which follows one person: give LEFT,TOP,WIDTH,HEIGHT, where they "
+            "are; or find several with kinema pose detect --people 2, and give what it wrote as --pose"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,10 @@ class DetectedPoses:
         """Return True: whatever can be read can be looked at."""
         return True
 
+    def taken(self, source: Source) -> str:
+        """Return nothing: only one person is looked for."""
+        return ""
+
     def __call__(self, source: Source, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Pose]]:
         """Yield the frames of one shot, each with the joints of one person."""
         for frame, people in paired(self.detector, frames, lambda frame: frame.image):
@@ -108,10 +130,12 @@ class RecordedPoses:
         place: a .npz, for a single source, or a folder that holds, under the name of every source, NAME.npz or a folder NAME
             of OpenPose's files.
         skeleton: joints that are wanted.
+        person: whom of several to take.
     """
 
     place: Path
     skeleton: Skeleton
+    person: str = "largest"
 
     def version(self, sources: Sequence[Source]) -> str:
         """Return a hash of all files of poses.
@@ -131,14 +155,25 @@ class RecordedPoses:
         """Tell whether there are poses of that name."""
         return self._file(source).exists()
 
+    def taken(self, source: Source) -> str:
+        """Say who of several people is taken, and how to take another.
+
+        Raises:
+            DataError: damaged poses, of frames of another shape, or without that person.
+        """
+        return self._read(source, source.width, source.height)[0].sentence
+
     def __call__(self, source: Source, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Pose]]:
         """Yield the frames of one shot, each with the joints that were found in the one nearest in time."""
-        poses = times = None
+        choice = times = None
         for frame in frames:
-            if poses is None or times is None:
+            if choice is None or times is None:
                 height, width = frame.image.shape[:2]
-                poses, times = _recorded(self._file(source), self.skeleton, width, height, source.fps)
-            yield frame, poses.points[int(np.abs(times - frame.time).argmin()), 0]
+                choice, times = self._read(source, width, height)
+            yield frame, choice.poses.points[int(np.abs(times - frame.time).argmin()), 0]
+
+    def _read(self, source: Source, width: int, height: int) -> tuple[Choice, Float64[np.ndarray, "T"]]:
+        return _recorded(self._file(source), self.skeleton, self.person, width, height, source.fps)
 
     def _file(self, source: Source) -> Path:
         if not self.place.is_dir():
@@ -157,18 +192,17 @@ def _content(file: Path) -> bytes:
 
 @lru_cache(maxsize=1)  # a source is cut shot by shot
 def _recorded(
-    path: Path, skeleton: Skeleton, width: int, height: int, fps: float | None
-) -> tuple[Poses, Float64[np.ndarray, "T"]]:
+    path: Path, skeleton: Skeleton, person: str, width: int, height: int, fps: float | None
+) -> tuple[Choice, Float64[np.ndarray, "T"]]:
     """Read the poses of one person, in pixels of the footage, and the time of each in seconds."""
     poses = read_poses(path, width=width, height=height, fps=fps) if path.is_dir() else read_poses(path)
     if abs(poses.width / poses.height / (width / height) - 1) > ASPECT:
         raise DataError(f"{path} holds poses of {poses.width}x{poses.height} frames, and the footage is {width}x{height}")
-    if poses.present.any():
-        poses = follow(poses).poses if are_unordered(poses) else poses
-        poses = choose(poses).poses
-    poses = poses.converted(skeleton).resized(width, height)
+    poses = poses.resized(width, height)  # before the choice, which may be a pixel of the footage
+    choice = choose(told_apart(poses)[0], person) if poses.present.any() else Choice(poses, "")
+    poses = choice.poses.converted(skeleton)
     times = np.array((poses.extra or {}).get("times", []), np.float64)
-    return poses, times if len(times) == len(poses) else np.arange(len(poses)) / poses.fps
+    return replace(choice, poses=poses), times if len(times) == len(poses) else np.arange(len(poses)) / poses.fps
 
 
 def in_clip(poses: Sequence[Pose], have: Size, shape: Size, resize: Resize) -> Float32[np.ndarray, "T J 3"]:

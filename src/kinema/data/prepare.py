@@ -88,6 +88,7 @@ def plan_footage(roots: Sequence[Path], settings: PrepareSettings) -> Plan:
     posed, settings = _posed(found.sources, settings, refused)
     named = annotate(posed, Naming(settings.labels, settings.captions, settings.group))
     sources = _measured(_listed(_labelled(named, settings, refused), settings, refused), settings, refused)
+    sources, people = _chosen(sources, settings, refused)
     if sources:
         sources = [part for source in _split(sources, settings) for part in _parts(source, settings)]
     costs = [_seconds(source, settings) for source in sources]
@@ -106,6 +107,7 @@ def plan_footage(roots: Sequence[Path], settings: PrepareSettings) -> Plan:
         ignored=list(found.ignored),
         labels=sorted({source.label for source in sources if source.label}),
         skeleton=settings.pose_skeleton if settings.pose else None,
+        people=people,
         duplicates=settings.duplicates if settings.duplicates >= 0 else None,
     )
 
@@ -121,6 +123,25 @@ def _posed(
     error = f"{settings.pose} holds no poses of that name"
     refused += [Refusal(source.name, "no poses", detail={"error": error}) for source in sources if source not in known]
     return known, replace(settings, pose_version=poser.version(known))
+
+
+def _chosen(
+    sources: Sequence[Source], settings: PrepareSettings, refused: list[Refusal]
+) -> tuple[list[Source], dict[str, str]]:
+    """Take out the sources whose poses cannot be used, and say whom of several people in the others is taken."""
+    poser, usable, people = poser_of(settings), list[Source](), dict[str, str]()
+    for source in sources:
+        try:
+            taken = poser.taken(source) if poser else ""
+        except DataError as error:
+            if settings.strict:
+                raise
+            refused.append(Refusal(source.name, "no poses", detail={"error": str(error)}))
+            continue
+        usable.append(source)
+        if taken:
+            people[source.name] = taken
+    return usable, people
 
 
 def work(

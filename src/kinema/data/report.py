@@ -28,6 +28,7 @@ EXPLANATIONS = {
     "truncated": "the file breaks off or is damaged; what came before was used",
     "empty": "the file holds no frames",
     "unlabelled": "the table of labels does not name it",
+    "no poses": "there are no poses for it that can be used, or none of the person who is asked for",
     "short": "the shot, or its steady part, has fewer frames than a clip",
     "border": "holds frames of both splits",
     "rest": "what remains at the end of a shot when whole clips have been cut from it",

@@ -1,6 +1,7 @@
 """Poses of clips must lie where the pixels of the clip show the joints, whatever was done to the frames."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from kinema.data.encode import write_video
 from kinema.data.media import read_video
 from kinema.data.performers import PerformersSettings, render_clip
 from kinema.data.prepare import plan_footage, prepare
-from kinema.pose.files import write_poses
+from kinema.pose.files import read_poses, write_poses
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import COCO_18, anonymous
 from moving_dots import points, write_film
@@ -66,7 +67,7 @@ def ball_film(frames: int, width: int, height: int, *, shake: bool = False, miss
 
 @pytest.fixture
 def with_ball(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(posed, "open_detector", lambda name, version=None: Ball())
+    monkeypatch.setattr(posed, "open_detector", lambda name, **settings: Ball())
     kept_poser.cache_clear()
     yield
     kept_poser.cache_clear()
@@ -197,7 +198,7 @@ def test_a_performer_has_the_joints_that_a_true_detector_gives(tmp_path: Path, m
                 (t,) = np.flatnonzero((decoded == frame).all(axis=(1, 2, 3)))
                 yield truth[t][None]
 
-    monkeypatch.setattr(posed, "open_detector", lambda name, version=None: Truth())
+    monkeypatch.setattr(posed, "open_detector", lambda name, **settings: Truth())
     kept_poser.cache_clear()
     data, info = cut(tmp_path / "film.mp4", size="96x64", fit="letterbox", pose_skeleton="coco-18")
     kept_poser.cache_clear()
@@ -241,6 +242,76 @@ def test_sources_without_poses_are_refused_and_counted(tmp_path: Path) -> None:
     assert (info.kept, info.refused) == (1, {"no poses": 1})
     with pytest.raises(ConfigError, match=r"a\.npz holds the poses of one source; give a folder"):
         cut(tmp_path / "films", pose=str(tmp_path / "poses" / "a.npz"))
+
+
+def two_people(path: Path, film: np.ndarray) -> None:
+    """Write poses in which person 0 stands small in a corner, and person 1 is the ball and a point far from it."""
+    places = np.full((len(film), 2, 2, 3), 0.8, np.float32)
+    places[:, 0, :, :2] = (5, 5), (8, 8)
+    places[:, 1, 0, :2] = [green(frame) or (0, 0) for frame in film]
+    places[:, 1, 1, :2] = 95, 63
+    write_poses(path, Poses(places, anonymous(2), film.shape[2], film.shape[1], 25))
+
+
+@pytest.mark.parametrize(("person", "number"), [(None, 1), ("1", 1), ("0", 0), ("4,9", 0), ("largest", 1)])
+def test_it_is_said_whom_of_several_people_is_taken(tmp_path: Path, person: str | None, number: int) -> None:
+    film = ball_film(8, 96, 64)
+    write_video(tmp_path / "film.mp4", film, 25)
+    two_people(tmp_path / "poses.npz", film)
+    settings = {"pose": str(tmp_path / "poses.npz"), "person": person, "size": "96x64", "pose_skeleton": "anonymous-2"}
+    data, info = cut(tmp_path / "film.mp4", **settings)
+    said, word = info.people["film.mp4"], person or "largest"
+    assert said.startswith(f"2 people: took {number} ({word}, in 8 of 8 frames); the others are {1 - number} (8 frames);")
+    assert said in (tmp_path / "data" / "report.html").read_text()
+    pose = data.array(0, "pose")
+    assert pose is not None
+    if number:
+        assert distances(data).max() < 0.35
+    else:
+        np.testing.assert_allclose(pose[:, :, :2], np.broadcast_to([(5, 5), (8, 8)], (8, 2, 2)), atol=1e-4)
+
+
+def test_a_source_without_the_person_who_is_asked_for_is_refused_and_counted(tmp_path: Path) -> None:
+    film = ball_film(8, 96, 64)
+    (tmp_path / "films").mkdir()
+    for name in "ab":
+        write_video(tmp_path / "films" / f"{name}.mp4", film, 25)
+    two_people(tmp_path / "poses" / "a.npz", film)
+    write_poses(tmp_path / "poses" / "b.npz", read_poses(tmp_path / "poses" / "a.npz").person(0))
+    settings = {"pose": str(tmp_path / "poses"), "person": "1", "pose_skeleton": "anonymous-2"}
+    _, info = cut(tmp_path / "films", **settings)
+    assert (info.kept, info.refused, list(info.people)) == (1, {"no poses": 1}, ["a.mp4"])
+    assert "there is no person 1; there are 0" in (tmp_path / "data" / "refused.jsonl").read_text()
+    with pytest.raises(DataError, match="there is no person 1; there are 0"):
+        plan_footage([tmp_path / "films"], PrepareSettings(**settings, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("pose", "person", "sentence"),
+    [
+        (None, "1", "person is '1'; it must be left out without --pose"),
+        ("poses.npz", "all", "'all' is none of: largest, the number of a person"),
+        ("poses.npz", "1,2,3", "'1,2,3' is none of: largest, the number of a person"),
+        ("mediapipe", "1", "'1' says nothing to mediapipe, which follows one person: give LEFT,TOP,WIDTH,HEIGHT"),
+    ],
+)
+def test_a_person_that_means_nothing_is_refused(tmp_path: Path, pose: str | None, person: str, sentence: str) -> None:
+    write_video(tmp_path / "film.mp4", ball_film(8, 96, 64), 25)
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        plan_footage([tmp_path / "film.mp4"], PrepareSettings(pose=pose, person=person))
+
+
+def test_a_detector_looks_where_the_person_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def opened(name: str, **settings: object) -> Ball:
+        asked.append(settings["view"])
+        return Ball()
+
+    monkeypatch.setattr(posed, "open_detector", opened)
+    posed.open_poser("mediapipe", "anonymous-1", person="8,4,40,50")
+    posed.open_poser("mediapipe", "anonymous-1")
+    assert asked == [(8.0, 4.0, 40.0, 50.0), None]
 
 
 def test_other_poses_are_another_version(tmp_path: Path) -> None:
