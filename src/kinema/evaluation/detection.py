@@ -367,7 +367,13 @@ def notes(found: dict[str, Any]) -> list[str]:
             f"Intervals take videos as independent; they are of {found['all subjects']} subjects, so that the truth may lie "
             "further out."
         )
-    if found["area under roc"] is not None and found["area under roc"] < 0.6:
+    area = found["area under roc"]
+    if area is not None and area < 0.4:
+        said.append(
+            "What is real looks more fake to it here than the fakes do: it learnt whom it saw, and not what is made. Train it "
+            "on more subjects."
+        )
+    elif area is not None and area < 0.6:
         said.append("It hardly tells real from fake here: a coin would do nearly as well.")
     return said
 

@@ -170,3 +170,12 @@ def test_the_page_shows_every_video_and_asks_no_outside_host(tmp_path):
     assert "of &lt;data&gt;" in page
     assert "http" not in page.replace("http://www.w3.org", "")
     assert (tmp_path / "out" / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("area", "words"), [(0.004, "looks more fake to it here"), (0.5, "a coin would do"), (0.9, None), (None, None)]
+)
+def test_a_detector_that_errs_more_often_than_chance_is_said_to(area: float | None, words: str | None) -> None:
+    said = detection.notes({"all subjects": 20, "area under roc": area})
+    assert len(said) == (3 if words else 2)
+    assert words is None or words in said[-1]
