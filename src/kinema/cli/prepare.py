@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from kinema.cli.arguments import cluster_options, parse
 from kinema.core.config import Config
 from kinema.data import plan
 from kinema.data.cutting import PrepareSettings
-from kinema.data.dataset import DatasetInfo
+from kinema.data.dataset import Dataset, DatasetInfo, rates_in_words
 from kinema.data.mocap import KIND as MOCAP
 from kinema.data.mocap import MocapSettings, film_captures, plan_mocap
 from kinema.data.performers import PerformersSettings
@@ -181,8 +182,14 @@ def _shown(options: Work) -> Iterator[Callable[[plan.Progress], None]]:
 
 
 def _summarise(out: Path, info: DatasetInfo, seconds: float) -> None:
-    shape = f"{info.frames} frames of {info.width}x{info.height} at {info.fps:g} fps"
+    data = Dataset(out)
+    rates = rates_in_words(Counter(data.record(index).fps for index in range(len(data))))
+    shape = f"{info.frames} frames of {info.width}x{info.height} at {rates} fps"
     print(f"{out}: {info.kept:,} clips, {shape}, from {len(info.sources):,} sources in {seconds:.1f} s")
+    if " to " in rates:
+        print(
+            "note: the footage has several frame rates, so that clips differ in speed and length of time; --fps gives all one"
+        )
     if info.refused:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(info.refused.items(), key=lambda item: -item[1]))
         print(f"refused: {reasons} (each is listed in {out / plan.REFUSED_NAME})")
