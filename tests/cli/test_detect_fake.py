@@ -139,6 +139,14 @@ def test_json_holds_every_window(place: Path, capsys: pytest.CaptureFixture[str]
     assert answer["measured"]["false alarms"]["total"] > 0
 
 
+def test_classes_other_than_real_and_fake_are_refused_in_training(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not with an option that the system does not have, such as --classes 1."""
+    assert run("train", "fake-detector", place / "words", "--out", tmp_path / "run", "--preset", "tiny") == 2
+    assert "words has the classes walk, and fake-detector learns fake and real; prepare" in capsys.readouterr().err
+
+
 def test_a_bad_video_is_named_and_the_others_are_answered(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = place / "footage" / "fake" / "ada" / "0.apng"
     assert run("detect-fake", place / "run", place / "gone.mp4", good, place / "short.apng", "--json", "--device", "cpu") == 1

@@ -132,7 +132,14 @@ def test_reconstruct_shows_the_original_and_its_memory(runs: Path, tmp_path: Pat
     both = np.load(tmp_path / "both.npy")
     np.testing.assert_array_equal(both[:, :, :16], clip[:8])
     error = peak_signal_to_noise(clip[:8], both[:, :, 16:])
-    assert f"clip: {error:.2f} dB" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"clip: {error:.2f} dB" in said
+    assert "clip.apng: of 9 frames, the first 8\n" in said
+    assert "mean over 1 clip:" in said
+    assert "learnt at" not in said
+    write_video(tmp_path / "fast.apng", clip, 25.0)
+    assert run("reconstruct", runs / "vgan-autoencoder", tmp_path / "fast.apng", "--out", tmp_path / "fast.npy") == 0
+    assert "fast.apng: at 25 frames per second, learnt at 12\n" in capsys.readouterr().out
 
 
 def test_reconstruct_goes_on_without_what_is_no_clip(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +149,12 @@ def test_reconstruct_goes_on_without_what_is_no_clip(runs: Path, tmp_path: Path,
     assert run("reconstruct", runs / "vgan-autoencoder", *files, "--out", tmp_path / "out") == 1
     assert "bad.mp4 is not a video that FFmpeg reads" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.mp4"]
+    (tmp_path / "folder").mkdir()
+    for file in files:
+        file.rename(tmp_path / "folder" / file.name)
+    assert run("reconstruct", runs / "vgan-autoencoder", tmp_path / "folder", "--out", tmp_path / "again") == 1
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["good.mp4"]
+    files = [tmp_path / "folder" / file.name for file in files]
     assert run("reconstruct", runs / "vgan-autoencoder", *files, "--out", tmp_path / "both.webp") == 2  # one file of all
     assert run("reconstruct", runs / "vgan-autoencoder", files[0], tmp_path / "gone.mp4", "--out", tmp_path / "none") == 2
 

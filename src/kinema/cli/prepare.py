@@ -185,7 +185,8 @@ def _summarise(out: Path, info: DatasetInfo, seconds: float) -> None:
     data = Dataset(out)
     rates = rates_in_words(Counter(data.record(index).fps for index in range(len(data))))
     shape = f"{info.frames} frames of {info.width}x{info.height} at {rates} fps"
-    print(f"{out}: {info.kept:,} clips, {shape}, from {len(info.sources):,} sources in {seconds:.1f} s")
+    sources = "1 source" if len(info.sources) == 1 else f"{len(info.sources):,} sources"
+    print(f"{out}: {info.kept:,} clips, {shape}, from {sources} in {seconds:.1f} s")
     if " to " in rates:
         print(
             "note: the footage has several frame rates, so that clips differ in speed and length of time; --fps gives all one"

@@ -201,7 +201,7 @@ class Reconstruct(BatchSampled):
     made = "reconstructed"
 
     files: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE|DATA...", help_behavior_hint="")]
-    """Clips, or prepared datasets."""
+    """Clips, or folders of them, or prepared datasets; of a longer clip the beginning."""
     count: int = 16
     """Clips taken from each dataset; its test split where there is one."""
 
@@ -304,11 +304,12 @@ def reconstruct(arguments: list[str]) -> int:
     trained = _open(options, "reconstruct")
     clips: dict[str, UInt8[np.ndarray, "T H W 3"]] = {}
     failed = 0
-    for path in options.files:
+    paths = [path for given in options.files for path in ([given] if _is_dataset(given) else media_files([given]))]
+    for path in paths:
         try:
             found = _stored(path, options.count, trained) if path.is_dir() else {path.stem: _whole(path, trained)}
         except KinemaError as error:
-            if len(options.files) == 1 or options.sheet or options.ending:
+            if len(paths) == 1 or options.sheet or options.ending:
                 raise
             print(f"kinema: {error}", file=sys.stderr)
             failed += 1
@@ -326,7 +327,7 @@ def reconstruct(arguments: list[str]) -> int:
             output.add([original, again])
             errors.append(peak_signal_to_noise(original, again))
             print(f"{name}: {errors[-1]:.2f} dB")
-    print(f"peak signal-to-noise ratio, mean over {len(errors)} clips: {np.mean(errors):.2f} dB; original left, memory right")
+    print(f"peak signal-to-noise ratio, mean over {_clips(len(errors))}: {np.mean(errors):.2f} dB; original left, memory right")
     return max(_done(output, len(clips), trained), int(failed > 0))
 
 
@@ -469,11 +470,21 @@ def _beginning(path: Path, frames: int, trained: "Trained") -> UInt8[np.ndarray,
         scale = min(Fraction(info.width, shape.width), Fraction(info.height, shape.height))
         part = f"{round(shape.width * scale)}x{round(shape.height * scale)}"
         print(f"{path}: of {info.width}x{info.height}, the middle {part} scaled to {shape.width}x{shape.height}")
+    if info.fps and (info.frames or 0) > frames:
+        print(f"{path}: of {info.frames} frames, the first{f' {frames}' if frames > 1 else ''}")
+    if frames > 1 and info.fps and abs(float(info.fps) / trained.fps - 1) > 0.1:
+        print(f"{path}: at {float(info.fps):g} frames per second, learnt at {trained.fps:g}")
     return np.stack([_centre(image, shape.height, shape.width) for image in found])
 
 
 def _whole(path: Path, trained: "Trained") -> UInt8[np.ndarray, "T H W 3"]:
     return _beginning(path, trained.metadata.clip.frames, trained)
+
+
+def _is_dataset(path: Path) -> bool:
+    from kinema.data.dataset import INFO_NAME
+
+    return (path / INFO_NAME).exists()
 
 
 def _stored(path: Path, count: int, trained: "Trained") -> dict[str, UInt8[np.ndarray, "T H W 3"]]:
