@@ -140,6 +140,15 @@ def test_clips_of_several_rates_are_not_said_to_have_one(footage: Path, capsys: 
     assert "several" not in capsys.readouterr().out
 
 
+def test_a_class_that_is_held_out_whole_is_said(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--frames", "8", "--size", "32", "--stabilise", "off", "--workers", "1", "--labels", "folder"]
+    assert main(["prepare", "footage", "--out", "data", *options]) == 0
+    assert "note" not in capsys.readouterr().out
+    assert main(["prepare", "footage", "--out", "split", *options, "--split", "0.5"]) == 0
+    data = Dataset("split", "test")
+    assert f"note: no clip of {data.record(0).label} is in the training split" in capsys.readouterr().out
+
+
 def test_a_folder_in_which_nothing_can_be_written(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file in the place of a parent folder: refused like a lack of permission, and so for the superuser too."""
     Path("file").write_text("")

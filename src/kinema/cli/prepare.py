@@ -183,13 +183,20 @@ def _shown(options: Work) -> Iterator[Callable[[plan.Progress], None]]:
 
 def _summarise(out: Path, info: DatasetInfo, seconds: float) -> None:
     data = Dataset(out)
-    rates = rates_in_words(Counter(data.record(index).fps for index in range(len(data))))
+    records = [data.record(index) for index in range(len(data))]
+    rates = rates_in_words(Counter(record.fps for record in records))
     shape = f"{info.frames} frames of {info.width}x{info.height} at {rates} fps"
     sources = "1 source" if len(info.sources) == 1 else f"{len(info.sources):,} sources"
     print(f"{out}: {info.kept:,} clips, {shape}, from {sources} in {seconds:.1f} s")
     if " to " in rates:
         print(
             "note: the footage has several frame rates, so that clips differ in speed and length of time; --fps gives all one"
+        )
+    learnt, held = ({record.label for record in records if record.split == split} for split in ("train", "test"))
+    if unseen := [label for label in info.labels if label in held - learnt]:
+        print(
+            f"note: no clip of {', '.join(unseen)} is in the training split, so that nothing can be learnt of "
+            f"{'it' if len(unseen) == 1 else 'them'}; choose another --split or --group"
         )
     if info.refused:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(info.refused.items(), key=lambda item: -item[1]))
