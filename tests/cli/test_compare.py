@@ -11,14 +11,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from kinema.cli import main
+from kinema.cli import compare, main
+from kinema.core.shape import ClipShape
 from kinema.evaluation import features, trainings
+from kinema.evaluation.clips import Source
 from kinema.systems.vgan import VGAN
 from kinema.training import runlog
 from small_dataset import write_dataset
@@ -76,6 +79,21 @@ def never(*_: object) -> tuple[int, float | None]:
 
 
 # --- What it leaves -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_real_clips_of_the_page_are_spread_over_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours in a dataset are of one film: the first eight would all be alike."""
+    asked: list[int] = []
+
+    def read(indices: Sequence[int]) -> list[Any]:
+        asked.extend(indices)
+        return [np.zeros((2, 16, 16, 3), np.uint8) for _ in indices]
+
+    source = Source("real", ClipShape(2, 16, 16), 8.0, "pixels", 40, read, {"split": "train"})
+    monkeypatch.setattr("kinema.evaluation.clips.open_clips", lambda _: source)
+    compare.judge_held_out(SimpleNamespace(data="data", count=32), tmp_path, None)  # type: ignore[arg-type]
+    assert asked == [0, 5, 10, 15, 20, 25, 30, 35]
+    assert (tmp_path / "real.webp").exists()
 
 
 def test_everybody_is_trained_and_judged_alike(finished: Path) -> None:

@@ -503,7 +503,10 @@ def test_a_size_that_was_not_trained_on_is_said_once(filler: Path, tmp_path: Pat
     [
         (["inpaint", "filler", "clip.apng", "--mask", "small.png"], "small.png is 8x8 and the clip 32x32; give a mask of the"),
         (["inpaint", "filler", "clip.apng", "--mask", "three.apng"], "three.apng has 3 frames and clip.apng has 10; give one"),
-        (["inpaint", "filler", "clip.apng", "--mask", "40,40,2,2"], "40,40,2,2 hides nothing of clip.apng; white is what"),
+        (
+            ["inpaint", "filler", "clip.apng", "--mask", "40,40,2,2"],
+            "40,40,2,2 hides nothing of clip.apng; its frames are 32x32",
+        ),
         (["inpaint", "filler", "clip.apng", "--mask", "1,1,4,4", "--overlap", "8"], "8 frames of a window of 8 would be known"),
         (["inpaint", "vgan", "clip.apng", "--mask", "1,1,4,4"], "vgan cannot inpaint; systems that can: "),
         (

@@ -140,6 +140,25 @@ def test_json_holds_every_window(place: Path, capsys: pytest.CaptureFixture[str]
     assert answer["measured"]["false alarms"]["total"] > 0
 
 
+def test_classes_other_than_real_and_fake_are_refused_in_training(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not with an option that the system does not have, such as --classes 1."""
+    assert run("train", "fake-detector", place / "words", "--out", tmp_path / "run", "--preset", "tiny") == 2
+    assert "words has the classes walk, and fake-detector learns fake and real; prepare" in capsys.readouterr().err
+
+
+def test_a_bad_video_is_named_and_the_others_are_answered(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = place / "footage" / "fake" / "ada" / "0.apng"
+    assert run("detect-fake", place / "run", place / "gone.mp4", good, place / "short.apng", "--json", "--device", "cpu") == 1
+    said = capsys.readouterr()
+    assert [video["video"] for video in json.loads(said.out)["videos"]] == [str(good)]
+    assert "gone.mp4" in said.err
+    assert "short.apng has at most 1 frame" in said.err
+    assert run("detect-fake", place / "run", place / "gone.mp4", place / "short.apng", "--device", "cpu") == 2
+    assert capsys.readouterr().out == ""
+
+
 def test_windows_do_not_reach_over_a_cut(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dark, bright = footage("ada", 0, fake=False, frames=3) // 8, 255 - footage("ben", 0, fake=False, frames=5) // 8
     write_video(tmp_path / "cut.apng", np.concatenate([dark, bright]), 25.0)

@@ -39,6 +39,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_video(folder / "files" / f"{number:03d}.mp4", make_video(1000 + number, *SHAPE), 25.0)
     np.save(folder / "raw.npy", np.stack([make_video(2000 + number, *SHAPE) for number in range(40)]))
     (folder / "nothing").mkdir()
+    (folder / "mixed").mkdir()
+    for number, side in enumerate((16, 32)):
+        write_video(folder / "mixed" / f"{number}.mp4", make_video(0, 8, side, side), 25.0)
     return folder
 
 
@@ -204,6 +207,10 @@ def test_equal_protocols_stand_in_one_table_and_others_are_refused(
         (["nothing", "--against", "data"], "nothing holds no checkpoint, no dataset and no clips; files of clips end in"),
         (["run", "--against", "nowhere"], "nowhere is not a directory"),
         (
+            ["mixed", "--against", "data"],
+            "mixed/1.mp4 is 32x32 and mixed/0.mp4 16x16; give clips of one size, or prepare the folder with kinema prepare",
+        ),
+        (
             ["run", "--against", "few"],
             "few has 16 clips in the split 'train'; a distance between distributions needs at least 32",
         ),
@@ -234,6 +241,14 @@ def test_equal_protocols_stand_in_one_table_and_others_are_refused(
         (["run", "--against", "data", "--seed", "-1"], "seed is -1; it must be 0 or more"),
         (["run", "--against", "data", "--out", "raw.npy"], "raw.npy is a file; --out is a folder"),
         (["--compare", "run"], "--compare wants two reports or more"),
+        (
+            ["--compare", "run", "slow", "--out", "card"],
+            "--compare prints a table of reports that are there and judges nothing;",
+        ),
+        (
+            ["run", "--compare", "run", "slow"],
+            "--compare prints a table of reports that are there and judges nothing; leave out the run",
+        ),
         (["--compare", "run", "slow"], "run/report.json does not exist; kinema evaluate RUN --against DATA makes a report"),
         (["--compare", "raw.npy", "slow"], "raw.npy is no report of kinema evaluate, or damaged"),
     ],

@@ -135,6 +135,14 @@ def test_the_real_clip_of_the_process_is_of_the_class(tmp_path: Path, frames: in
         (["filler", "--size", "16x48"], "--size '16x48' is no size; write frames x height x width, such as 16x48x32"),
         (["filler", "--size", "8x16x16", "--frames", "4"], "--size already says how many frames; leave out --frames"),
         (["filler", "--frames", "6", "--count", "1"], "a clip of (6, 16, 16) is no multiple of 4x8x8"),
+        (
+            ["filler", "--process", "a.png", "--out", "b.mp4"],
+            "--process draws one picture into the file that it names; leave out --out",
+        ),
+        (
+            ["filler", "--process", "a.png", "--sheet"],
+            "--process draws one picture into the file that it names; leave out --sh",
+        ),
         (["filler", "--process", "a.jpg"], "a.jpg ends in '.jpg'; the figure is written as .png"),
         (
             ["filler", "--process", "a.png", "--frames", "4"],

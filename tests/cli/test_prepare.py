@@ -101,7 +101,14 @@ def test_procedural_clips_with_any_number_of_workers_and_after_an_interruption(
         (["footage", "--out", "data", "--executor", "rya"], "--executor"),
         (["footage", "--out", "data", "--frame", "8"], "did you mean --frames"),
         (["footage", "--out", "data", "--labels", "lables.csv"], "lables.csv cannot be read as a table: No such file"),
+        (
+            ["footage", "--out", "data", "--labels", "folderr"],
+            "'folderr' is no part of a path and no table (.csv, .jsonl, .txt);",
+        ),
+        (["footage", "--out", "data", "--group", "folderr"], "did you mean 'folder'? accepted: folder, name, parent2"),
         (["footage", "--out", "data", "--group", "folder", "--frames", "8", "--split", "1"], "split is 1.0"),
+        (["footage", "--out", "data", "--split-by", "time"], "split_by is 'time'; it must be group where --split holds"),
+        (["footage", "--out", "data", "--scene-threshold", "0.5"], "scene_threshold is 0.5; it must be left out where --scene"),
         (["footage", "--out", "data", "--cluster", "a=b"], "are for --executor slurm"),
         (["footage", "--out", "data", "--cluster", "a", "--executor", "slurm"], "cluster option 'a' must be NAME=VALUE"),
         (["footage", "--out", "data", "--frames", "999"], "no usable clip: refused 2 short; for example"),
@@ -122,6 +129,29 @@ def test_unknown_clips_in_a_table_are_named(footage: Path, capsys: pytest.Captur
     Path("labels.csv").write_text("source,label\nwalk/a.mp4,walk\nwalk/z.mp4,walk\n")
     assert main(["prepare", "footage", "--out", "data", "--labels", "labels.csv"]) == 2
     assert "labels.csv names 1 clips that are not in the sources: walk/z.mp4" in capsys.readouterr().err
+
+
+def test_clips_of_several_rates_are_not_said_to_have_one(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_footage(footage / "slow.mp4", 8, fps=10, seed=2)
+    options = ["--frames", "8", "--size", "32", "--stabilise", "off", "--workers", "1"]
+    assert main(["prepare", "footage", "--out", "data", *options]) == 0
+    shown = capsys.readouterr().out
+    assert "data: 5 clips, 8 frames of 32x32 at 10 to 25, mostly 25 fps, from 3 sources" in shown
+    assert "note: the footage has several frame rates" in shown
+    assert "10 to 25, mostly 25 frames per second" in Path("data/report.html").read_text()
+    assert main(["info", "data"]) == 0
+    assert "frames per second  10 to 25, mostly 25\n" in capsys.readouterr().out
+    assert main(["prepare", "footage", "--out", "alike", *options, "--fps", "10"]) == 0
+    assert "several" not in capsys.readouterr().out
+
+
+def test_a_class_that_is_held_out_whole_is_said(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--frames", "8", "--size", "32", "--stabilise", "off", "--workers", "1", "--labels", "folder"]
+    assert main(["prepare", "footage", "--out", "data", *options]) == 0
+    assert "note" not in capsys.readouterr().out
+    assert main(["prepare", "footage", "--out", "split", *options, "--split", "0.5"]) == 0
+    data = Dataset("split", "test")
+    assert f"note: no clip of {data.record(0).label} is in the training split" in capsys.readouterr().out
 
 
 def test_a_folder_in_which_nothing_can_be_written(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:

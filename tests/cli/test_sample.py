@@ -1,6 +1,7 @@
 """generate, predict, reconstruct, interpolate, list and info, as a person drives them, on untrained tiny systems."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from kinema.cli import main
 from kinema.cli.sample import parse_seeds, peak_signal_to_noise
+from kinema.cli.trained import Trained
 from kinema.core.errors import ConfigError
 from kinema.data.dataset import shard_name
 from kinema.data.encode import write_video
@@ -130,7 +132,31 @@ def test_reconstruct_shows_the_original_and_its_memory(runs: Path, tmp_path: Pat
     both = np.load(tmp_path / "both.npy")
     np.testing.assert_array_equal(both[:, :, :16], clip[:8])
     error = peak_signal_to_noise(clip[:8], both[:, :, 16:])
-    assert f"clip: {error:.2f} dB" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"clip: {error:.2f} dB" in said
+    assert "clip.apng: of 9 frames, the first 8\n" in said
+    assert "mean over 1 clip:" in said
+    assert "learnt at" not in said
+    write_video(tmp_path / "fast.apng", clip, 25.0)
+    assert run("reconstruct", runs / "vgan-autoencoder", tmp_path / "fast.apng", "--out", tmp_path / "fast.npy") == 0
+    assert "fast.apng: at 25 frames per second, learnt at 12\n" in capsys.readouterr().out
+
+
+def test_reconstruct_goes_on_without_what_is_no_clip(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_video(tmp_path / "good.apng", np.random.default_rng(0).integers(0, 255, (8, 16, 16, 3), np.uint8), 12.0)
+    (tmp_path / "bad.mp4").write_text("no video")
+    files = [tmp_path / "bad.mp4", tmp_path / "good.apng"]
+    assert run("reconstruct", runs / "vgan-autoencoder", *files, "--out", tmp_path / "out") == 1
+    assert "bad.mp4 is not a video that FFmpeg reads" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.mp4"]
+    (tmp_path / "folder").mkdir()
+    for file in files:
+        file.rename(tmp_path / "folder" / file.name)
+    assert run("reconstruct", runs / "vgan-autoencoder", tmp_path / "folder", "--out", tmp_path / "again") == 1
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["good.mp4"]
+    files = [tmp_path / "folder" / file.name for file in files]
+    assert run("reconstruct", runs / "vgan-autoencoder", *files, "--out", tmp_path / "both.webp") == 2  # one file of all
+    assert run("reconstruct", runs / "vgan-autoencoder", files[0], tmp_path / "gone.mp4", "--out", tmp_path / "none") == 2
 
 
 def test_reconstruct_takes_the_test_split_of_a_dataset(runs: Path, tmp_path: Path) -> None:
@@ -164,7 +190,15 @@ def test_interpolate_begins_and_ends_at_the_seeds(runs: Path, tmp_path: Path) ->
         (["predict", "vgan-future"], "predict wants images or clips, and none is named"),
         (["predict", "vgan-future", "missing.png"], "missing.png"),
         (["interpolate", "vgan", "--from", "1", "--to", "2", "--steps", "1"], "steps is 1; it must be at least 2"),
-        (["info", "nowhere"], "nowhere does not exist"),
+        (
+            ["info", "nowhere"],
+            "nowhere does not exist; give a run, a checkpoint file, zoo:NAME, a dataset, a video or an image",
+        ),
+        (["info", "."], ". is a folder without dataset.json or checkpoint.safetensors; give a dataset, a run, or a file"),
+        (
+            ["generate", "vgan", "--format", "webp", "--out", "grid.gif"],
+            "--out grid.gif is a .gif file and --format says webp; leave out one of them",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -188,6 +222,19 @@ def test_files_that_exist_are_kept_unless_told_otherwise(
     assert [path.name for path in tmp_path.iterdir()] == [kept.name]  # nothing was begun
     assert run("generate", runs / "vgan", "--count", 2, "--out", tmp_path, "--overwrite") == 0
     assert probe(kept).frames == 8
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_clips_are_made(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(Trained, "generate", lambda *_: pytest.fail("clips were made in vain"))
+    for out in (tmp_path / "file", tmp_path / "file" / "clips", tmp_path / "file" / "clips.mp4"):
+        assert run("generate", runs / "vgan", "--count", 1, "--out", out) == 2
+        assert f"{tmp_path / 'file'} is a file; give another --out" in capsys.readouterr().err
+    monkeypatch.setattr(os, "access", lambda *_: False)  # for the superuser may write everywhere
+    assert run("generate", runs / "vgan", "--count", 1, "--out", tmp_path / "clips") == 2
+    assert f"no file can be written to {tmp_path / 'clips'}: {tmp_path} is not yours" in capsys.readouterr().err
 
 
 def test_short_clips_and_other_datasets_are_refused(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,6 +107,14 @@ def describe(path: str, *, verify: bool = False) -> dict[str, Any]:
         raise DataError(f"{path} is no dataset, so there are no checksums to verify; leave out --verify")
     if place.is_file() and place.suffix != ".safetensors":
         return _describe_footage(place)
+    from kinema.training.checkpoint import CHECKPOINT_NAME, ZOO_PREFIX  # needs torch, which data and footage do not
+
+    if place.is_dir() and not (place / CHECKPOINT_NAME).exists():
+        raise DataError(
+            f"{path} is a folder without {INFO_NAME} or {CHECKPOINT_NAME}; give a dataset, a run, or a file of footage"
+        )
+    if not place.exists() and not path.startswith(ZOO_PREFIX):
+        raise DataError(f"{path} does not exist; give a run, a checkpoint file, zoo:NAME, a dataset, a video or an image")
     return _describe_checkpoint(path)
 
 
@@ -133,18 +141,18 @@ def _describe_checkpoint(path: str) -> dict[str, Any]:
 
 
 def _describe_dataset(place: Path, verify: bool) -> dict[str, Any]:
-    from kinema.data.dataset import ARRAYS, Dataset
+    from kinema.data.dataset import ARRAYS, Dataset, rates_in_words
 
     dataset = Dataset(place)
     if verify:
         dataset.verify()
     records = [dataset.record(index) for index in range(len(dataset))]
-    held = dataset.info
+    held, rates = dataset.info, Counter(record.fps for record in records)
     return {
         "dataset": str(place),
         "clips": len(dataset),
         "shape": str(dataset.shape),
-        "frames per second": held.fps,
+        "frames per second": held.fps if len(rates) == 1 else rates_in_words(rates),
         "splits": dict(Counter(record.split for record in records)),
         "labels": dict(Counter(record.label for record in records if record.label is not None)),
         "captions": sum(record.caption is not None for record in records),

@@ -158,7 +158,8 @@ def judge_held_out(contest: "Contest", folder: Path, network: "FeatureNetwork") 
     source = open_clips(Path(contest.data))
     count, fps = source.count or 0, source.fps or 0.0
     if not (folder / REAL_NAME).exists():
-        _write_clips(folder / REAL_NAME, source.read(range(min(SHOWN, count))), fps)
+        shown = min(SHOWN, count)  # spread over all, for neighbours are of one piece of footage
+        _write_clips(folder / REAL_NAME, source.read([number * count // shown for number in range(shown)]), fps)
     if source.about["split"] != "test" or count < contest.count or (folder / HELD_OUT / JSON_NAME).exists():
         return
     with Progress() as progress:

@@ -298,7 +298,9 @@ def _beside(file: Path, footage: Footage, mask: "MaskSource", trained: "Trained"
         known.append(way.known_inward(there))
     given = np.stack(known)
     if given.all():
-        raise DataError(f"{mask.name} hides nothing of {file}; white is what is filled in (--invert: the rest)")
+        is_file, size = bool(Path(mask.name).suffix), f"{footage.info.width}x{footage.info.height}"
+        why = "white is what is filled in (--invert: the rest)" if is_file else f"its frames are {size}"
+        raise DataError(f"{mask.name} hides nothing of {file}; {why}")
     return np.stack(small), given
 
 

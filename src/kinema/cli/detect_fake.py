@@ -1,6 +1,7 @@
 """``kinema detect-fake RUN VIDEO``: is it synthesised? ``evaluate``: how often is that wrong? ``real``: real examples."""
 
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import tyro
 from kinema.cli.arguments import parse
 from kinema.cli.terminal import Progress, print_table
 from kinema.core.config import Config
-from kinema.core.errors import ConfigError, EvaluationError
+from kinema.core.errors import ConfigError, EvaluationError, KinemaError
 
 if TYPE_CHECKING:
     from kinema.data.media import MediaInfo
@@ -124,17 +125,27 @@ def detect(arguments: list[str]) -> int:
             f"{options.run} is not calibrated, so that its evidence is no probability; first: kinema detect-fake evaluate "
             f"{options.run} DATA"
         )
-    found = [examine(detector, measured, path) for path in options.videos]
+    found = list[dict[str, Any]]()
+    for path in options.videos:
+        try:
+            found.append(examine(detector, measured, path))
+        except KinemaError as error:
+            if len(options.videos) == 1:
+                raise
+            print(f"kinema: {error}", file=sys.stderr)
+    if not found:
+        return 2
+    status = int(len(found) < len(options.videos))
     if options.as_json:
         about = {"detector": options.run, "measured": measured, "notes": notes(measured)}
         print(json.dumps({**about, "videos": found}, indent=2))
-        return 0
+        return status
     for facts in found:
         print("\n".join(_words(facts, detector.shape.frames)))
     print(f"\nwhen measured ({measured['data']}): {sentence(measured)}")
     for note in notes(measured):
         print(f"- {note}")
-    return 0
+    return status
 
 
 def examine(detector: "Detector", measured: dict[str, Any], path: Path) -> dict[str, Any]:

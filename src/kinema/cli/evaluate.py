@@ -153,6 +153,9 @@ class Evaluate(Config):
             raise ConfigError(f"there is no task {unknown!r}; {accepted(unknown, COMPLETIONS)}")
         self.require(bool(self.tasks) and len(set(self.tasks)) == len(self.tasks), "tasks", "one or more names, each once")
         defaults = {field.name: field.default for field in fields(self)}
+        if self.compare and (name := next((n for n in defaults if n != "compare" and getattr(self, n) != defaults[n]), None)):
+            said = "the run" if name == "run" else f"--{name.replace('_', '-')}"
+            raise ConfigError(f"--compare prints a table of reports that are there and judges nothing; leave out {said}")
         groups = {"paired": PAIRED, "forecast": FORECAST, "complete": COMPLETE}
         for kind, names in groups.items():
             if not getattr(self, kind) and (name := next((n for n in names if getattr(self, n) != defaults[n]), None)):

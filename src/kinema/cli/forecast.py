@@ -121,7 +121,8 @@ def run(arguments: list[str]) -> int:
         shares = ", ".join(f"{share:.0%}" for share in found["shares"])
         print(f"{past.name}: {len(found['shares'])} modes of {shares} of {int((found['groups'] >= 0).sum())} futures")
     place = output.close()
-    print(f"{len(pasts)} forecasts of {forecaster.future} frames at {output.fps:g} frames per second: {place}")
+    forecasts = "1 forecast" if len(pasts) == 1 else f"{len(pasts)} forecasts"
+    print(f"{forecasts} of {forecaster.future} frames at {output.fps:g} frames per second: {place}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -48,7 +49,8 @@ class Output:
         there: numbers of the files that stay.
 
     Raises:
-        MediaError: for a format that cannot be written, two clips of one name, or a file that exists.
+        MediaError: for a format that cannot be written, two clips of one name, a file that exists, or a folder that cannot be
+            made or written to.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Output:
         self.there = [] if overwrite else [number for number, file in enumerate(self.files) if file.exists()]
         if self.there and not (resume and len(self.files) > 1):
             raise MediaError(f"{self.files[self.there[0]]} exists; give another --out, or --overwrite to replace it")
+        _refuse_unwritable(self.files[0].parent)
         self.rows: list[list[Clip]] = []
         self.rate: Fraction | float | None = None
         self._next = 0
@@ -175,6 +178,15 @@ class Output:
 
     def _tags(self) -> Mapping[str, str]:
         return generated_tags(self.about)
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """Raise `MediaError` for a folder that cannot be made or written to: before clips are made, which may take hours."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise MediaError(f"the folder {folder} cannot be made: {there} is a file; give another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise MediaError(f"no file can be written to {folder}: {there} is not yours to write to; give another --out")
 
 
 def generated_tags(about: str, **facts: Any) -> dict[str, str]:

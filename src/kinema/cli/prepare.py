@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from kinema.cli.arguments import cluster_options, parse
 from kinema.core.config import Config
 from kinema.data import plan
 from kinema.data.cutting import PrepareSettings
-from kinema.data.dataset import DatasetInfo
+from kinema.data.dataset import Dataset, DatasetInfo, rates_in_words
 from kinema.data.mocap import KIND as MOCAP
 from kinema.data.mocap import MocapSettings, film_captures, plan_mocap
 from kinema.data.performers import PerformersSettings
@@ -181,8 +182,22 @@ def _shown(options: Work) -> Iterator[Callable[[plan.Progress], None]]:
 
 
 def _summarise(out: Path, info: DatasetInfo, seconds: float) -> None:
-    shape = f"{info.frames} frames of {info.width}x{info.height} at {info.fps:g} fps"
-    print(f"{out}: {info.kept:,} clips, {shape}, from {len(info.sources):,} sources in {seconds:.1f} s")
+    data = Dataset(out)
+    records = [data.record(index) for index in range(len(data))]
+    rates = rates_in_words(Counter(record.fps for record in records))
+    shape = f"{info.frames} frames of {info.width}x{info.height} at {rates} fps"
+    sources = "1 source" if len(info.sources) == 1 else f"{len(info.sources):,} sources"
+    print(f"{out}: {info.kept:,} clips, {shape}, from {sources} in {seconds:.1f} s")
+    if " to " in rates:
+        print(
+            "note: the footage has several frame rates, so that clips differ in speed and length of time; --fps gives all one"
+        )
+    learnt, held = ({record.label for record in records if record.split == split} for split in ("train", "test"))
+    if unseen := [label for label in info.labels if label in held - learnt]:
+        print(
+            f"note: no clip of {', '.join(unseen)} is in the training split, so that nothing can be learnt of "
+            f"{'it' if len(unseen) == 1 else 'them'}; choose another --split or --group"
+        )
     if info.people:
         print(_whom(info))
     if info.refused:

@@ -2,11 +2,12 @@
 
 import contextlib
 import re
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar, get_args
 
 import numpy as np
 import tyro
@@ -26,7 +27,7 @@ from kinema.cli.steering import (
     steered,
 )
 from kinema.core.config import Config
-from kinema.core.errors import ConfigError, DataError, MediaError
+from kinema.core.errors import ConfigError, DataError, KinemaError, MediaError
 from kinema.core.shape import ClipShape
 
 if TYPE_CHECKING:
@@ -68,6 +69,16 @@ class Sampled(Config):
         """Refuse what cannot be done."""
         super().check()
         self.require(self.fps is None or 0 < self.fps <= 1000, "fps", "more than 0 and at most 1000")
+        if self.format and self.ending not in ("", f".{self.format}"):
+            raise ConfigError(
+                f"--out {self.out} is a {self.ending} file and --format says {self.format}; leave out one of them"
+            )
+
+    @property
+    def ending(self) -> str:
+        """Suffix of the one file of all clips that --out names; nothing where it names a folder."""
+        ending = self.out.suffix.lower() if self.out else ""
+        return ending if ending in {f".{name}" for name in get_args(Format)} else ""
 
     def output(
         self, names: Sequence[str], trained: "Trained", about: str, *, stills: Collection[str] = (), resume: bool = False
@@ -147,6 +158,9 @@ class Generate(Steering, BatchSampled):
         unwanted = [word for word in other if word in ("--size", "--frames")]
         if self.process and (self.streams or unwanted):
             raise ConfigError(f"--process shows sampling at the system's own size; leave out {(*unwanted, '--streams')[0]}")
+        files = {"--out": self.out, "--format": self.format, "--sheet": self.sheet, "--fps": self.fps}
+        if self.process and (given := next((name for name, value in files.items() if value), None)):
+            raise ConfigError(f"--process draws one picture into the file that it names; leave out {given}")
         if self.seeds is not None and (self.count is not None or self.seed is not None):
             raise ConfigError("--seeds already says which clips; leave out --count and --seed")
         self.require(self.count is None or self.count >= 1, "count", "at least 1")
@@ -187,7 +201,7 @@ class Reconstruct(BatchSampled):
     made = "reconstructed"
 
     files: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE|DATA...", help_behavior_hint="")]
-    """Clips, or prepared datasets."""
+    """Clips, or folders of them, or prepared datasets; of a longer clip the beginning."""
     count: int = 16
     """Clips taken from each dataset; its test split where there is one."""
 
@@ -289,11 +303,22 @@ def reconstruct(arguments: list[str]) -> int:
     _refuse_none(options.files, "reconstruct wants clips or a dataset")
     trained = _open(options, "reconstruct")
     clips: dict[str, UInt8[np.ndarray, "T H W 3"]] = {}
-    for path in options.files:
-        found = _stored(path, options.count, trained) if path.is_dir() else {path.stem: _whole(path, trained)}
+    failed = 0
+    paths = [path for given in options.files for path in ([given] if _is_dataset(given) else media_files([given]))]
+    for path in paths:
+        try:
+            found = _stored(path, options.count, trained) if path.is_dir() else {path.stem: _whole(path, trained)}
+        except KinemaError as error:
+            if len(paths) == 1 or options.sheet or options.ending:
+                raise
+            print(f"kinema: {error}", file=sys.stderr)
+            failed += 1
+            continue
         if shared := clips.keys() & found.keys():
             raise DataError(f"two clips are called {min(shared)!r}; give them to separate commands")
         clips |= found
+    if not clips:
+        return 2
     output = options.output(list(clips), trained, "reconstructed")
     errors: list[float] = []
     for batch in _progress(list(clips.items()), options.batch_size, "reconstructing"):
@@ -302,8 +327,8 @@ def reconstruct(arguments: list[str]) -> int:
             output.add([original, again])
             errors.append(peak_signal_to_noise(original, again))
             print(f"{name}: {errors[-1]:.2f} dB")
-    print(f"peak signal-to-noise ratio, mean over {len(errors)} clips: {np.mean(errors):.2f} dB; original left, memory right")
-    return _done(output, len(clips), trained)
+    print(f"peak signal-to-noise ratio, mean over {_clips(len(errors))}: {np.mean(errors):.2f} dB; original left, memory right")
+    return max(_done(output, len(clips), trained), int(failed > 0))
 
 
 def interpolate(arguments: list[str]) -> int:
@@ -445,11 +470,21 @@ def _beginning(path: Path, frames: int, trained: "Trained") -> UInt8[np.ndarray,
         scale = min(Fraction(info.width, shape.width), Fraction(info.height, shape.height))
         part = f"{round(shape.width * scale)}x{round(shape.height * scale)}"
         print(f"{path}: of {info.width}x{info.height}, the middle {part} scaled to {shape.width}x{shape.height}")
+    if info.fps and (info.frames or 0) > frames:
+        print(f"{path}: of {info.frames} frames, the first{f' {frames}' if frames > 1 else ''}")
+    if frames > 1 and info.fps and abs(float(info.fps) / trained.fps - 1) > 0.1:
+        print(f"{path}: at {float(info.fps):g} frames per second, learnt at {trained.fps:g}")
     return np.stack([_centre(image, shape.height, shape.width) for image in found])
 
 
 def _whole(path: Path, trained: "Trained") -> UInt8[np.ndarray, "T H W 3"]:
     return _beginning(path, trained.metadata.clip.frames, trained)
+
+
+def _is_dataset(path: Path) -> bool:
+    from kinema.data.dataset import INFO_NAME
+
+    return (path / INFO_NAME).exists()
 
 
 def _stored(path: Path, count: int, trained: "Trained") -> dict[str, UInt8[np.ndarray, "T H W 3"]]:

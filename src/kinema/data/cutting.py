@@ -6,7 +6,7 @@ in a clip or in a refusal.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from itertools import chain, count, groupby, islice
 from operator import itemgetter
@@ -129,6 +129,10 @@ class PrepareSettings(Config):
         self.require(self.fps is None or 0 < self.fps <= 1000, "fps", "above 0 and at most 1000")
         self.require(0 <= self.split < 1, "split", "at least 0 and below 1")
         self.require(not self.split_files or self.split == 0, "split", "0 where --split-files says what is held out")
+        self.require(self.split_by == "group" or self.split > 0, "split_by", "group where --split holds nothing out")
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in () if self.scene else ("scene_model", "scene_names", "scene_threshold", "scene_frames"):
+            self.require(getattr(self, name) == defaults[name], name, "left out where --scene asks for no class")
         self.require(0 <= self.cut <= 100, "cut", "from 0 to 100")
         self.require(0 < self.black <= 1, "black", "above 0 and at most 1")
         self.require(-1 <= self.frozen <= 255, "frozen", "from 0 to 255, or -1 to keep frozen clips")

@@ -24,7 +24,7 @@ import os
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -147,6 +147,12 @@ class DatasetInfo:
 
 _RECORD = TypeAdapter(ClipRecord)
 _INFO = TypeAdapter(DatasetInfo)
+
+
+def rates_in_words(rates: Mapping[float, int]) -> str:
+    """Return rates with their numbers of clips as people read them: ``25``, or ``10 to 30, mostly 25`` where clips differ."""
+    low, high, most = (f"{rate:g}" for rate in (min(rates), max(rates), max(rates, key=lambda rate: (rates[rate], rate))))
+    return low if low == high else f"{low} to {high}, mostly {most}"
 
 
 def shard_name(number: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from kinema.core.errors import DataError
+from kinema.core.errors import DataError, accepted
 from kinema.data.sources import STILL_FPS, Source
 
 NAMINGS = {
@@ -211,6 +211,9 @@ def _words(sources: Sequence[Source], origin: str | None, columns: Sequence[str]
     if origin in NAMINGS:
         return {source.name: _from_path(source, origin) for source in sources}
     path = Path(origin)
+    if path.suffix.lower() not in TABLE_SUFFIXES and not path.exists():
+        tables = ", ".join(TABLE_SUFFIXES)
+        raise DataError(f"{origin!r} is no part of a path and no table ({tables}); {accepted(origin, NAMINGS)}")
     rows = read_table(path)
     header = list(dict.fromkeys(name for row in rows for name in row))
     column = next((name for name in columns if name in header), None)

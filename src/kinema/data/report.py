@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from kinema.data.dataset import shard_name
+from kinema.data.dataset import rates_in_words, shard_name
 from kinema.data.plan import Kept, Outcome, Plan, Refused, filmstrip, read_videos
 
 _Value = TypeVar("_Value")
@@ -28,6 +28,9 @@ EXPLANATIONS = {
     "truncated": "the file breaks off or is damaged; what came before was used",
     "empty": "the file holds no frames",
     "unlabelled": "the table of labels does not name it",
+    "too short": "the motion ends before a clip does",
+    "in no split file": "no list of --split-files names it",
+    "no person": "a person is found in fewer frames than --min-pose asks for",
     "no poses": "there are no poses for it that can be used, or none of the person who is asked for",
     "short": "the shot, or its steady part, has fewer frames than a clip",
     "border": "holds frames of both splits",
@@ -70,6 +73,7 @@ def report(
     pictures |= {reason: stored for reason, _ in _counts(refused) if (stored := _stored(refused, reason))}
     return _template().render(
         plan=plan,
+        rates=rates_in_words(Counter(clip.fps for _, clip in kept)),
         kept_count=len(kept),
         refused_count=len(refused),
         reasons=[(reason, count, EXPLANATIONS.get(reason, "")) for reason, count in _counts(refused)],

@@ -16,6 +16,7 @@ from kinema.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe, read_video
 ARRAY_SUFFIX = ".npy"
 CLIP_SUFFIXES = VIDEO_SUFFIXES | {".webp", ARRAY_SUFFIX}
 PIXELS = "pixels"  # storage of clips that never went through a lossy encoder
+ALIKE = "give clips of one {}, or prepare the folder with kinema prepare and judge that dataset"
 
 Clip = UInt8[np.ndarray, "T H W 3"]
 
@@ -114,7 +115,7 @@ def _folder(path: Path, files: Sequence[Path]) -> Source:
             codecs.add(info.codec)
         if found != (shape.height, shape.width):
             raise EvaluationError(
-                f"{file} is {found[1]}x{found[0]} and {files[0]} {shape.width}x{shape.height}; clips of one size"
+                f"{file} is {found[1]}x{found[0]} and {files[0]} {shape.width}x{shape.height}; {ALIKE.format('size')}"
             )
     if len(rates) > 1:
         raise EvaluationError(f"{path} holds clips of {len(rates)} frame rates; judge clips of one rate")
@@ -124,7 +125,7 @@ def _folder(path: Path, files: Sequence[Path]) -> Source:
         for index, clip in zip(indices, clips, strict=True):
             if clip.shape[:3] != (shape.frames, shape.height, shape.width):
                 raise EvaluationError(
-                    f"{files[index]} has {len(clip)} frames and {files[0]} {shape.frames}; clips of one length"
+                    f"{files[index]} has {len(clip)} frames and {files[0]} {shape.frames}; {ALIKE.format('length')}"
                 )
         return clips
 

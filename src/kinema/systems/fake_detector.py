@@ -88,6 +88,7 @@ class FakeDetector(System[FakeDetectorConfig]):
     paper = Paper("Everybody Dance Now", "Caroline Chan, Shiry Ginosar, Tinghui Zhou, Alexei A. Efros", "ICCV", 2019)
     config_class = FakeDetectorConfig
     needs = frozenset({"video", "label"})
+    class_names = ("fake", "real")
     presets: ClassVar[Mapping[str, Preset[Any]]] = {
         "laptop": Preset(
             "Hundreds of clips of 64x64, real and fake, a few minutes on one core: narrow. Then kinema detect-fake evaluate.",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from PIL import Image
 
 from kinema.core.config import to_mapping
 from kinema.systems import SYSTEMS
@@ -101,7 +102,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "sheets": drawn[-1]["sheets"] if drawn else {},
         "steps": [line["step"] for line in drawn],
         "rows": evenly(drawn, ROWS),
-        "shape": row_shape(description.dataset),
+        **first_row(description.dataset, [folder / "samples" / f"{look['step']:06d}.png" for look in drawn]),
         "groups": groups([line for line in lines if {"steps_per_second", "health"} & set(line)]),
         "width": WIDTH,
         "height": HEIGHT,
@@ -228,10 +229,19 @@ def evenly(items: Sequence[Any], count: int) -> list[Any]:
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
-def row_shape(dataset: Mapping[str, Any]) -> str:
-    """Return the aspect ratio of one row of a contact sheet, for the style sheet."""
+def first_row(dataset: Mapping[str, Any], sheets: Sequence[Path]) -> dict[str, str]:
+    """Return the aspect ratio of the first row of contact sheets, for the style sheet, and what is in it.
+
+    A system may make fewer frames than the clips of the dataset have; images are beside each other with gaps.
+    """
     _, height, width = (int(side) for side in dataset["shape"].split("x"))
-    return f"{SHEET_FRAMES * width} / {height}"
+    wide = SHEET_FRAMES * width
+    if sheet := next((sheet for sheet in reversed(sheets) if sheet.exists()), None):
+        with Image.open(sheet) as image:
+            wide = image.width
+    frames = wide // width
+    of_one = f"How the first sample developed: {frames} frames of it at every step."
+    return {"shape": f"{wide} / {height}", "developed": of_one if wide % width == 0 else "How the first samples developed."}
 
 
 def settings(description: runlog.Description) -> list[tuple[str, list[tuple[str, Any, bool]]]]:

@@ -511,6 +511,12 @@ def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
             f"prepare the footage at that size, or choose other settings"
         )
     labels = dataset.info.labels
+    known = getattr(system, "class_names", None)  # of a system that learns these classes and no others
+    if known and dataset.labels is not None and sorted(labels) != sorted(known):
+        raise TrainingError(
+            f"{dataset.path} has the classes {', '.join(labels[:12])}, and {system.name} learns {' and '.join(known)}; "
+            f"prepare footage in folders of these names with --labels"
+        )
     classes = getattr(system.config, "classes", len(labels))
     if "label" in system.needs and dataset.labels is not None and classes != len(labels):
         named = ", ".join(labels[:12]) + (", ..." if len(labels) > 12 else "")
@@ -546,11 +552,19 @@ def refuse_endless(system: System[Any], training: TrainConfig) -> None:
 
 
 def share_of(system: System[Any], training: TrainConfig, stage: str) -> TrainConfig:
-    """Return the training settings of one stage: its share of the budget, which the skipped ones have none of."""
+    """Return the training settings of one stage: its share of the budget, which the skipped ones have none of.
+
+    All shares together are the budget, unless one of them would be no step.
+    """
     skipped, shares = system.skipped(), system.shares()
     weights = {name: shares.get(name, 1.0) for name in played(system) if name not in skipped}
-    part, steps, minutes = weights[stage] / sum(weights.values()), training.steps, training.minutes
-    return replace(training, steps=steps and math.ceil(steps * part - 1e-9), minutes=minutes and minutes * part)
+    names, whole, minutes = list(weights), sum(weights.values()), training.minutes
+    before = sum(weights[name] for name in names[: names.index(stage)]) / whole
+    part, steps = weights[stage] / whole, training.steps
+    if steps is not None:
+        first, last = (math.ceil(steps * share - 1e-9) for share in (before, before + part))
+        steps = max(1, last - first)
+    return replace(training, steps=steps, minutes=minutes and minutes * part)
 
 
 def used_up(training: TrainConfig, trainer: Mapping[str, Any]) -> bool:

@@ -19,13 +19,14 @@ from PIL import Image
 
 from footage import make_frames, write_footage, write_strip
 from kinema.core.errors import ConfigError, DataError, KinemaError, MediaError
-from kinema.data import plan
+from kinema.data import cutting, plan
 from kinema.data.cutting import PrepareSettings, fitted
 from kinema.data.dataset import Dataset, DatasetInfo
 from kinema.data.encode import write_video
 from kinema.data.executor import Kind
 from kinema.data.media import cover
 from kinema.data.prepare import PIXELS_AT_MOST, divide, prepare
+from kinema.data.report import EXPLANATIONS
 
 PLAIN = PrepareSettings(frames=8, size="32", stabilise="off")
 
@@ -673,3 +674,12 @@ def test_real_hands(tmp_path: Path) -> None:
     frames = 9665  # of all files together
     assert info.kept > 0.9 * frames / 32
     assert set(info.labels) == set("ABCDEFGHIKLM")
+
+
+def test_every_reason_to_refuse_is_explained_in_the_report() -> None:
+    """Reasons are words in the modules that refuse: all of them have a line in the table *Refused, by reason*."""
+    package = Path(cutting.__file__).parent
+    code = "\n".join(path.read_text() for path in package.glob("*.py"))
+    reasons = {*re.findall(r'Refusal\([\w.]+, "([a-z ]+)"', code), *re.findall(r'refuse\("([a-z ]+)"', code)}
+    assert {"no person", "no poses", "in no split file", "too short", "black"} <= reasons
+    assert reasons <= set(EXPLANATIONS)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from kinema.core.errors import CheckpointError, TrainingError
 from kinema.training import report, runlog
@@ -287,3 +288,20 @@ def test_an_outlier_does_not_flatten_a_curve() -> None:
     flat = report.chart("loss", [(step, 3.0) for step in range(1, 300)])
     assert len(flat.points) == report.BINS
     assert flat.last == 3.0
+
+
+@pytest.mark.parametrize(
+    ("sheet", "shape", "words"),
+    [
+        (None, "128 / 16", "8 frames of it"),  # the page is written before the first sheet
+        ((128, 34), "128 / 16", "How the first sample developed: 8 frames of it at every step."),
+        ((80, 34), "80 / 16", "5 frames of it"),  # of clips of 5 frames, cut off below if 8 were taken for granted
+        ((142, 16), "142 / 16", "How the first samples developed."),  # images, with gaps
+    ],
+)
+def test_the_row_of_a_sheet_is_shown_whole(tmp_path: Path, sheet: tuple[int, int] | None, shape: str, words: str) -> None:
+    if sheet:
+        Image.new("RGB", sheet).save(tmp_path / "000005.png")
+    row = report.first_row(DESCRIPTION.dataset, [tmp_path / "000005.png", tmp_path / "000009.png"])
+    assert row["shape"] == shape
+    assert words in row["developed"]
