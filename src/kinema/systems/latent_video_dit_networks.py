@@ -335,12 +335,15 @@ class NeighbourConvolution(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Return what tokens take from their neighbours."""
-        device, weight, bias = tokens.device.type, self.weight, self.bias
-        if torch.is_autocast_enabled(device):
-            kind = torch.get_autocast_dtype(device)
-            tokens, weight, bias = tokens.to(kind), weight.to(kind), bias.to(kind)
-        made = cast(Tensor, DepthwiseConvolution.apply(rearrange(tokens, "b t h w d -> b d t h w"), weight, bias))
+        features = rearrange(as_computed(tokens), "b t h w d -> b d t h w")
+        made = cast(Tensor, DepthwiseConvolution.apply(features, as_computed(self.weight), as_computed(self.bias)))
         return rearrange(made, "b d t h w -> b t h w d")
+
+
+def as_computed(tensor: Tensor) -> Tensor:
+    """Return a tensor in the precision in which products are computed."""
+    device = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tensor
 
 
 class DepthwiseConvolution(torch.autograd.Function):
@@ -402,8 +405,8 @@ class Block(nn.Module):
         if self.neighbours is not None:
             tokens = tokens + self.neighbours(tokens)
         b1, s1, g1, b2, s2, g2 = self.modulation(context)[:, None, None, None].chunk(6, dim=-1)
-        tokens = tokens + g1 * self._attend(torch.addcmul(b1, self.norm(tokens), 1 + s1))
-        return tokens + g2 * self.mlp(torch.addcmul(b2, self.norm(tokens), 1 + s2))
+        tokens = tokens + g1 * self._attend(torch.addcmul(b1, as_computed(self.norm(tokens)), 1 + s1))
+        return tokens + g2 * self.mlp(torch.addcmul(b2, as_computed(self.norm(tokens)), 1 + s2))
 
     def _attend(self, tokens: Tokens) -> Tokens:
         """Attend over all tokens, over those of the frame, or over those of the place."""
@@ -461,13 +464,13 @@ class Transformer(nn.Module):
         tokens = self.embed(to_tokens(latent, self.patch))
         tokens = tokens + positions(tokens.shape[1:4], self.width).to(tokens.device)  # float32, and so is all that is added
         if known is not None and self.known is not None:
-            tokens = tokens + self.known(to_tokens(known, self.footprint))
+            tokens = tokens + self.known(to_tokens(as_computed(known), self.footprint))
         about = self.time(waves(1000 * times.float(), self.width, 10000.0))
         about = silu(about if context is None else about + context)
         for block in self.blocks:
             tokens = block(tokens, about)
         shift, scale = self.modulation(about)[:, None, None, None].chunk(2, dim=-1)
-        return from_tokens(self.out(torch.addcmul(shift, self.norm(tokens), 1 + scale)), self.patch)
+        return from_tokens(self.out(torch.addcmul(shift, as_computed(self.norm(tokens)), 1 + scale)), self.patch)
 
     @property
     def matrices(self) -> list[nn.Parameter]:
