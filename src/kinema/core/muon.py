@@ -14,7 +14,8 @@ from torch import Tensor
 class BatchedMuon(torch.optim.Muon):
     """torch's Muon with the same state, and the same steps to rounding.
 
-    torch multiplies one matrix after the other: on a processor that takes 1.4 times as long on one thread, and 1.8 times on two.
+    torch multiplies one matrix after the other: for matrices of 128 x 512 and less its products take 1.4 times as long on one
+    thread of a processor, and 1.7 times on two.
     """
 
     @torch.no_grad()

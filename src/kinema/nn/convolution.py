@@ -39,14 +39,7 @@ class TransposedConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, places: tuple[Any, ...]) -> Tensor:
-        """Return the features.
-
-        Args:
-            features: what comes in.
-            weight: of the convolution.
-            bias: of the convolution.
-            places: stride, padding and so on, as torch's own function takes them.
-        """
+        """Return the features; `places` are stride, padding and so on, as torch's own function takes them."""
         ctx.save_for_backward(features, weight)
         ctx.places = places
         return torch.convolution(features, weight, bias, *places)

@@ -289,16 +289,8 @@ class WrittenOut(torch.autograd.Function):
     """Attention of normalised queries and keys with a backward of its own: torch's has three times the passes over memory."""
 
     @staticmethod
-    def forward(
-        ctx: Any, joined: Float[Tensor, "B N joined"], scale: Float[Tensor, "d"], heads: int
-    ) -> Float[Tensor, "B N D"]:
-        """Return what every token takes from all.
-
-        Args:
-            joined: queries, keys and values of all heads.
-            scale: of queries times that of keys.
-            heads: how many there are.
-        """
+    def forward(ctx: Any, joined: Float[Tensor, "B N joined"], scale: Float[Tensor, "d"], heads: int) -> Float[Tensor, "B N D"]:
+        """Return what every token takes from all; `scale` is that of queries times that of keys."""
         query_key, value = rearrange(joined, "b n (k h d) -> k (b h) n d", k=3, h=heads).contiguous().split((2, 1))
         length = torch.linalg.vector_norm(query_key, dim=-1, keepdim=True, dtype=torch.float32)
         rate = (length.square() / len(scale) + EPSILON).rsqrt().to(joined.dtype)
