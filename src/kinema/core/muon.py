@@ -25,12 +25,12 @@ class BatchedMuon(torch.optim.Muon):
             with torch.enable_grad():
                 closure()
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[torch.nn.Parameter]] = {}
+            by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
             for matrix in group["params"]:
                 if matrix.grad is not None:
-                    by_shape.setdefault(matrix.shape, []).append(matrix)
-            for (rows, columns), matrices in by_shape.items():
-                gradients = [matrix.grad for matrix in matrices]
+                    by_shape.setdefault(matrix.shape, []).append((matrix, matrix.grad))
+            for (rows, columns), moved in by_shape.items():
+                matrices, gradients = [matrix for matrix, _ in moved], [gradient for _, gradient in moved]
                 momenta = [self._momentum(matrix) for matrix in matrices]
                 torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
                 if group["nesterov"]:
@@ -42,7 +42,7 @@ class BatchedMuon(torch.optim.Muon):
                 torch._foreach_add_(matrices, list(updates), alpha=-rate)  # pyright: ignore[reportPrivateImportUsage]
         return None
 
-    def _momentum(self, matrix: torch.nn.Parameter) -> Tensor:
+    def _momentum(self, matrix: Tensor) -> Tensor:
         state = self.state[matrix]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(matrix)
