@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from kinema.core.types import Batch
+from kinema.nn.convolution import TransposedImages
 from kinema.nn.resnet import InstanceNorm, NarrowConvolution, Overlay, ReflectionPad
 from kinema.systems.dance import Dance
 from kinema.training import TrainConfig, Trainer
@@ -39,6 +40,8 @@ def plain(system: Dance) -> Dance:
                 setattr(module, name, nn.InstanceNorm2d(0))
             elif isinstance(part, ReflectionPad):
                 setattr(module, name, nn.ReflectionPad2d(part.reach))
+            elif isinstance(part, TransposedImages):
+                setattr(module, name, nn.ConvTranspose2d(part.in_channels, part.out_channels, 3, 2, 1, 1))
             elif isinstance(part, NarrowConvolution):
                 setattr(module, name, nn.Conv2d(part.in_channels, part.out_channels, part.kernel_size[0]))
     return system

@@ -1,7 +1,7 @@
 """Speed of the latent video transformer on a processor: a training step of either stage against the same step in plain fp32.
 
-Preset `laptop`. The reference is the same trainer, networks, losses and optimisers in fp32 and contiguous memory, with torch's
-own attention and depthwise convolution, and it encodes its clips in every step of the transformer. Both sides take turns
+Preset `laptop`. The reference is the same trainer, networks and losses in fp32 and contiguous memory, with torch's own
+attention, depthwise convolution and Muon, and it encodes its clips in every step of the transformer. Both sides take turns
 (A B A B ...), so that other load on the machine falls on both; medians are compared, of time on the clock and of processor time
 (which other load disturbs less).
 
@@ -16,11 +16,14 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Muon
 
+from kinema.core.muon import BatchedMuon
 from kinema.core.types import Batch
 from kinema.systems.latent_video_dit import LatentVideoDiT
 from kinema.training import TrainConfig, Trainer
@@ -45,6 +48,14 @@ def plain(system: LatentVideoDiT) -> LatentVideoDiT:
         nn.init.zeros_(neighbours.weight)
         block.neighbours = neighbours
     return system
+
+
+def alone(trainer: Trainer) -> Trainer:
+    """Let Muon move one matrix after the other, as torch's does."""
+    for optimizer in (optimizer for turn in trainer.turns for optimizer in turn.optimizers):
+        if isinstance(optimizer, BatchedMuon):
+            optimizer.step = partial(Muon.step, optimizer)
+    return trainer
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
@@ -87,7 +98,8 @@ def main() -> None:
         system = LatentVideoDiT(config)
         cached = batch if stage == "compressor" else replace(batch, latent=system.encode(batch.video).detach())
         ours = Trainer(system, stage, TrainConfig(precision="bf16", **BUDGET))
-        theirs = Trainer(plain(LatentVideoDiT(config)), stage, TrainConfig(precision="fp32", channels_last=False, **BUDGET))
+        reference = TrainConfig(precision="fp32", channels_last=False, **BUDGET)
+        theirs = alone(Trainer(plain(LatentVideoDiT(config)), stage, reference))
         numbers[stage] = compared(lambda: ours.step(cached), lambda: theirs.step(batch), options.rounds)  # noqa: B023
     rounded = {stage: {name: round(value, 3) for name, value in found.items()} for stage, found in numbers.items()}
     about = {"size": options.size, "batch": options.batch, "threads": options.threads}

@@ -20,7 +20,7 @@ from kinema.systems.latent_video_dit_networks import (
     LatentVideoDiTConfig,
     NeighbourConvolution,
     Transformer,
-    attend,
+    WrittenOut,
     from_tokens,
     hold,
     positions,
@@ -166,7 +166,7 @@ def test_muon_moves_the_matrices_of_the_blocks_alone(laptop: LatentVideoDiT) -> 
     (player,) = tiny().stages()["transformer"]
     moved = [p for module in player.moves for p in module.parameters()]
     one, other = player.optimizer(moved)
-    assert type(one).__name__ == "Muon"
+    assert isinstance(one, torch.optim.Muon)
     assert type(other).__name__ == "AdamW"
     assert sum(len(group["params"]) for o in (one, other) for group in o.param_groups) == len(moved)
 
@@ -198,10 +198,34 @@ def test_cropping_the_grid_crops_the_positions() -> None:
     assert len(torch.unique(whole.flatten(0, 2), dim=0)) == 120
 
 
-def test_attention_written_out_is_attention() -> None:
-    query, key, value = (torch.randn(2, 2, 6, 8).bfloat16() for _ in range(3))
-    whole = nn.functional.scaled_dot_product_attention(query.float(), key.float(), value.float())
-    torch.testing.assert_close(attend(query, key, value).float(), whole, atol=0.03, rtol=0.03)
+def test_attention_written_out_and_its_gradients_are_those_of_torch() -> None:
+    torch.manual_seed(0)
+    attention = Attention(16, 2)
+    for norm in (attention.query_norm, attention.key_norm):
+        nn.init.normal_(norm.weight, 1.0, 0.3)
+    tokens = torch.randn(3, 5, 16)
+    found = []
+    for written_out in (True, False):
+        attention.zero_grad()
+        seen = tokens.clone().requires_grad_()
+        if written_out:
+            joined, scale = attention.joined(seen), attention.query_norm.weight * attention.key_norm.weight
+            made = attention.out(WrittenOut.apply(joined, scale, 2))
+        else:
+            made = attention(seen)
+        made.backward(torch.linspace(-1, 1, made.numel()).reshape(made.shape))
+        found.append([made.detach(), seen.grad, *(parameter.grad.clone() for parameter in attention.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_attention_in_bf16_is_attention() -> None:
+    torch.manual_seed(0)
+    attention, tokens = Attention(16, 2), torch.randn(2, 6, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = attention(tokens)
+    assert made.dtype == torch.bfloat16
+    torch.testing.assert_close(made.float(), attention(tokens), atol=0.03, rtol=0.03)
 
 
 def test_queries_and_keys_are_normalised() -> None:
@@ -215,12 +239,13 @@ def test_queries_and_keys_are_normalised() -> None:
     torch.testing.assert_close(before, after, atol=1e-3, rtol=1e-3)
 
 
-def test_the_token_convolution_and_its_gradients_are_those_of_torch() -> None:
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_the_token_convolution_and_its_gradients_are_those_of_torch(frames: int) -> None:
     ours, theirs = NeighbourConvolution(6), nn.Conv3d(6, 6, 3, padding=1, groups=6)
     nn.init.normal_(ours.weight)
     nn.init.normal_(ours.bias)
     theirs.load_state_dict(ours.state_dict())
-    one = torch.randn(2, 2, 3, 4, 6, requires_grad=True)
+    one = torch.randn(2, frames, 3, 4, 6, requires_grad=True)
     other = one.detach().clone().requires_grad_()
     made = ours(one)
     expected = theirs(other.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kinema.core.config import Config, ConfigT
+from kinema.core.muon import BatchedMuon
 from kinema.core.types import Batch, ClipShape, Scalar, Video
 
 OptimizerFactory = Callable[[list[nn.Parameter]], "Optimizer | Sequence[Optimizer]"]
@@ -255,7 +256,7 @@ def muon(
         built: list[Optimizer] = []
         if orthogonal:
             built.append(
-                torch.optim.Muon(
+                BatchedMuon(
                     orthogonal,
                     lr=learning_rate,
                     weight_decay=0.0,

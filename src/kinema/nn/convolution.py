@@ -14,8 +14,54 @@ Upsampling = Literal["transposed", "smoothed", "resize"]
 Normalisation = Literal["none", "batch", "spectral"]
 
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+class BiasApart(nn.modules.conv._ConvTransposeNd):
+    """A transposed convolution that learns its bias apart from its weights.
+
+    The same numbers: oneDNN adds up the gradient of a bias so slowly that the backward pass takes a third longer and more.
+    """
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Return the features."""
+        if input.device.type != "cpu" or self.bias is None or output_size is not None or not torch.is_grad_enabled():
+            return super().forward(input, output_size)
+        parts = (input, self.weight, self.bias)
+        if torch.is_autocast_enabled("cpu"):
+            parts = tuple(part.to(torch.get_autocast_dtype("cpu")) for part in parts)
+        places = (self.stride, self.padding, self.dilation, True, self.output_padding, self.groups)
+        return cast(Tensor, TransposedConvolution.apply(*parts, places))
+
+
+class TransposedConvolution(torch.autograd.Function):
+    """A transposed convolution whose bias has a gradient of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, places: tuple[Any, ...]) -> Tensor:
+        """Return the features; `places` are stride, padding and so on, as torch's own function takes them."""
+        ctx.save_for_backward(features, weight)
+        ctx.places = places
+        return torch.convolution(features, weight, bias, *places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        """Return the gradients of features, weight and bias."""
+        (gradient,), (features, weight), wanted = gradients, ctx.saved_tensors, ctx.needs_input_grad
+        found = torch.ops.aten.convolution_backward(gradient, features, weight, [0], *ctx.places, [*wanted[:2], False])
+        of_bias = gradient.sum(dim=(0, *range(2, gradient.dim()))) if wanted[2] else None
+        return found[0], found[1], of_bias, None
+
+
+class TransposedImages(BiasApart, nn.ConvTranspose2d):
+    """`BiasApart` on images."""
+
+
+class TransposedVideos(BiasApart, nn.ConvTranspose3d):
+    """`BiasApart` on videos."""
+
+
+TRANSPOSED = {2: TransposedImages, 3: TransposedVideos}
 
 
 def upsample(rank: int, inputs: int, outputs: int, upsampling: Upsampling = "transposed") -> nn.Module:

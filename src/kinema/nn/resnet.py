@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, pad
 
 from kinema.core.types import Image
+from kinema.nn.convolution import TransposedImages
 
 
 class InstanceNorm(nn.Module):
@@ -169,7 +170,7 @@ def halving(inputs: int, outputs: int) -> Sequence[nn.Module]:
 
 def doubling(inputs: int, outputs: int) -> Sequence[nn.Module]:
     """Return layers that double both sides."""
-    convolution = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
+    convolution = TransposedImages(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
     return convolution, InstanceNorm(), nn.ReLU(inplace=True)
 
 

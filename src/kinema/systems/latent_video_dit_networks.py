@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import conv3d, pad, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import conv3d, rms_norm, scaled_dot_product_attention, silu
 
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError
@@ -25,6 +25,7 @@ Context = Float[Tensor, "B D"]
 Mask = Float[Tensor, "B 1 T H W"]
 
 WRITTEN_OUT = 2048  # tokens up to which a processor writes attention out
+EPSILON = 1e-6  # of norms
 
 
 # --- Configuration ------------------------------------------------------------------------------------------------------------
@@ -264,34 +265,59 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.joined = nn.Linear(width, 3 * width)
-        self.query_norm, self.key_norm = nn.RMSNorm(width // heads, eps=1e-6), nn.RMSNorm(width // heads, eps=1e-6)
+        self.query_norm, self.key_norm = (nn.RMSNorm(width // heads, eps=EPSILON) for _ in range(2))
         self.out = nn.Linear(width, width)
 
     def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        """Return what every token takes from all."""
-        query, key, value = rearrange(self.joined(tokens), "b n (k h d) -> k b h n d", k=3, h=self.heads)
+        """Return what every token takes from all.
+
+        On a processor the fused kernel's backward takes up to five times as long in bf16 as the products written out, whose
+        memory grows with the square of the tokens.
+        """
+        joined = self.joined(tokens)
+        if joined.device.type == "cpu" and joined.dtype == torch.bfloat16 and tokens.shape[1] <= WRITTEN_OUT:
+            scale = self.query_norm.weight * self.key_norm.weight
+            return self.out(cast(Tensor, WrittenOut.apply(joined, scale.to(joined.dtype), self.heads)))
+        query, key, value = rearrange(joined, "b n (k h d) -> k b h n d", k=3, h=self.heads)
         query, key = normalised(query, self.query_norm), normalised(key, self.key_norm)
-        seen = attend(query, key, value)
-        return self.out(rearrange(seen, "b h n d -> b n (h d)"))
+        return self.out(rearrange(scaled_dot_product_attention(query, key, value), "b h n d -> b n (h d)"))
 
 
 def normalised(vectors: Tensor, norm: nn.RMSNorm) -> Tensor:
     """Return vectors of unit mean square, scaled, in their own precision: with mixed ones torch has no fused kernel."""
-    return rms_norm(vectors, norm.normalized_shape, norm.weight.to(vectors.dtype), norm.eps)
+    return rms_norm(vectors, norm.normalized_shape, norm.weight.to(vectors.dtype), EPSILON)
 
 
-def attend(
-    query: Float[Tensor, "B heads N d"], key: Float[Tensor, "B heads N d"], value: Float[Tensor, "B heads N d"]
-) -> Float[Tensor, "B heads N d"]:
-    """Return scaled dot-product attention.
+class WrittenOut(torch.autograd.Function):
+    """Attention of normalised queries and keys with a backward of its own: torch's has three times the passes over memory."""
 
-    On a processor the fused kernel's backward takes up to five times as long in bf16 as the products written out, whose memory
-    grows with the square of the tokens.
-    """
-    written_out = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[-2] <= WRITTEN_OUT
-    if not written_out:
-        return scaled_dot_product_attention(query, key, value)
-    return (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(-1) @ value
+    @staticmethod
+    def forward(ctx: Any, joined: Float[Tensor, "B N joined"], scale: Float[Tensor, "d"], heads: int) -> Float[Tensor, "B N D"]:
+        """Return what every token takes from all; `scale` is that of queries times that of keys."""
+        query_key, value = rearrange(joined, "b n (k h d) -> k (b h) n d", k=3, h=heads).contiguous().split((2, 1))
+        length = torch.linalg.vector_norm(query_key, dim=-1, keepdim=True, dtype=torch.float32)
+        rate = (length.square() / len(scale) + EPSILON).rsqrt().to(joined.dtype)
+        unit, scale = query_key * rate, scale * len(scale) ** -0.5
+        share = torch.softmax(unit[0] * scale @ unit[1].mT, dim=-1)
+        ctx.save_for_backward(unit, rate, value[0], scale, share)
+        return rearrange(share @ value[0], "(b h) n d -> b n (h d)", h=heads)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        """Return the gradients of what is joined and of the scale."""
+        unit, rate, value, scale, share = ctx.saved_tensors
+        heads = gradient.shape[2] // len(scale)
+        gradient = rearrange(gradient, "b n (h d) -> (b h) n d", h=heads)
+        found = unit.new_empty(3, *value.shape)
+        torch.bmm(share.mT, gradient, out=found[2])
+        logits = torch.ops.aten._softmax_backward_data(gradient @ value.mT, share, -1, share.dtype)
+        scaled = logits @ unit[1]
+        torch.mul(scaled, scale, out=found[0])
+        torch.bmm(logits.mT, unit[0] * scale, out=found[1])
+        of_unit = found[:2]
+        of_unit.addcmul_(unit, (of_unit * unit).mean(dim=-1, keepdim=True), value=-1).mul_(rate)
+        of_scale = (scaled * unit[0]).sum(dim=(0, 1)) * len(scale) ** -0.5
+        return rearrange(found, "k (b h) n d -> b n (k h d)", h=heads), of_scale, None
 
 
 class NeighbourConvolution(nn.Module):
@@ -304,33 +330,46 @@ class NeighbourConvolution(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Return what tokens take from their neighbours."""
-        device, weight = tokens.device.type, self.weight
-        if torch.is_autocast_enabled(device):
-            kind = torch.get_autocast_dtype(device)
-            tokens, weight = tokens.to(kind), weight.to(kind)
-        made = cast(Tensor, DepthwiseConvolution.apply(rearrange(tokens, "b t h w d -> b d t h w"), weight))
-        return rearrange(made, "b d t h w -> b t h w d") + self.bias.to(made.dtype)
+        features = rearrange(as_computed(tokens), "b t h w d -> b d t h w")
+        made = cast(Tensor, DepthwiseConvolution.apply(features, as_computed(self.weight), as_computed(self.bias)))
+        return rearrange(made, "b d t h w -> b t h w d")
+
+
+def as_computed(tensor: Tensor) -> Tensor:
+    """Return a tensor in the precision in which products are computed."""
+    device = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tensor
 
 
 class DepthwiseConvolution(torch.autograd.Function):
     """A depthwise convolution of kernel 3 with a backward of its own: torch's takes seven times as long on a processor."""
 
     @staticmethod
-    def forward(ctx: Any, features: Float[Tensor, "B C t h w"], weight: Float[Tensor, "C 1 3 3 3"]) -> Tensor:
+    def forward(
+        ctx: Any, features: Float[Tensor, "B C t h w"], weight: Float[Tensor, "C 1 3 3 3"], bias: Float[Tensor, "C"]
+    ) -> Tensor:
         """Return the convolution, with zeros beyond the grid."""
         ctx.save_for_backward(features, weight)
-        return conv3d(features, weight, padding=1, groups=len(weight))
+        return conv3d(features, weight, bias, padding=1, groups=len(weight))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         """Convolve with the mirrored kernel; correlate with every shift of the features."""
         features, weight = ctx.saved_tensors
         into_features = conv3d(gradient, weight.flip(2, 3, 4), padding=1, groups=len(weight))
-        padded = pad(features, (1, 1, 1, 1, 1, 1))
-        t, h, w = features.shape[2:]
-        shifts = [padded[:, :, a : a + t, b : b + h, c : c + w] for a in range(3) for b in range(3) for c in range(3)]
-        into_weight = torch.stack([(shift * gradient).sum(dim=(0, 2, 3, 4)) for shift in shifts], dim=1)
-        return into_features, into_weight.reshape(weight.shape)
+        # Frame by frame, for every shift in time: of two axes alone is there a fast gradient of the weight.
+        t, plain = features.shape[2], ((1, 1), (1, 1), (1, 1), False, (0, 0), len(weight), (False, True, False))
+        into_weight = []
+        for shift in (-1, 0, 1):
+            first, last = max(0, -shift), min(t, t - shift)
+            made, seen = pictures(gradient[:, :, first:last]), pictures(features[:, :, first + shift : last + shift])
+            into_weight.append(torch.ops.aten.convolution_backward(made, seen, weight[:, :, 0], [0], *plain)[1])
+        return into_features, torch.stack(into_weight, dim=2), gradient.sum(dim=(0, 2, 3, 4))
+
+
+def pictures(features: Float[Tensor, "B C t h w"]) -> Float[Tensor, "N C h w"]:
+    """Return frames as a batch of pictures, their channels together in memory."""
+    return rearrange(rearrange(features, "b c t h w -> (b t) h w c").contiguous(), "n h w c -> n c h w")
 
 
 class Block(nn.Module):
@@ -361,8 +400,8 @@ class Block(nn.Module):
         if self.neighbours is not None:
             tokens = tokens + self.neighbours(tokens)
         b1, s1, g1, b2, s2, g2 = self.modulation(context)[:, None, None, None].chunk(6, dim=-1)
-        tokens = tokens + g1 * self._attend(torch.addcmul(b1, self.norm(tokens), 1 + s1))
-        return tokens + g2 * self.mlp(torch.addcmul(b2, self.norm(tokens), 1 + s2))
+        tokens = tokens + g1 * self._attend(torch.addcmul(b1, as_computed(self.norm(tokens)), 1 + s1))
+        return tokens + g2 * self.mlp(torch.addcmul(b2, as_computed(self.norm(tokens)), 1 + s2))
 
     def _attend(self, tokens: Tokens) -> Tokens:
         """Attend over all tokens, over those of the frame, or over those of the place."""
@@ -420,13 +459,13 @@ class Transformer(nn.Module):
         tokens = self.embed(to_tokens(latent, self.patch))
         tokens = tokens + positions(tokens.shape[1:4], self.width).to(tokens.device)  # float32, and so is all that is added
         if known is not None and self.known is not None:
-            tokens = tokens + self.known(to_tokens(known, self.footprint))
+            tokens = tokens + self.known(to_tokens(as_computed(known), self.footprint))
         about = self.time(waves(1000 * times.float(), self.width, 10000.0))
         about = silu(about if context is None else about + context)
         for block in self.blocks:
             tokens = block(tokens, about)
         shift, scale = self.modulation(about)[:, None, None, None].chunk(2, dim=-1)
-        return from_tokens(self.out(torch.addcmul(shift, self.norm(tokens), 1 + scale)), self.patch)
+        return from_tokens(self.out(torch.addcmul(shift, as_computed(self.norm(tokens)), 1 + scale)), self.patch)
 
     @property
     def matrices(self) -> list[nn.Parameter]:
@@ -461,7 +500,7 @@ def with_mask(video: Video, known: Mask) -> Float[Tensor, "B 4 T H W"]:
     An unknown pixel shows what is known at its place at the nearest time, or 0 where nothing ever is: a copy of the nearest
     frame is where a completion begins, and every token sees it without attending to that frame.
     """
-    given = (known > 0.5).to(video.dtype)
+    given, video = (known > 0.5).to(video.dtype), video.contiguous()  # a mask over three channels apart is three times as fast
     frames, shown = video.unbind(2), given.unbind(2)
     before = carried(frames, shown)
     after = carried(frames[::-1], shown[::-1])[::-1]

@@ -269,7 +269,7 @@ def for_shards(optimizer: Optimizer, shards: Mapping[int, nn.Parameter]) -> Opti
     """
     if not any(id(parameter) in shards for parameter in flat(optimizer)):
         return optimizer
-    if type(optimizer) is Muon:
+    if isinstance(optimizer, Muon):
         return SplitMuon(optimizer.param_groups)
     if type(optimizer) not in ELEMENTWISE:
         names = ", ".join(kind.__name__ for kind in (*ELEMENTWISE, Muon))

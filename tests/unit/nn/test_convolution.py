@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kinema.nn.convolution import NeighbourMean, upsample
+from kinema.nn.convolution import TRANSPOSED, NeighbourMean, upsample
 
 
 def strengthened(features: torch.Tensor) -> torch.Tensor:
@@ -56,3 +56,23 @@ def test_smoothed_upsampling_is_symmetric_and_as_strong_at_the_ends_as_between()
     features = torch.randn(1, 64, 4, 4, 4)
     with torch.no_grad():
         assert torch.allclose(layer(features.flip(2, 3, 4)), layer(features).flip(2, 3, 4), atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rank", [2, 3])
+def test_a_transposed_convolution_and_its_gradients_are_those_of_torch(rank, precision):
+    torch.manual_seed(0)
+    theirs_of = {2: torch.nn.ConvTranspose2d, 3: torch.nn.ConvTranspose3d}[rank]
+    ours, theirs = (kind(5, 3, 4, stride=2, padding=1) for kind in (TRANSPOSED[rank], theirs_of))
+    ours.load_state_dict(theirs.state_dict())
+    one = torch.randn(2, 5, *(3, 4, 5)[:rank], requires_grad=True)
+    other = one.detach().clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        made, expected = ours(one), theirs(other)
+    assert made.dtype == precision
+    assert torch.equal(made, expected)
+    gradient = torch.randn_like(made)
+    made.backward(gradient)
+    expected.backward(gradient)
+    for a, b in ((one.grad, other.grad), (ours.weight.grad, theirs.weight.grad), (ours.bias.grad, theirs.bias.grad)):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-2 if precision == torch.bfloat16 else 1e-5)
