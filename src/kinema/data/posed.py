@@ -65,7 +65,8 @@ def open_poser(where: str, skeleton: str, version: str | None = None) -> Poser:
     """
     if Path(where).is_dir() or where.lower().endswith(".npz"):
         return RecordedPoses(Path(where), find_skeleton(skeleton))
-    return DetectedPoses(open_detector(where, version=version), find_skeleton(skeleton))
+    wanted = find_skeleton(skeleton)
+    return DetectedPoses(open_detector(where, version=version, parts=wanted.parts), wanted)
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class RecordedPoses:
             if poses is None or times is None:
                 height, width = frame.image.shape[:2]
                 poses, times = _recorded(self._file(source), self.skeleton, width, height, source.fps)
-            yield frame, poses.points[int(np.abs(times - frame.time).argmin()), 0]
+            yield frame, poses.joined[int(np.abs(times - frame.time).argmin()), 0]
 
     def _file(self, source: Source) -> Path:
         if not self.place.is_dir():
@@ -163,6 +164,11 @@ def _recorded(
     poses = read_poses(path, width=width, height=height, fps=fps) if path.is_dir() else read_poses(path)
     if abs(poses.width / poses.height / (width / height) - 1) > ASPECT:
         raise DataError(f"{path} holds poses of {poses.width}x{poses.height} frames, and the footage is {width}x{height}")
+    if lacking := poses.lacking(skeleton):
+        raise DataError(
+            f"{path} holds no {' and no '.join(lacking)}; find them with kinema pose detect --skeleton {skeleton.name}, or "
+            f"give --pose-skeleton {skeleton.body.name}"
+        )
     if poses.present.any():
         poses = follow(poses).poses if are_unordered(poses) else poses
         poses = choose(poses).poses
@@ -190,6 +196,12 @@ def in_clip(poses: Sequence[Pose], have: Size, shape: Size, resize: Resize) -> F
 def share_with_person(pose: Float32[np.ndarray, "T J 3"], skeleton: Skeleton) -> float:
     """Return the share of frames in which a person is."""
     return round(float(has_trunk(pose, skeleton).mean()), 4)
+
+
+def shares_with_parts(pose: Float32[np.ndarray, "T J 3"], skeleton: Skeleton) -> dict[str, float]:
+    """Return the shares of frames in which the face, the left and the right hand are, for a layout that has them."""
+    shown = Poses(pose[:, None], skeleton, 1, 1, 1.0).shown
+    return {name: round(float(there.mean()), 4) for name, there in shown.items()}
 
 
 def placed(have: Size, shape: Size, resize: Resize) -> tuple[Size, tuple[int, int]]:
