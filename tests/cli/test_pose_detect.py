@@ -162,7 +162,7 @@ def test_damaged_films_end_where_the_damage_is(capsys: pytest.CaptureFixture[str
 
 
 class Signer:
-    """Sees one body in every frame, a face in none, and a right hand in every second; without hands where none are asked for."""
+    """Sees one body in every frame, a face in none, and a right hand in every second, where hands are asked for."""
 
     name, version = "signer", "1"
 
