@@ -134,12 +134,12 @@ class RecordedPoses:
 
     def __call__(self, source: Source, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Pose]]:
         """Yield the frames of one shot, each with the joints that were found in the one nearest in time."""
-        poses = times = None
+        points = times = None
         for frame in frames:
-            if poses is None or times is None:
+            if points is None or times is None:
                 height, width = frame.image.shape[:2]
-                poses, times = _recorded(self._file(source), self.skeleton, width, height, source.fps)
-            yield frame, poses.joined[int(np.abs(times - frame.time).argmin()), 0]
+                points, times = _recorded(self._file(source), self.skeleton, width, height, source.fps)
+            yield frame, points[int(np.abs(times - frame.time).argmin())]
 
     def _file(self, source: Source) -> Path:
         if not self.place.is_dir():
@@ -159,7 +159,7 @@ def _content(file: Path) -> bytes:
 @lru_cache(maxsize=1)  # a source is cut shot by shot
 def _recorded(
     path: Path, skeleton: Skeleton, width: int, height: int, fps: float | None
-) -> tuple[Poses, Float64[np.ndarray, "T"]]:
+) -> tuple[Float32[np.ndarray, "T J 3"], Float64[np.ndarray, "T"]]:
     """Read the poses of one person, in pixels of the footage, and the time of each in seconds."""
     poses = read_poses(path, width=width, height=height, fps=fps) if path.is_dir() else read_poses(path)
     if abs(poses.width / poses.height / (width / height) - 1) > ASPECT:
@@ -174,7 +174,7 @@ def _recorded(
         poses = choose(poses).poses
     poses = poses.converted(skeleton).resized(width, height)
     times = np.array((poses.extra or {}).get("times", []), np.float64)
-    return poses, times if len(times) == len(poses) else np.arange(len(poses)) / poses.fps
+    return poses.joined[:, 0], times if len(times) == len(poses) else np.arange(len(poses)) / poses.fps
 
 
 def in_clip(poses: Sequence[Pose], have: Size, shape: Size, resize: Resize) -> Float32[np.ndarray, "T J 3"]:
