@@ -1,5 +1,6 @@
 import hashlib
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -218,7 +219,7 @@ def test_faces_and_hands_come_in_openposes_order_and_what_is_not_found_is_missin
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr("mediapipe.python.solutions.holistic.Holistic", Holistic)
+    monkeypatch.setattr(import_module("mediapipe.python.solutions.holistic"), "Holistic", Holistic)
     detector = open_detector("mediapipe", parts=("face", "hands"))
     assert detector.skeleton.name == "blazepose-33+face+hands"
     (people,) = detector.detect([np.zeros((100, 1000, 3), np.uint8)])
