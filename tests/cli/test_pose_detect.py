@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from kinema.data.encode import write_image, write_video
 from kinema.data.media import read_video
 from kinema.data.performers import PerformersSettings, render_clip
 from kinema.pose.files import read_poses
+from kinema.pose.skeleton import COCO_18, whole
 from moving_dots import HEIGHT, RADIUS, WIDTH, points, write_film
 from small_onnx import picture, write_network
 
@@ -156,6 +158,59 @@ def test_damaged_films_end_where_the_damage_is(capsys: pytest.CaptureFixture[str
     assert 2 < len(read_poses("poses.npz")) < 40
 
 
+# --- Face and hands -----------------------------------------------------------------------------------------------------------
+
+
+class Signer:
+    """Sees one body in every frame, a face in none, and a right hand in every second, where hands are asked for."""
+
+    name, version = "signer", "1"
+
+    def __init__(self, parts: tuple[str, ...]) -> None:
+        self.skeleton = whole(COCO_18, parts)
+
+    def detect(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for number, _ in enumerate(frames):
+            points = np.tile(np.array([20, 10, 0.9], np.float32), (1, len(self.skeleton), 1))
+            points[:, len(COCO_18) :, 2] = 0
+            if self.skeleton.parts and number % 2:
+                points[:, self.skeleton.index("RHandWrist") :, 2] = 1
+            yield points
+
+
+def test_hands_and_a_face_are_written_drawn_and_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks for somebody else looks for a body alone."""
+    asked: list[tuple[str, ...]] = []
+
+    def opening(name: str, *, parts: tuple[str, ...], **settings: object) -> Signer:
+        asked.append(parts)
+        return Signer(parts)
+
+    monkeypatch.setattr(detection, "open_detector", opening)
+    detection._kept.cache_clear()
+    write_film(Path("film.mp4"), 6)
+    words = ("film.mp4", "--out", "poses.npz", "--overlay", "look.mp4", "--workers", "1")
+    assert main(["pose", "detect", *words, "--skeleton", "coco-18+face+hands"]) == 0
+    detection._kept.cache_clear()
+    assert asked == [("face", "hands"), ("face", "hands"), ()]
+    assert "  in view: face in 0%, left hand in 0%, right hand in 50%\n" in capsys.readouterr().out
+    poses = read_poses("poses.npz")
+    assert poses.layout.name == "coco-18+face+hands"
+    assert poses.hands is not None
+    assert (poses.hands[:, 0, 1, :, 2] == 1).all(axis=1).tolist() == [False, True] * 3
+    assert json.loads(Path("poses.json").read_text())["parts"] == {"face": 0.0, "left hand": 0.0, "right hand": 0.5}
+    assert main(["pose", "convert", "poses.npz", "--skeleton", "coco-17+hands", "--out", "hands.npz"]) == 0
+    assert read_poses("hands.npz").layout.name == "coco-17+hands"
+    assert main(["pose", "convert", "hands.npz", "--skeleton", "coco-17+face", "--out", "face.npz"]) == 2
+    assert "hands.npz holds no face; give --skeleton coco-17\n" in capsys.readouterr().err
+    assert main(["pose", "convert", "poses.npz", "--out", "openpose"]) == 0
+    back = read_poses("openpose")
+    assert back.layout.name == "coco-18+face+hands"
+    np.testing.assert_array_equal(back.filled(), poses.filled())
+
+
 # --- Bad input ----------------------------------------------------------------------------------------------------------------
 
 
@@ -181,6 +236,8 @@ def test_nobody_at_all_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> No
         (["a.mp4", "--out", "x.npz", "--person", "12"], "person is '12'; it must be LEFT,TOP,WIDTH,HEIGHT in pixels"),
         (["a.mp4", "--out", "x.npz", "--person", "1,2,0,4"], "the width and height must be 1 pixel or more"),
         (["a.mp4", "--out", "x.npz", "--skeleton", "coco18"], "there is no skeleton 'coco18'; did you mean 'coco-18'"),
+        (["a.mp4", "--out", "x.npz", "--skeleton", "coco-17+feet"], "accepted: face, hands, face+hands"),
+        (["a.mp4", "--out", "x.npz", "--skeleton", "coco-17+hands"], "dots.onnx finds the body alone, and hands are asked for"),
         (["a.mp4", "--out", "x.npz", "--detector", "openpose"], "there is no pose detector 'openpose'"),
         (["a.mp4", "--out", "x.npz", "--detector", "gone.onnx"], "the pose model gone.onnx cannot be read"),
         (["a.mp4", "--out", "x.npz", "--complexity", "3"], "complexity is 3; it must be 0, 1 or 2"),

@@ -20,7 +20,7 @@ from kinema.data.motions import sample_motion
 from kinema.data.performers import Film, Placement, render, sample_identity, sample_stage
 from kinema.pose.files import write_poses
 from kinema.pose.sequence import Poses
-from kinema.pose.skeleton import COCO_17, COCO_18, PENN_13
+from kinema.pose.skeleton import COCO_17, COCO_18, PENN_13, find_skeleton
 from kinema.systems.dance import Dance
 from kinema.systems.vgan import VGAN
 from kinema.training.checkpoint import provenance, save_checkpoint
@@ -51,14 +51,14 @@ def poses(points: np.ndarray, fps: float = FPS) -> Poses:
     return Poses(points.astype(np.float32), COCO_18, SIZE, SIZE, fps)
 
 
-def save_run(folder: Path, seed: int) -> Path:
+def save_run(folder: Path, seed: int, skeleton: str = "coco-18") -> Path:
     folder.mkdir()
     torch.manual_seed(seed)
-    system = Dance(Dance.presets["tiny"].config)
+    system = Dance(replace(Dance.presets["tiny"].config, skeleton=skeleton))
     with torch.no_grad():
         for weight in system.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
-    person = poses(walking_in(12).pose).resized(32, 32).filled()
+    person = poses(walking_in(12).pose).resized(32, 32).converted(find_skeleton(skeleton)).filled()
     with torch.no_grad():
         system.fit_statistics([Batch(torch.zeros(1, 3, 12, 32, 32), pose=torch.from_numpy(person[None]))])
     save_checkpoint(folder / "checkpoint.safetensors", system, stage="test", dataset={"fps": FPS}, provenance=provenance())
@@ -273,7 +273,7 @@ def test_of_several_people_whom_a_detector_finds_one_is_taken(
     small[..., :2] = small[..., :2] / 3 + 40
     asked: list[int] = []
 
-    def opening(name: str, *, people: int) -> KnowsThePoses:
+    def opening(name: str, *, people: int, parts: tuple[str, ...]) -> KnowsThePoses:
         asked.append(people)
         return KnowsThePoses(np.stack([small, large], axis=1))
 
@@ -288,7 +288,7 @@ def test_without_poses_a_detector_looks_at_the_frames_that_are_performed(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = KnowsThePoses(walking_in().pose)
-    monkeypatch.setattr("kinema.pose.detect.open_detector", lambda name, people: detector)
+    monkeypatch.setattr("kinema.pose.detect.open_detector", lambda name, people, parts: detector)
     words = ("--source", place / "dancer.mp4", "--target", place / "anna", "--detector", "known")
     assert run(*words, "--out", tmp_path / "all.mp4") == 0
     assert detector.seen == FRAMES
@@ -390,3 +390,47 @@ def test_targets_that_cannot(tmp_path: Path, place: Path, capsys: pytest.Capture
     save_checkpoint(tmp_path / "new.safetensors", Dance(Dance.presets["tiny"].config), stage="test")
     assert "has not yet seen its target" in refused(capsys, *words, tmp_path / "new.safetensors")
     assert run(*words, tmp_path / "new.safetensors", "--as-is") == 0
+
+
+# --- Face and hands -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_target_that_knows_hands_is_shown_them_or_it_is_said(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_run(tmp_path / "cleo", 0, skeleton="coco-18+hands")
+    body = poses(walking_in().pose)
+    wrists = [[COCO_18.index(f"{side}Wrist")] * 21 for side in "LR"]
+    hands = body.points[:, :, wrists] + np.array([0, 0.3, 0], np.float32) * np.arange(21)[:, None]
+    write_poses(tmp_path / "hands.npz", replace(body, hands=hands.astype(np.float32)))
+    made = {}
+    for name, file in (("with", tmp_path / "hands.npz"), ("without", place / "dancer.npz")):
+        words = (
+            "--source",
+            place / "dancer.mp4",
+            "--poses",
+            file,
+            "--target",
+            tmp_path / "cleo",
+            "--out",
+            tmp_path / f"{name}.mp4",
+        )
+        assert run(*words) == 0
+        said = capsys.readouterr().out
+        assert ("dancer.npz has no hands, with which cleo was trained: drawn without; kinema pose detect" in said) == (
+            name == "without"
+        )
+        made[name] = read_video(tmp_path / f"{name}.mp4")[0].astype(int)
+    assert np.abs(made["with"] - made["without"]).max() > 8
+    asked: list[tuple[str, ...]] = []
+
+    def opening(name: str, *, people: int, parts: tuple[str, ...]) -> KnowsThePoses:
+        asked.append(parts)
+        return KnowsThePoses(walking_in().pose)
+
+    monkeypatch.setattr("kinema.pose.detect.open_detector", opening)
+    words = ("--source", place / "dancer.mp4", "--frames", 3, "--overwrite", "--out", tmp_path / "with.mp4")
+    for target, detector in (("cleo", "mediapipe"), ("cleo", "net.onnx"), (place / "anna", "mediapipe")):
+        assert run(*words, "--target", tmp_path / target, "--detector", detector) == 0
+    assert asked == [("hands",), (), ()]
+    assert "net.onnx has no hands, with which cleo was trained" in capsys.readouterr().out

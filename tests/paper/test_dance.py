@@ -243,6 +243,46 @@ def test_the_face_generator_adds_a_residual_inside_the_box():
     assert torch.equal(system.correct(frame, label, corners, visible), frame)
 
 
+# --- Face and hands in the drawings -------------------------------------------------------------------------------------------
+
+
+def with_parts(rows: int = 2, frames: int = 2) -> Batch:
+    """The batch as it is, with a face and hands behind the body's joints."""
+    body, generator = batch(rows, frames), torch.Generator().manual_seed(1)
+    rest = torch.rand(rows, frames, 112, 3, generator=generator) * torch.tensor([32.0, 32.0, 0.0]) + torch.tensor([0.0, 0, 1])
+    return Batch(body.video, pose=torch.cat([body.pose, rest], dim=2))
+
+
+def test_face_and_hands_are_in_what_the_networks_see():
+    """Each changes the drawing where the poses have it, unless the style leaves it out; the body's is as it was."""
+    given, body = with_parts(), dance().draw(batch().pose)
+    seen = dance(skeleton="coco-18+face+hands").draw(given.pose)
+    assert not torch.equal(torch.stack(seen), torch.stack(body))
+    for first, stop in ((18, 88), (88, 109), (109, 130)):  # face, left hand, right hand
+        hidden = given.pose.clone()
+        hidden[:, :, first:stop, 2] = 0
+        without = dance(skeleton="coco-18+face+hands").draw(hidden)
+        assert not torch.equal(torch.stack(seen), torch.stack(without))
+    plain = replace(TINY.style, face=False, hands=False)
+    assert torch.equal(torch.stack(dance(skeleton="coco-18+face+hands", style=plain).draw(given.pose)), torch.stack(body))
+
+
+def test_statistics_and_the_faces_box_come_from_the_body_alone():
+    given = with_parts(4)
+    whole, body = dance(skeleton="coco-18+face+hands"), dance()
+    whole.fit_statistics([given])
+    body.fit_statistics([batch(4)])
+    assert whole.target_statistics() == body.target_statistics()
+    for one, other in zip(whole.face_boxes(given.pose), body.face_boxes(batch(4).pose), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("stage", ["global", "local", "face"])
+def test_every_stage_learns_from_poses_with_parts(stage: str):
+    trainer = Trainer(dance(skeleton="coco-18+face+hands"), stage, TrainConfig())
+    assert all(torch.tensor(value).isfinite() for value in trainer.step(with_parts()).values())
+
+
 # --- Invariants of Section 12 -------------------------------------------------------------------------------------------------
 
 

@@ -83,7 +83,7 @@ def joints_found(name: str, skeleton: Skeleton) -> Callable[[UInt8[np.ndarray, "
     Raises:
         ConfigError: when there is no such detector, or it cannot give a joint of the layout.
     """
-    detector = open_detector(name)
+    detector = open_detector(name, parts=skeleton.parts)
     conversion = converter(detector.skeleton, skeleton)
     if conversion.missing:
         raise ConfigError(f"{name} finds no {', '.join(conversion.missing)}, which the poses of {skeleton.name} have")

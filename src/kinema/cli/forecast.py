@@ -303,6 +303,8 @@ def _footage(file: Path, poses_file: Path, options: Forecast, forecaster: "Forec
             f"{file} and its poses have {len(there)} frames from frame {options.start} on, every {every}; {trained.name} "
             f"forecasts from {forecaster.past}"
         )
+    if lacking := poses.lacking(_layout(forecaster.skeleton)):
+        raise DataError(f"{poses_file} has no {' and no '.join(lacking)}, and {trained.name} forecasts {forecaster.skeleton}")
     left, top = (size[0] - shape.width) // 2, (size[1] - shape.height) // 2
     moved = poses.resized(*size).cropped(left, top, shape.width, shape.height).converted(_layout(forecaster.skeleton))
     points = moved.filled()[there]

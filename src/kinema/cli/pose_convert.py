@@ -117,11 +117,14 @@ def filtered(poses: "Poses", options: Convert) -> "Poses":
 def reshaped(poses: "Poses", options: Convert) -> "Poses":
     """Change layout, size and rate, and say which joints that loses."""
     from kinema.pose.filters import retimed
-    from kinema.pose.skeleton import converter, find_skeleton
+    from kinema.pose.skeleton import converter, find_skeleton, whole
 
     if options.skeleton:
         target = find_skeleton(options.skeleton)
-        conversion = converter(poses.skeleton, target)
+        if lacking := poses.lacking(target):
+            raise DataError(f"{options.poses} holds no {' and no '.join(lacking)}; give --skeleton {target.body.name}")
+        target = target if target.parts else whole(target, poses.layout.parts)
+        conversion = converter(poses.skeleton, target.body)
         for what, joints in (("dropped", conversion.dropped), (f"missing in {poses.skeleton.name}", conversion.missing)):
             if joints:
                 print(f"{what}: {', '.join(joints)}")

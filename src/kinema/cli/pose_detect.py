@@ -151,6 +151,8 @@ def summary(film: Film, report: dict[str, Any]) -> list[str]:
     lines.append(
         f"  mean confidence {sum(sure) / len(sure):.2f}" + (f"; seldom found: {words} of these frames" if words else "")
     )
+    if report["parts"]:
+        lines.append("  in view: " + ", ".join(f"{name} in {share:.0%}" for name, share in report["parts"].items()))
     lines += [f"  {note}" for note in report["notes"]]
     if report["people"] > 1:
         lines.append("  kinema pose convert --person takes one of them, or writes a file for each")

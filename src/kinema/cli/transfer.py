@@ -111,7 +111,8 @@ def run(arguments: list[str]) -> int:
         _refuse_other_drawing(options, name, target)
         if not options.as_is:
             target.target_statistics()  # a target that knows none is refused before anybody is looked for
-    poses, performed = _source_poses(options, info)
+    poses, performed = _source_poses(options, info, _parts_drawn(targets))
+    _say_lacking(options, poses, targets)
     maps: dict[str, Any] = {}
     driven = [_driven(options, poses, performed, target, maps) for target in targets]
     poses = poses.window(performed.start, performed.stop)
@@ -168,7 +169,28 @@ def _refuse_other_drawing(options: Transfer, name: str, target: "Trained") -> No
 # --- Poses --------------------------------------------------------------------------------------------------------------------
 
 
-def _source_poses(options: Transfer, info: "MediaInfo | None") -> tuple["Poses", range]:
+def _parts_drawn(targets: Sequence["Trained"]) -> tuple[str, ...]:
+    """Return which of face and hands a source must show: those that were drawn when the targets were trained."""
+    from kinema.pose.skeleton import find_skeleton
+
+    wanted = {
+        part for target in targets for part in find_skeleton(target.system.skeleton).parts if getattr(target.system.style, part)
+    }
+    return tuple(sorted(wanted))
+
+
+def _say_lacking(options: Transfer, poses: "Poses", targets: Sequence["Trained"]) -> None:
+    """Say which of face and hands the targets were trained with and the source's poses do not have."""
+    for target in targets:
+        lacking = [part for part in _parts_drawn([target]) if getattr(poses, part) is None]
+        if lacking:
+            print(
+                f"{options.poses or options.detector} has no {' and no '.join(lacking)}, with which {target.name} was trained: "
+                f"drawn without; kinema pose detect --skeleton {target.system.skeleton} finds them with mediapipe"
+            )
+
+
+def _source_poses(options: Transfer, info: "MediaInfo | None", parts: tuple[str, ...]) -> tuple["Poses", range]:
     """Return the poses of the one person who sets the motion, and which of their frames are performed.
 
     Poses from a file are there as a whole, so that normalisation measures all of them; a detector looks at no other frames
@@ -190,7 +212,10 @@ def _source_poses(options: Transfer, info: "MediaInfo | None") -> tuple["Poses",
     else:
         assert info is not None  # checked with the options
         with Progress() as progress:
-            poses = detected(info, open_detector(options.detector, people=options.people), first, count, progress.show)
+            # A network in a file finds the body alone, which is said; MediaPipe is asked for what was drawn in training.
+            parts = parts if options.detector == "mediapipe" else ()
+            detector = open_detector(options.detector, people=options.people, parts=parts)
+            poses = detected(info, detector, first, count, progress.show)
         performed = range(len(poses))
     if not poses.present.any():
         raise DataError(

@@ -21,7 +21,7 @@ from kinema.core.errors import MediaError
 from kinema.data.dataset import Clip, ClipRecord
 from kinema.data.media import Frame, Resize, contain, cover, displayed
 from kinema.data.plan import Job, Refusal, motion
-from kinema.data.posed import Pose, Poser, in_clip, moved, open_poser, placed, share_with_person
+from kinema.data.posed import Pose, Poser, in_clip, moved, open_poser, placed, share_with_person, shares_with_parts
 from kinema.data.scene import VIEW, SceneFilter, open_scene_filter
 from kinema.data.shots import LOOK_SIZE, number_shots
 from kinema.data.sources import STILL_FPS, Source, open_source
@@ -94,7 +94,8 @@ class PrepareSettings(Config):
     """Whose joints. Of poses that were found before: largest (default), the number of a person, or X,Y, a pixel of the first
     frame with anybody. With a detector, which follows one person: LEFT,TOP,WIDTH,HEIGHT, where they are."""
     pose_skeleton: str = "coco-18"
-    """Layout of the joints: coco-18, coco-17, body-25, edn-23, blazepose-33 or penn-13."""
+    """Layout of the joints: coco-18, coco-17, body-25, edn-23, blazepose-33 or penn-13, each also with +face, +hands or
+    +face+hands behind it, such as coco-18+face+hands, which mediapipe finds."""
     pose_version: str | None = None
     """Refuse another version of MediaPipe than this, or an ONNX file with another SHA-256; filled in by itself."""
     min_pose: float = 0.5
@@ -372,6 +373,7 @@ class Cutter:
             window.extra["pose"] = share = share_with_person(window.pose, self.poser.skeleton)
             if share < settings.min_pose:
                 return refuse("no person", share=share, limit=settings.min_pose)
+            window.extra |= shares_with_parts(window.pose, self.poser.skeleton)
         if self.scenes is not None and window.views is not None:
             window.extra["scene"] = scores = self.scenes.scores(window.views)
             if not self.scenes.accepts(scores):

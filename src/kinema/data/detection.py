@@ -55,7 +55,8 @@ class DetectSettings(Config):
     detector_version: str | None = None
     """Refuse another version of MediaPipe than this, or an ONNX file with another SHA-256."""
     skeleton: str = "coco-18"
-    """Layout of the poses: coco-18, coco-17, body-25, edn-23, blazepose-33 or penn-13."""
+    """Layout of the poses: coco-18, coco-17, body-25, edn-23, blazepose-33 or penn-13. With +face, +hands or +face+hands behind
+    it, such as coco-18+face+hands, mediapipe finds these too, 70 points of the face and 21 of each hand."""
     people: int = 1
     """How many people at most are looked for in a frame, the most prominent ones; more than one with mediapipe alone, because a
     network in an ONNX file sees one crop. They are followed and numbered."""
@@ -298,7 +299,8 @@ def somebody_else(settings: DetectSettings, image: UInt8[np.ndarray, "H W 3"], f
     painted = image
     for person in found:
         painted = painted_over(painted, person)
-    detector = _kept(replace(settings, still=True, people=1, person=None))
+    body = find_skeleton(settings.skeleton).body.name
+    detector = _kept(replace(settings, still=True, people=1, person=None, skeleton=body))
     return bool(has_trunk(next(iter(detector.detect([painted]))), detector.skeleton).any())
 
 
@@ -358,7 +360,7 @@ def describe(poses: Poses) -> dict[str, Any]:
     """Return what was found, as JSON values.
 
     A frame counts as missed when nobody in it has two of shoulders and hips; a joint's confidence is the mean over the frames
-    in which it was found.
+    in which it was found. Faces and hands are counted as a whole, where they were looked for.
     """
     there = has_trunk(poses.points, poses.skeleton)
     missed = np.flatnonzero(~there.any(axis=1)).tolist()
@@ -374,6 +376,7 @@ def describe(poses: Poses) -> dict[str, Any]:
         "people": poses.points.shape[1] if len(missed) < len(poses) else 0,
         "found": len(poses) - len(missed),
         "missed": {"count": len(missed), "ranges": ranges(missed)},
+        "parts": {name: round(float((seen & there).sum() / max(1, there.sum())), 4) for name, seen in poses.shown.items()},
         "joints": {
             joint: {"found": round(float(share), 4), "confidence": round(float(mean), 4)}
             for joint, share, mean in zip(poses.skeleton.joints, shares, means, strict=True)
@@ -463,6 +466,7 @@ def _opened(settings: DetectSettings) -> PoseDetector:
         view=settings.view,
         least_confidence=settings.confidence,
         people=settings.people,
+        parts=find_skeleton(settings.skeleton).parts,
     )
 
 

@@ -73,7 +73,8 @@ def open_poser(where: str, skeleton: str, version: str | None = None, person: st
         if person is not None and (person == "all" or not is_choice(person)):
             raise ConfigError(f"--person {person!r} is none of: largest, the number of a person, a pixel such as 320,200")
         return RecordedPoses(Path(where), find_skeleton(skeleton), person or "largest")
-    return DetectedPoses(open_detector(where, version=version, view=_view(where, person)), find_skeleton(skeleton))
+    wanted = find_skeleton(skeleton)
+    return DetectedPoses(open_detector(where, version=version, view=_view(where, person), parts=wanted.parts), wanted)
 
 
 def _view(detector: str, person: str | None) -> Box | None:
@@ -165,12 +166,13 @@ class RecordedPoses:
 
     def __call__(self, source: Source, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Pose]]:
         """Yield the frames of one shot, each with the joints that were found in the one nearest in time."""
-        choice = times = None
+        points = times = None
         for frame in frames:
-            if choice is None or times is None:
+            if points is None or times is None:
                 height, width = frame.image.shape[:2]
                 choice, times = self._read(source, width, height)
-            yield frame, choice.poses.points[int(np.abs(times - frame.time).argmin()), 0]
+                points = choice.poses.joined[:, 0]
+            yield frame, points[int(np.abs(times - frame.time).argmin())]
 
     def _read(self, source: Source, width: int, height: int) -> tuple[Choice, Float64[np.ndarray, "T"]]:
         return _recorded(self._file(source), self.skeleton, self.person, width, height, source.fps)
@@ -198,6 +200,11 @@ def _recorded(
     poses = read_poses(path, width=width, height=height, fps=fps) if path.is_dir() else read_poses(path)
     if abs(poses.width / poses.height / (width / height) - 1) > ASPECT:
         raise DataError(f"{path} holds poses of {poses.width}x{poses.height} frames, and the footage is {width}x{height}")
+    if lacking := poses.lacking(skeleton):
+        raise DataError(
+            f"{path} holds no {' and no '.join(lacking)}; find them with kinema pose detect --skeleton {skeleton.name}, or "
+            f"give --pose-skeleton {skeleton.body.name}"
+        )
     poses = poses.resized(width, height)  # before the choice, which may be a pixel of the footage
     choice = choose(told_apart(poses)[0], person) if poses.present.any() else Choice(poses, "")
     poses = choice.poses.converted(skeleton)
@@ -224,6 +231,12 @@ def in_clip(poses: Sequence[Pose], have: Size, shape: Size, resize: Resize) -> F
 def share_with_person(pose: Float32[np.ndarray, "T J 3"], skeleton: Skeleton) -> float:
     """Return the share of frames in which a person is."""
     return round(float(has_trunk(pose, skeleton).mean()), 4)
+
+
+def shares_with_parts(pose: Float32[np.ndarray, "T J 3"], skeleton: Skeleton) -> dict[str, float]:
+    """Return the shares of frames in which the face, the left and the right hand are, for a layout that has them."""
+    shown = Poses(pose[:, None], skeleton, 1, 1, 1.0).shown
+    return {name: round(float(there.mean()), 4) for name, there in shown.items()}
 
 
 def placed(have: Size, shape: Size, resize: Resize) -> tuple[Size, tuple[int, int]]:

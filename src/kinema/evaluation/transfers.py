@@ -71,8 +71,8 @@ class Reenacted:
         self._poses, self._skeleton, self._pasted, self._find = poses, skeleton, pasted, find
         self._perceptual = perceptual
         self._values: dict[str, list[tuple[float, float]]] = {}
-        self._missed: list[tuple[float, float, float]] = []
-        self._apart: list[tuple[float, float, float]] = []
+        self._missed: dict[str, list[tuple[float, float, float]]] = {}
+        self._apart: dict[str, list[tuple[float, float, float]]] = {}
 
     def add(self, index: int, truth: Clip, made: Clip) -> None:
         """Measure one clip.
@@ -87,12 +87,17 @@ class Reenacted:
         height, width = truth.shape[1:3]
         self._measure(FRAME, versions, [(0, 0, width, height)] * len(truth))
         for name, region in REGIONS.items():
-            self._measure(name, versions, [region(points, self._skeleton, width, height) for points in asked])
+            body = self._skeleton.body
+            boxes = [region(points[: len(body)], body, width, height) for points in asked]
+            self._measure(name, versions, boxes)
         if self._find:
-            errors = [pose_errors(asked, self._find(version)) for version in (made, truth, versions[2])]
-            apart, missed = zip(*errors, strict=True)
-            self._apart.append(apart)
-            self._missed.append(missed)
+            found = [self._find(version) for version in (made, truth, versions[2])]
+            for part, piece in self._skeleton.pieces.items():
+                errors = [pose_errors(asked[:, piece], one[:, piece]) for one in found]
+                apart, missed = zip(*errors, strict=True)
+                of = "" if part == "body" else f" of {part}"
+                self._apart.setdefault(f"pose distance{of}", []).append(apart)
+                self._missed.setdefault(f"missed detections{of}", []).append(missed)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what was measured so far, clip by clip."""
@@ -116,12 +121,9 @@ class Reenacted:
         clips = {key: _plain([made for made, _ in values]) for key, values in self._values.items()}
         found: dict[str, Any] = {"regions": regions}
         if self._find:
-            found["poses"] = {
-                "pose distance": _three(self._apart),
-                "missed detections": _three(self._missed),
-            }
-            clips["pose distance"] = _plain([made for made, _, _ in self._apart])
-            clips["missed detections"] = _plain([made for made, _, _ in self._missed])
+            errors = self._apart | self._missed
+            found["poses"] = {name: _three(values) for name, values in errors.items()}
+            clips |= {name: _plain([made for made, _, _ in values]) for name, values in errors.items()}
         return {**found, "clips": clips}
 
     def _measure(self, region: str, versions: Sequence[Clip], boxes: Sequence[Box | None]) -> None:

@@ -1,5 +1,9 @@
 """MediaPipe Pose: BlazePose's 33 landmarks of the most prominent people, each tracked through a film.
 
+With face or hands, MediaPipe Holistic: the same body, and one network per face and hand that looks where the body has them. It
+gives 21 points a hand in OpenPose's order, and a mesh of 478 points of the face, of which those of `MESH` stand for OpenPose's
+70. It says of a face or hand as a whole whether it is there, so that each of their points has confidence 1 or is missing.
+
 The network sees one person, the most prominent one. For several, further trackers look at the frame with those painted over
 whom others found, so that each keeps to one person. MediaPipe's own way (``num_poses`` of its newer graph, with the same
 networks) found the smaller of two people in 1 of 100 frames of real footage in which this found them in 91.
@@ -7,12 +11,13 @@ networks) found the smaller of two people in 1 of 100 frames of real footage in 
 Licence of the package and of the model in it: Apache-2.0.
 
 References:
-    Bazarevsky et al., "BlazePose: On-device Real-time Body Pose Tracking", 2020.
+    Bazarevsky et al., "BlazePose: On-device Real-time Body Pose Tracking", 2020. Zhang et al., "MediaPipe Hands", 2020.
+    Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019 (the mesh).
 """
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -25,10 +30,20 @@ from jaxtyping import Float32, UInt8
 
 from kinema.core.errors import ConfigError
 from kinema.pose.detect import Box, Picture, painted_over, visible
-from kinema.pose.skeleton import BLAZEPOSE_33
+from kinema.pose.skeleton import BLAZEPOSE_33, HAND_21, whole
 
 MODELS = ("pose_landmark_lite.tflite", "pose_landmark_full.tflite", "pose_landmark_heavy.tflite")
 """By complexity; the package holds the second."""
+MESH = (
+    *(127, 234, 93, 132, 172, 136, 149, 176, 152, 400, 378, 365, 397, 361, 323, 454, 356),  # jaw
+    *(70, 63, 105, 66, 107, 336, 296, 334, 293, 300),  # brows
+    *(6, 197, 5, 4, 98, 97, 2, 326, 327),  # nose
+    *(33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380),  # eyes
+    *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181),  # lips, outside
+    *(78, 81, 13, 311, 308, 402, 14, 178),  # lips, inside
+    *(468, 473),  # pupils
+)
+"""Per point of OpenPose's face, the point of MediaPipe's mesh that is nearest to its place."""
 SERVER = "https://storage.googleapis.com/mediapipe-assets"
 
 
@@ -40,18 +55,26 @@ class BlazePose:
     """
 
     name = "mediapipe"
-    skeleton = BLAZEPOSE_33
 
-    def __init__(self, still: bool, complexity: int, view: Box | None, least_confidence: float, people: int = 1) -> None:
+    def __init__(
+        self,
+        still: bool,
+        complexity: int,
+        view: Box | None,
+        least_confidence: float,
+        people: int = 1,
+        parts: Sequence[str] = (),
+    ) -> None:
         self._package = _package()
         self.version = self._package.__version__
         require_model(Path(self._package.__file__).parent, complexity)
+        self.skeleton = whole(BLAZEPOSE_33, parts)
         self._options = {"static_image_mode": still, "model_complexity": complexity}
         self._view, self._least, self._most = view, least_confidence, people
         self._found_anybody = False
         self._kept: list[_Tracker] = []
 
-    def detect(self, frames: Iterable[Picture]) -> Iterator[Float32[np.ndarray, "P 33 3"]]:
+    def detect(self, frames: Iterable[Picture]) -> Iterator[Float32[np.ndarray, "P J 3"]]:
         """Yield at most as many people per frame as were asked for; see `kinema.pose.detect.PoseDetector`."""
         trackers = self._kept if self._options["static_image_mode"] else []  # those for single frames remember nothing
         try:
@@ -65,13 +88,13 @@ class BlazePose:
                 for tracker in trackers:
                     tracker.network.close()
 
-    def _people_in(self, part: Picture, trackers: list["_Tracker"]) -> Float32[np.ndarray, "P 33 3"]:
+    def _people_in(self, part: Picture, trackers: list["_Tracker"]) -> Float32[np.ndarray, "P J 3"]:
         """Return who is in a picture; trackers are added where they are needed for the first time.
 
         Those that have somebody go first, so that nobody takes their person from them. Then one that has nobody looks for whom
         they left; where it finds nobody, another would not either.
         """
-        people: list[Float32[np.ndarray, "33 3"]] = []
+        people: list[Float32[np.ndarray, "J 3"]] = []
         following, idle = [one for one in trackers if one.somebody], [one for one in trackers if not one.somebody]
         while len(people) < self._most:
             if following:
@@ -86,26 +109,43 @@ class BlazePose:
                 part = painted_over(part, points)
             elif searches:
                 break
-        return np.array(people, np.float32).reshape(-1, len(BLAZEPOSE_33), 3)
+        return np.array(people, np.float32).reshape(-1, len(self.skeleton), 3)
 
     def _opened(self, trackers: list["_Tracker"]) -> "_Tracker":
         with _silence(True):
-            trackers.append(_Tracker(import_module("mediapipe.python.solutions.pose").Pose(**self._options)))
+            if self.skeleton.parts:
+                kind, options = "Holistic", self._options | {"refine_face_landmarks": "face" in self.skeleton.parts}
+            else:
+                kind, options = "Pose", self._options
+            solution = import_module(f"mediapipe.python.solutions.{kind.lower()}")
+            trackers.append(_Tracker(getattr(solution, kind)(**options)))
         return trackers[-1]
 
-    def _find(self, part: Picture, tracker: "_Tracker") -> Float32[np.ndarray, "33 3"] | None:
+    def _find(self, part: Picture, tracker: "_Tracker") -> Float32[np.ndarray, "J 3"] | None:
         """Return whom a tracker finds, in pixels of the picture."""
         # What it writes on starting, and on the first person of all, cannot be switched off otherwise.
         with _silence(tracker.fresh or not self._found_anybody):
-            found = tracker.network.process(part).pose_landmarks
-        tracker.fresh, tracker.somebody = False, found is not None
-        if found is None:
+            found = tracker.network.process(part)
+        body = found.pose_landmarks
+        tracker.fresh, tracker.somebody = False, body is not None
+        if body is None:
             return None
         self._found_anybody = True
-        marks = np.array([(mark.x, mark.y, mark.visibility) for mark in found.landmark], np.float64)
+        marks = [(mark.x, mark.y, mark.visibility) for mark in body.landmark]
+        if "face" in self.skeleton.parts:
+            mesh = _places(found.face_landmarks, max(MESH) + 1)
+            marks += [mesh[number] for number in MESH]
+        if "hands" in self.skeleton.parts:
+            marks += _places(found.left_hand_landmarks, len(HAND_21)) + _places(found.right_hand_landmarks, len(HAND_21))
+        points = np.array(marks, np.float64)
         height, width = part.shape[:2]
-        marks[:, :2] = marks[:, :2] * (width, height) - 0.5
-        return visible(marks, width, height, self._least)
+        points[:, :2] = points[:, :2] * (width, height) - 0.5
+        return visible(points, width, height, self._least)
+
+
+def _places(found: Any, count: int) -> list[tuple[float, float, float]]:
+    """Return the points of a face or a hand, relative to the picture; all missing where there is none."""
+    return [(mark.x, mark.y, 1.0) for mark in found.landmark] if found else [(0.0, 0.0, 0.0)] * count
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 | name | detector | gives |
 |---|---|---|
-| ``mediapipe`` | MediaPipe Pose (`kinema.pose.blazepose`), with the ``[pose]`` extra | blazepose-33, one person or several |
+| ``mediapipe`` | MediaPipe, of the ``[pose]`` extra (`kinema.pose.blazepose`) | blazepose-33, face, hands; one person or more |
 | ``FILE.onnx`` | a top-down network such as RTMPose (`kinema.pose.topdown`) | coco-17, one person: it sees one crop |
 
 What comes out is in pixels of the frames that went in, pixel centres at integers. A joint is missing, (NaN, NaN, 0), where its
@@ -70,6 +70,7 @@ def open_detector(
     view: Box | None = None,
     least_confidence: float = LEAST_CONFIDENCE,
     people: int = 1,
+    parts: Sequence[str] = (),
 ) -> PoseDetector:
     """Open a detector.
 
@@ -81,15 +82,16 @@ def open_detector(
         view: where the person is: MediaPipe sees nothing else, a top-down network looks there first.
         least_confidence: joints below are missing; in [0, 1].
         people: how many at most are found in a frame, the most prominent ones, in any order.
+        parts: which of face and hands are found besides the body.
 
     Raises:
-        ConfigError: a detector that there is not or that finds only one person, another version, or a package or file that is
-            missing.
+        ConfigError: a detector that there is not or that finds only one person or the body alone, another version, or a package
+            or file that is missing.
     """
     if name == "mediapipe":
         from kinema.pose.blazepose import BlazePose
 
-        detector: PoseDetector = BlazePose(still, complexity, view, least_confidence, people)
+        detector: PoseDetector = BlazePose(still, complexity, view, least_confidence, people, parts)
     elif name.lower().endswith(".onnx"):
         from kinema.pose.topdown import TopDown
 
@@ -97,6 +99,11 @@ def open_detector(
             raise ConfigError(
                 f"{name} and {people} people: a top-down network sees one crop, so that it finds one person; give --detector "
                 "mediapipe, or --person LEFT,TOP,WIDTH,HEIGHT once for each"
+            )
+        if parts:
+            raise ConfigError(
+                f"{name} finds the body alone, and {' and '.join(parts)} are asked for; give --detector mediapipe, or a "
+                f"skeleton without +{'+'.join(parts)}"
             )
         detector = TopDown(Path(name), still, view, least_confidence)
     else:

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from kinema.core.config import Config, differences
 from kinema.core.errors import ConfigError, DataError
-from kinema.pose.sequence import Poses
+from kinema.pose.sequence import Poses, divided
 from kinema.pose.skeleton import COCO_18, HAND_21, Skeleton
 
 Palette = Literal["sides", "hues"]
@@ -182,7 +182,7 @@ def draw_points(
 
     Args:
         points: joints per frame; confidence 0 is missing, whatever the coordinates say.
-        skeleton: names of the joints.
+        skeleton: names of the joints; face and hands of a layout that has them are drawn as such.
         width: of the frames, in pixels.
         height: of the frames, in pixels.
         style: how it is drawn.
@@ -194,9 +194,11 @@ def draw_points(
     """
     if points.shape[1] != len(skeleton):
         raise DataError(f"there are {points.shape[1]} joints; the skeleton {skeleton.name} has {len(skeleton)}")
+    if skeleton.parts:
+        points, face, hands = divided(points, skeleton)
     shape = (len(points), height, width, 3)
     canvas = _empty(shape, style)
-    _paint(canvas, _person(points, skeleton, style, _scale(shape, style), face, hands))
+    _paint(canvas, _person(points, skeleton.body, style, _scale(shape, style), face, hands))
     return canvas
 
 

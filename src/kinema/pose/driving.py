@@ -100,14 +100,12 @@ def as_prepared(poses: Poses, width: int, height: int) -> Poses:
 
 
 def _converted(poses: Poses, skeleton: Skeleton) -> Poses:
-    """Return the poses in the target's layout.
+    """Return the poses in the target's layout: without the face or hands that it lacks, with those missing that they lack.
 
     Raises:
-        DataError: when joints would be missing that the target was trained with.
+        DataError: when joints of the body would be missing that the target was trained with.
     """
-    if poses.skeleton == skeleton:
-        return poses
-    if lacking := converter(poses.skeleton, skeleton).missing:
+    if lacking := converter(poses.skeleton, skeleton.body).missing:
         raise DataError(
             f"poses of skeleton {poses.skeleton.name} have no {', '.join(lacking)}, with which the target was trained "
             f"({skeleton.name}); find them with the detector of the target's dataset"

@@ -308,7 +308,8 @@ def _arrays(
             for name, part in parts:
                 if numbers := person.get(name):
                     part[:] = np.array(numbers, np.float32).reshape(-1, 3)
-    return points, face if face[..., 2].any() else None, hands if hands[..., 2].any() else None
+    listed = {name for frame in frames for person in frame["people"] for name in (FACE, *HANDS) if person.get(name)}
+    return points, face if FACE in listed else None, hands if listed & {*HANDS} else None
 
 
 def _refuse_relative(folder: Path, points: Float32[np.ndarray, "T P J 3"], side: int) -> None:

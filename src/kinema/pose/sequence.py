@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from kinema.core.errors import DataError
-from kinema.pose.skeleton import FACE_70, HAND_21, Skeleton, converter
+from kinema.pose.skeleton import FACE_70, HAND_21, PARTS, Skeleton, converter, whole
 
 Points = Float32[np.ndarray, "*frames J 3"]
 Parts = ("points", "face", "hands")
@@ -26,8 +26,9 @@ class Poses:
     """Poses of the people of one film, body and, where they were detected, faces and hands.
 
     Attributes:
-        points: joints per frame and person.
-        skeleton: names of the joints.
+        points: joints of the body per frame and person. What is given in a layout with face or hands is divided: these become
+            the fields of their own.
+        skeleton: names of the body's joints.
         width: of the frames, in pixels.
         height: of the frames, in pixels.
         fps: frames per second.
@@ -58,6 +59,10 @@ class Poses:
                 f"poses have the shape {self.points.shape}; "
                 f"the skeleton {self.skeleton.name} wants (T, P, {len(self.skeleton)}, 3)"
             )
+        if self.skeleton.parts:
+            points, face, hands = divided(self.points, self.skeleton)
+            for name, part in (("points", points), ("face", face), ("hands", hands), ("skeleton", self.skeleton.body)):
+                object.__setattr__(self, name, part)
         if self.width < 1 or self.height < 1 or not 0 < self.fps <= 1000:
             raise DataError(f"poses of {self.width}x{self.height} at {self.fps:g} fps: size and rate must be positive")
         for name, shape in (("face", (len(FACE_70), 3)), ("hands", (2, len(HAND_21), 3))):
@@ -80,9 +85,32 @@ class Poses:
         """Which joints were found."""
         return self.points[..., 2] > 0
 
+    @property
+    def layout(self) -> Skeleton:
+        """Names of all points: the body's joints, then those of face and hands where there are any."""
+        return whole(self.skeleton, [name for name in PARTS if getattr(self, name) is not None])
+
+    def lacking(self, skeleton: Skeleton) -> list[str]:
+        """Return which of face and hands a layout has and these poses have not."""
+        return [part for part in skeleton.parts if getattr(self, part) is None]
+
+    @property
+    def joined(self) -> Points:
+        """All points in one array, in the order of `layout`."""
+        parts = [part for name in PARTS if (part := getattr(self, name)) is not None]
+        flat = [part.reshape(*self.points.shape[:2], -1, 3) for part in (self.points, *parts)]
+        return np.concatenate(flat, axis=2)
+
+    @property
+    def shown(self) -> dict[str, Bool[np.ndarray, "T P"]]:
+        """Where the face, the left and the right hand are in view, of those that were looked for."""
+        left, right = (None, None) if self.hands is None else np.moveaxis(self.hands, 2, 0)
+        parts = {"face": self.face, "left hand": left, "right hand": right}
+        return {name: (part[..., 2] > 0).any(axis=-1) for name, part in parts.items() if part is not None}
+
     def filled(self, person: int = 0) -> Float32[np.ndarray, "T J 3"]:
-        """Return one person's joints as datasets and batches hold them: missing is (0, 0, 0)."""
-        return np.nan_to_num(self.points[:, person], nan=0.0)
+        """Return one person's points, in the order of `layout`, as datasets and batches hold them: missing is (0, 0, 0)."""
+        return np.nan_to_num(self.joined[:, person], nan=0.0)
 
     # Parts of a sequence
 
@@ -136,25 +164,38 @@ class Poses:
         return self.mapped(warp)
 
     def mirrored(self) -> "Poses":
-        """Return the poses of the mirrored frames: x becomes width - 1 - x, and right and left change names.
-
-        Raises:
-            DataError: for faces, whose points have no names by which they could change sides.
-        """
-        if self.face is not None:
-            raise DataError("faces of 70 points cannot be mirrored; leave them out first")
-        turned = self.mapped(lambda points: points * np.array([-1, 1]) + np.array([self.width - 1, 0]))
-        hands = None if turned.hands is None else turned.hands[:, :, ::-1].copy()
-        return replace(turned, points=turned.points[:, :, self.skeleton.flip].copy(), hands=hands)
+        """Return the poses of the mirrored frames: x becomes width - 1 - x, and right and left change names."""
+        turned = self.layout.mirrored(self.joined, self.width)
+        return replace(self, points=turned, skeleton=self.layout, face=None, hands=None)
 
     def converted(self, skeleton: Skeleton, *, rough: bool = False) -> "Poses":
-        """Return the poses in another layout; see `kinema.pose.skeleton.converter`."""
-        points = converter(self.skeleton, skeleton, rough=rough)(self.points)
-        return replace(self, points=points, skeleton=skeleton)
+        """Return the poses in another layout; see `kinema.pose.skeleton.converter`. Parts that it lacks are left out."""
+        points = converter(self.layout, skeleton, rough=rough)(self.joined)
+        return replace(self, points=points, skeleton=skeleton, face=None, hands=None)
 
     def _each(self, change: Callable[[Any], Any], **fields: Any) -> "Poses":
         parts = {name: change(part) for name in Parts if (part := getattr(self, name)) is not None}
         return replace(self, **parts, **fields)
+
+
+def divided(
+    points: Float[np.ndarray, "*frames J 3"], skeleton: Skeleton
+) -> tuple[
+    Float[np.ndarray, "*frames B 3"], Float[np.ndarray, "*frames 70 3"] | None, Float[np.ndarray, "*frames 2 21 3"] | None
+]:
+    """Take points of a layout with face or hands apart.
+
+    Args:
+        points: in that layout.
+        skeleton: the layout.
+
+    Returns:
+        The body, the face and the left and right hand; None for what the layout lacks.
+    """
+    found = {name: points[..., piece, :] for name, piece in skeleton.pieces.items()}
+    hands = found.get("hands")
+    apart = None if hands is None else hands.reshape(*hands.shape[:-2], 2, len(HAND_21), 3)
+    return found["body"], found.get("face"), apart
 
 
 def mark_missing(points: Float[np.ndarray, "*frames J 3"]) -> Points:

@@ -31,6 +31,30 @@ class Skeleton:
     joints: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Which of face and hands follow the joints of the body."""
+        return tuple(part for part in PARTS if part in self.name.split("+")[1:])
+
+    @property
+    def body(self) -> "Skeleton":
+        """The joints of the body alone."""
+        if not self.parts:
+            return self
+        count = self.pieces["body"].stop
+        edges = tuple(edge for edge in self.edges if max(edge) < count)
+        return Skeleton(self.name.partition("+")[0], self.joints[:count], edges)
+
+    @property
+    def pieces(self) -> Mapping[str, slice]:
+        """Where in the storage order the body is, and face and hands where they are."""
+        start = len(self.joints) - sum(len(PARTS[part]) for part in self.parts)
+        found = {"body": slice(0, start)}
+        for part in self.parts:
+            found[part] = slice(start, start + len(PARTS[part]))
+            start = found[part].stop
+        return found
+
     def __len__(self) -> int:
         return len(self.joints)
 
@@ -158,8 +182,24 @@ PENN_13 = Skeleton(
 )
 """The joints of Penn Action."""
 
-FACE_70 = Skeleton("face-70", tuple(f"Face{number}" for number in range(70)), ())
-"""OpenPose's face: 68 landmarks and the two pupils."""
+FACE_70 = Skeleton(
+    "face-70",
+    (
+        *(*(f"RJaw{number}" for number in range(8)), "Chin", *(f"LJaw{number}" for number in reversed(range(8)))),
+        *(*(f"RBrow{number}" for number in range(5)), *(f"LBrow{number}" for number in reversed(range(5)))),
+        *(*(f"NoseBridge{number}" for number in range(4)), "RNostrilOuter", "RNostrilInner", "NoseBase"),
+        *("LNostrilInner", "LNostrilOuter"),
+        *("REyeCornerOuter", "REyelidUpperOuter", "REyelidUpperInner", "REyeCornerInner", "REyelidLowerInner"),
+        *("REyelidLowerOuter", "LEyeCornerInner", "LEyelidUpperInner", "LEyelidUpperOuter", "LEyeCornerOuter"),
+        *("LEyelidLowerOuter", "LEyelidLowerInner"),
+        *("RLipCorner", "RLipUpper0", "RLipUpper1", "LipUpper", "LLipUpper1", "LLipUpper0", "LLipCorner"),
+        *("LLipLower0", "LLipLower1", "LipLower", "RLipLower1", "RLipLower0"),
+        *("RMouthCorner", "RMouthUpper", "MouthUpper", "LMouthUpper", "LMouthCorner", "LMouthLower", "MouthLower"),
+        *("RMouthLower", "RPupil", "LPupil"),
+    ),
+    (),
+)
+"""OpenPose's face: 68 landmarks (jaw from the right ear to the left, brows, nose, eyes, lips) and the pupils."""
 
 HAND_21 = Skeleton(
     "hand-21",
@@ -168,15 +208,41 @@ HAND_21 = Skeleton(
 )
 """OpenPose's hand: the wrist, then four points along every finger."""
 
+HANDS_42 = Skeleton(
+    "hands-42",
+    tuple(f"{side}Hand{joint}" for side in "LR" for joint in HAND_21.joints),
+    tuple((first + offset, second + offset) for offset in (0, len(HAND_21)) for first, second in HAND_21.edges),
+)
+"""The left hand, then the right one."""
+
+PARTS: Mapping[str, Skeleton] = {"face": FACE_70, "hands": HANDS_42}
+"""What may follow the joints of a body, in this order."""
+
 SKELETONS: Mapping[str, Skeleton] = {
     skeleton.name: skeleton for skeleton in (COCO_17, COCO_18, BODY_25, EDN_23, BLAZEPOSE_33, PENN_13)
 }
-"""Name, as stored in a dataset -> body layout. `find_skeleton` also knows anonymous-K."""
+"""Name, as stored in a dataset -> body layout. `find_skeleton` also knows anonymous-K, and bodies with `PARTS`."""
 
 
 def anonymous(points: int) -> Skeleton:
     """Return K points without names or limbs, such as learned keypoints; a mirrored pose keeps their order."""
     return Skeleton(f"anonymous-{points}", tuple(f"Point{number}" for number in range(points)), ())
+
+
+def whole(body: Skeleton, parts: Sequence[str]) -> Skeleton:
+    """Return a body with face or hands behind it, such as ``coco-18+face+hands``.
+
+    Args:
+        body: layout of the body.
+        parts: of `PARTS`.
+    """
+    joints, edges, names = body.joints, body.edges, [body.name]
+    for name, part in PARTS.items():
+        if name in parts:
+            edges += tuple((first + len(joints), second + len(joints)) for first, second in part.edges)
+            joints += part.joints
+            names.append(name)
+    return Skeleton("+".join(names), joints, edges)
 
 
 def find_skeleton(name: str) -> Skeleton:
@@ -185,11 +251,17 @@ def find_skeleton(name: str) -> Skeleton:
     Raises:
         DataError: for an unknown name, with the nearest one.
     """
+    body, *parts = name.split("+")
+    if parts:
+        if parts != [part for part in PARTS if part in parts]:
+            raise DataError(f"skeleton {name!r} names the parts {'+'.join(parts)}; accepted: face, hands, face+hands")
+        return whole(find_skeleton(body), parts)
     kind, _, points = name.rpartition("-")
     if kind == "anonymous" and points.isdigit() and int(points) > 0:
         return anonymous(int(points))
     if name not in SKELETONS:
-        raise DataError(f"there is no skeleton {name!r}; {accepted(name, [*SKELETONS, 'anonymous-K'])}")
+        known = accepted(name, [*SKELETONS, "anonymous-K"])
+        raise DataError(f"there is no skeleton {name!r}; {known}, each also with +face, +hands or +face+hands")
     return SKELETONS[name]
 
 

@@ -22,7 +22,7 @@ from kinema.data.performers import PerformersSettings, render_clip
 from kinema.data.prepare import plan_footage, prepare
 from kinema.pose.files import read_poses, write_poses
 from kinema.pose.sequence import Poses
-from kinema.pose.skeleton import COCO_18, anonymous
+from kinema.pose.skeleton import COCO_18, anonymous, find_skeleton
 from moving_dots import points, write_film
 from small_onnx import write_network
 
@@ -418,3 +418,62 @@ def test_what_is_wrong_is_said_before_any_work(
 def test_shares_are_from_0_to_1() -> None:
     with pytest.raises(ConfigError, match=r"min_pose is 1\.5; it must be from 0 to 1"):
         PrepareSettings(min_pose=1.5)
+
+
+# --- Face and hands
+
+
+def whole_ball(film: np.ndarray) -> np.ndarray:
+    """All of 130 points where the ball is; no left hand in the first frame."""
+    places = np.array([np.tile((*(green(frame) or (0, 0)), 0.8), (1, 130, 1)) for frame in film], np.float32)
+    places[0, :, 88:109] = 0
+    return places
+
+
+@pytest.mark.parametrize("settings", [{}, {"fit": "letterbox"}, {"stabilise": "on"}], ids=str)
+def test_face_and_hands_move_with_the_pixels_and_are_counted(tmp_path: Path, settings: dict[str, Any]) -> None:
+    film = ball_film(8, 192, 128)
+    write_video(tmp_path / "film.mp4", film, 25)
+    skeleton = find_skeleton("coco-18+face+hands")
+    write_poses(tmp_path / "film.npz", Poses(whole_ball(film), skeleton, 192, 128, 25))
+    data, info = cut(tmp_path / "film.mp4", pose=str(tmp_path / "film.npz"), pose_skeleton=skeleton.name, **settings)
+    assert info.skeleton == "coco-18+face+hands"
+    pose = np.asarray(data.array(0, "pose"))
+    assert pose.shape == (8, 130, 3)
+    for frame, found in zip(data.video(0), pose, strict=True):
+        there = found[found[:, 2] > 0, :2]
+        np.testing.assert_allclose(there, np.broadcast_to(green(frame) or (0, 0), there.shape), atol=0.35)
+    assert (pose[0, 88:109] == 0).all()
+    extra = data.record(0).extra
+    assert {name: extra[name] for name in ("face", "left hand", "right hand")} == {
+        **{"face": 1.0, "left hand": 0.875, "right hand": 1.0}
+    }
+
+
+def test_poses_without_hands_are_refused_where_hands_are_wanted(tmp_path: Path) -> None:
+    film = ball_film(8, 192, 128)
+    write_video(tmp_path / "film.mp4", film, 25)
+    write_poses(tmp_path / "film.npz", Poses(whole_ball(film)[:, :, :18], COCO_18, 192, 128, 25))
+    with pytest.raises(
+        DataError, match=r"film.npz holds no hands; find them with kinema pose detect --skeleton coco-18\+hands"
+    ):
+        cut(tmp_path / "film.mp4", pose=str(tmp_path / "film.npz"), pose_skeleton="coco-18+hands")
+
+
+def test_a_dataset_of_bodies_is_what_it_was(tmp_path: Path) -> None:
+    """The same joints, of poses with face and hands and of those without, under the old name of the layout."""
+    film = ball_film(8, 192, 128)
+    found = []
+    for name, given, layout in (
+        ("old", whole_ball(film)[:, :, :18], "coco-18"),
+        ("new", whole_ball(film), "coco-18+face+hands"),
+    ):
+        (tmp_path / name).mkdir()
+        write_video(tmp_path / name / "film.mp4", film, 25)
+        write_poses(tmp_path / name / "film.npz", Poses(given, find_skeleton(layout), 192, 128, 25))
+        footage = tmp_path / name / "film.mp4"
+        data, info = cut(footage, pose=str(tmp_path / name / "film.npz"), pose_skeleton="coco-18")
+        assert (info.skeleton, set(data.record(0).extra)) == ("coco-18", {"motion", "pose"})
+        found.append(np.asarray(data.array(0, "pose")))
+    assert found[0].shape == (8, 18, 3)
+    np.testing.assert_array_equal(*found)

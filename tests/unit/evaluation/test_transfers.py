@@ -12,7 +12,7 @@ from kinema.data.dataset import Dataset
 from kinema.evaluation.nearest import NearestFrames
 from kinema.evaluation.regions import body_box, face_box
 from kinema.evaluation.transfers import PASTED, Reenacted, compared, difference, pose_errors, rows
-from kinema.pose.skeleton import COCO_18
+from kinema.pose.skeleton import COCO_18, find_skeleton
 from small_dataset import write_dataset
 
 SHAPE = (4, 40, 32)
@@ -157,3 +157,27 @@ def test_a_table_of_ablations() -> None:
     cells = {line[0]: line[1] for line in lines}
     assert cells["face psnr"].startswith("-3.7") or cells["face psnr"].startswith("-3.8")
     assert "p " in cells["body psnr"]
+
+
+def test_face_and_hands_are_counted_apart_from_the_body() -> None:
+    """The body is found 1 pixel away, the face 3, and of the hands one; the numbers of the body are those of a body alone."""
+    skeleton, rest = find_skeleton("coco-18+face+hands"), np.tile(np.array([50, 50, 1], np.float32), (112, 1))
+    asked = np.concatenate([STANDING, rest])
+    seen = asked + np.array([1, 0, 0], np.float32)
+    seen[skeleton.pieces["face"], 0] += 2
+    seen[109:] = 0
+    truth = np.full((2, 100, 120, 3), 100, np.uint8)
+    found = Reenacted(
+        lambda index: np.stack([asked] * 2), skeleton, lambda poses: truth, find=lambda clip: np.stack([seen] * 2)
+    )
+    for index in range(2):
+        found.add(index, truth, truth)
+    report = found.report()
+    numbers = {name: score["value"] for name, score in report["poses"].items()}
+    assert numbers == pytest.approx(
+        {
+            **{"pose distance": 1, "pose distance of face": 3, "pose distance of hands": 1},
+            **{"missed detections": 0, "missed detections of face": 0, "missed detections of hands": 21},
+        }
+    )
+    assert set(numbers) <= set(report["clips"])

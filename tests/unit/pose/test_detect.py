@@ -1,5 +1,6 @@
 import hashlib
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import pytest
 from kinema.core.errors import ConfigError
 from kinema.data.dataset import Clip
 from kinema.data.performers import PerformersSettings, render_clip
-from kinema.pose.blazepose import require_model
+from kinema.pose.blazepose import MESH, require_model
 from kinema.pose.detect import PoseDetector, collect, has_trunk, open_detector, painted_over, paired, visible
-from kinema.pose.skeleton import COCO_17, COCO_18, anonymous
+from kinema.pose.skeleton import COCO_17, COCO_18, FACE_70, anonymous
 from kinema.pose.topdown import decode_axes, decode_heatmaps
 from small_onnx import picture, write_network
 
@@ -185,6 +186,78 @@ def test_mediapipe_finds_as_many_people_as_it_is_asked_for(
     np.testing.assert_array_equal(*first)
     again = np.stack(list(two.detect(pair)))
     np.testing.assert_array_equal(again, np.stack(list(two.detect(pair))))
+
+
+class Mark:
+    def __init__(self, x: float, y: float) -> None:
+        self.x, self.y, self.visibility = x, y, 0.9
+
+
+class Marks:
+    def __init__(self, places: list[tuple[float, float]]) -> None:
+        self.landmark = [Mark(x, y) for x, y in places]
+
+
+class Found:
+    """What MediaPipe Holistic would say: body at a quarter, mesh point k at (k / 1000, 1/2), a left hand that ends outside."""
+
+    pose_landmarks = Marks([(0.25, 0.25)] * 33)
+    face_landmarks = Marks([(number / 1000, 0.5) for number in range(478)])
+    left_hand_landmarks = Marks([(0.5 + number / 40, 0.75) for number in range(21)])
+    right_hand_landmarks = None
+
+
+@needs_mediapipe
+def test_faces_and_hands_come_in_openposes_order_and_what_is_not_found_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Holistic:
+        def __init__(self, **options: object) -> None:
+            assert options["refine_face_landmarks"]  # without, there are no pupils
+
+        def process(self, image: np.ndarray) -> type[Found]:
+            return Found
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(import_module("mediapipe.python.solutions.holistic"), "Holistic", Holistic)
+    detector = open_detector("mediapipe", parts=("face", "hands"))
+    assert detector.skeleton.name == "blazepose-33+face+hands"
+    (people,) = detector.detect([np.zeros((100, 1000, 3), np.uint8)])
+    pieces = detector.skeleton.pieces
+    face, hands = people[0, pieces["face"]], people[0, pieces["hands"]]
+    np.testing.assert_allclose(people[0, 0], [249.5, 24.5, 0.9], rtol=1e-6)
+    known = {"RJaw0": 127, "Chin": 152, "LJaw0": 356, "NoseBridge3": 4, "REyeCornerOuter": 33, "LEyeCornerOuter": 263}
+    for joint, number in {**known, "RLipCorner": 61, "LLipCorner": 291, "RPupil": 468, "LPupil": 473}.items():
+        np.testing.assert_allclose(face[FACE_70.index(joint)], [number - 0.5, 49.5, 1], rtol=1e-6)
+    np.testing.assert_allclose(hands[:20, 0], 500 + 25 * np.arange(20) - 0.5, rtol=1e-6)
+    assert hands[:20, 2].tolist() == [1] * 20
+    assert not hands[20:, 2].any()  # a finger tip outside of the frame, and the right hand
+    assert np.isnan(hands[20:, :2]).all()
+
+
+@needs_mediapipe
+def test_the_points_of_a_face_are_on_mediapipes_own_contours() -> None:
+    """Jaw, brows, eyes and lips; its contours have no nose and no pupils."""
+    from mediapipe.python.solutions.face_mesh_connections import FACEMESH_CONTOURS
+
+    on_contour = {number for edge in FACEMESH_CONTOURS for number in edge}
+    bridge = range(27, 36)
+    assert all(MESH[point] in on_contour for point in range(68) if point not in bridge)
+    assert len(set(MESH)) == 70
+
+
+@needs_mediapipe
+def test_the_body_is_the_same_with_face_and_hands(performer: Clip) -> None:
+    alone = np.concatenate(list(open_detector("mediapipe").detect(performer.video[:3])))
+    detector = open_detector("mediapipe", parts=("hands",))
+    both = np.concatenate(list(detector.detect(performer.video[:3])))
+    assert both.shape == (3, 33 + 42, 3)
+    np.testing.assert_array_equal(both[:, detector.skeleton.pieces["body"]], alone)
+
+
+def test_a_top_down_network_finds_no_hands_and_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"finds the body alone, and face and hands are asked for; give --detector mediapipe"):
+        open_detector("rtmpose.onnx", parts=("face", "hands"))
 
 
 @needs_mediapipe

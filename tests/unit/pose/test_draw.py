@@ -19,7 +19,7 @@ from kinema.pose.draw import (
     style_differences,
 )
 from kinema.pose.sequence import Poses
-from kinema.pose.skeleton import BODY_25, COCO_17, COCO_18, SKELETONS, Skeleton, anonymous, converter
+from kinema.pose.skeleton import BODY_25, COCO_17, COCO_18, SKELETONS, Skeleton, anonymous, converter, find_skeleton
 
 PLAIN = DrawStyle(limb_alpha=1, joint_alpha=1, reference=64, half_width=1.5, radius=2)
 """Opaque and wide enough at 64 pixels that the middle of a shape has its own colour."""
@@ -374,3 +374,13 @@ def test_another_style_than_the_checkpoint_s_is_refused_with_every_difference() 
 def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         DrawStyle(**wrong)
+
+
+@pytest.mark.parametrize("named", ["face", "hands", "face+hands"])
+def test_a_layout_with_parts_is_drawn_as_its_parts(named: str) -> None:
+    """What a dataset holds in one array looks as what a detector gives in three."""
+    given = {name: parts()[name] for name in named.split("+")}
+    points = np.concatenate([person(), *(part.reshape(1, -1, 3) for part in given.values())], axis=1)
+    drawn = draw_points(points, find_skeleton(f"coco-18+{named}"), SIZE, SIZE, STYLES["edn"])
+    np.testing.assert_array_equal(drawn, draw_points(person(), COCO_18, SIZE, SIZE, STYLES["edn"], **given))
+    assert (drawn != draw_points(person(), COCO_18, SIZE, SIZE, STYLES["edn"])).any()

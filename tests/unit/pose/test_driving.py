@@ -1,12 +1,14 @@
 """Driving poses: gaps bridged or held, layouts refused, frames cut as datasets are."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from kinema.core.errors import DataError
 from kinema.pose.driving import as_prepared, bridged, drive, hold
 from kinema.pose.sequence import Poses
-from kinema.pose.skeleton import COCO_17, COCO_18, PENN_13
+from kinema.pose.skeleton import COCO_17, COCO_18, PENN_13, find_skeleton
 
 
 def moving(frames: int, fps: float = 10) -> Poses:
@@ -75,3 +77,24 @@ def test_frames_are_cut_as_datasets_are() -> None:
     x, y = poses.points[0, 0, 9, :2]
     assert x == pytest.approx((9 + 0.5) * 85 / 640 - 0.5 - 10, abs=1e-4)
     assert y == pytest.approx((9 + 0.5) * 64 / 480 - 0.5, abs=1e-4)
+
+
+def test_hands_are_driven_where_the_target_has_them_and_missing_where_the_source_has_none() -> None:
+    """They pass the same normaliser and the same filter as the body: a wrist and the hand's own end in one place."""
+    with_hands = find_skeleton("coco-18+hands")
+    body = moving(9)
+    wrists = [[COCO_18.index("LWrist")] * 21, [COCO_18.index("RWrist")] * 21]
+    source = replace(body, hands=body.points[:, :, wrists], face=body.points[:, :, [0] * 70])
+
+    def halved(poses: Poses) -> Poses:
+        return poses.mapped(lambda points: points / 2 + 7)
+
+    driven = drive(source, with_hands, halved).poses
+    assert driven.face is None
+    assert driven.hands is not None
+    np.testing.assert_allclose(driven.hands[:, :, :, 5], driven.points[:, :, [row[0] for row in wrists]], rtol=1e-6)
+    assert driven.filled().shape == (9, 18 + 42, 3)
+    without = drive(body, with_hands, halved).poses
+    assert without.filled().shape == (9, 18 + 42, 3)
+    assert not without.filled()[:, 18:].any()
+    assert drive(source, COCO_18, halved).poses.filled().shape == (9, 18, 3)

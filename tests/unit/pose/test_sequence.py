@@ -3,7 +3,7 @@ import pytest
 
 from kinema.core.errors import DataError
 from kinema.pose.sequence import Poses, concatenate, integrate, velocity
-from kinema.pose.skeleton import BODY_25, COCO_17, COCO_18
+from kinema.pose.skeleton import BODY_25, COCO_17, COCO_18, find_skeleton
 
 
 def some(frames: int = 6, people: int = 1, *, missing: bool = True, **fields: object) -> Poses:
@@ -132,3 +132,43 @@ def test_nonsense_is_refused(fields: dict, sentence: str) -> None:
 def test_joints_of_another_skeleton_are_refused() -> None:
     with pytest.raises(DataError, match=r"skeleton coco-18 wants \(T, P, 18, 3\)"):
         Poses(np.ones((2, 1, 25, 3), np.float32), COCO_18, 8, 8, 25)
+
+
+def whole_body(frames: int = 3) -> np.ndarray:
+    """Point j of 130 is at (j, 2 j)."""
+    points = np.ones((frames, 1, 130, 3), np.float32)
+    points[..., 0], points[..., 1] = np.arange(130), 2 * np.arange(130)
+    return points
+
+
+def test_a_layout_with_parts_is_taken_apart_and_put_together_again() -> None:
+    points = whole_body()
+    points[1, 0, 88:109, 2] = 0
+    poses = Poses(points, find_skeleton("coco-18+face+hands"), 200, 300, 25)
+    assert (poses.skeleton, poses.layout.name) == (COCO_18, "coco-18+face+hands")
+    assert poses.face is not None
+    assert poses.hands is not None
+    same(poses.face[0, 0, 0], [18, 36, 1])
+    same(poses.hands[0, 0, 1, 0], [109, 218, 1])
+    assert {name: seen[:, 0].tolist() for name, seen in poses.shown.items()} == {
+        **{"face": [True] * 3, "left hand": [True, False, True], "right hand": [True] * 3}
+    }
+    assert (poses.filled()[1, 88:109] == 0).all()
+    same(poses.filled()[[0, 2]], points[[0, 2], 0])
+
+
+def test_conversion_leaves_out_parts_and_says_which_are_lacking() -> None:
+    poses = Poses(whole_body(), find_skeleton("coco-18+face+hands"), 200, 300, 25)
+    hands = find_skeleton("coco-17+hands")
+    converted = poses.converted(hands)
+    assert (converted.skeleton, converted.face, converted.lacking(hands)) == (COCO_17, None, [])
+    same(converted.hands, poses.hands)
+    assert poses.converted(COCO_18).lacking(find_skeleton("coco-18+face+hands")) == ["face", "hands"]
+
+
+def test_a_face_in_a_mirror_changes_sides() -> None:
+    poses = Poses(whole_body()[:, :, :88], find_skeleton("coco-18+face"), 200, 300, 25)
+    mirrored = poses.mirrored()
+    assert mirrored.face is not None
+    same(mirrored.face[0, 0, 69], [199 - (18 + 68), 2 * (18 + 68), 1])  # the left pupil is where the right one was
+    same(mirrored.mirrored().face, poses.face)

@@ -8,6 +8,7 @@ from kinema.pose.skeleton import (
     COCO_17,
     COCO_18,
     EDN_23,
+    FACE_70,
     HAND_21,
     PENN_13,
     SKELETONS,
@@ -115,3 +116,36 @@ def test_mirroring_moves_and_renames_and_undoes_itself() -> None:
 def test_an_unknown_joint_is_named_with_the_nearest() -> None:
     with pytest.raises(DataError, match="no joint 'RWirst'; did you mean 'RWrist'"):
         COCO_18.index("RWirst")
+
+
+def test_a_mirrored_face_swaps_the_published_points() -> None:
+    """Mirrored pairs of the 68 landmarks as face alignment papers list them, and the pupils."""
+    pairs = [*zip(range(8), range(16, 8, -1), strict=True), *zip(range(17, 22), range(26, 21, -1), strict=True)]
+    pairs += [(31, 35), (32, 34), (36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46), (48, 54), (49, 53), (50, 52)]
+    pairs += [(59, 55), (58, 56), (60, 64), (61, 63), (67, 65), (68, 69)]
+    expected = list(range(70))
+    for right, left in pairs:
+        expected[right], expected[left] = left, right
+    assert list(FACE_70.flip) == expected
+
+
+def test_a_body_may_have_a_face_and_hands_behind_it() -> None:
+    skeleton = find_skeleton("coco-18+face+hands")
+    assert (len(skeleton), skeleton.parts, skeleton.body) == (18 + 70 + 42, ("face", "hands"), COCO_18)
+    assert {name: (piece.start, piece.stop) for name, piece in skeleton.pieces.items()} == {
+        **{"body": (0, 18), "face": (18, 88), "hands": (88, 130)}
+    }
+    assert len(set(skeleton.joints)) == 130
+    left, right = skeleton.index("LHandWrist"), skeleton.index("RHandWrist")
+    assert (left, right) == (88, 109)
+    assert skeleton.flip[left : left + 21] == tuple(range(right, right + 21))
+    assert (left, left + 1) in skeleton.edges
+    assert not converter(find_skeleton("blazepose-33+face+hands"), skeleton).missing
+    assert COCO_18.parts == ()
+    assert COCO_18.body is COCO_18
+
+
+@pytest.mark.parametrize("name", ["coco-18+feet", "coco-18+hands+face", "coco-18+", "coco-18+face+face"])
+def test_parts_that_there_are_not_are_refused(name: str) -> None:
+    with pytest.raises(DataError, match=r"names the parts .*; accepted: face, hands, face\+hands"):
+        find_skeleton(name)
