@@ -25,7 +25,7 @@ FPS = 8.0
 """Frames per second of the data: half the usual rate and half the frames show the same movement in half the time."""
 SIDE = 48
 """Pixels of the transformer's clips: more than its preset has, as many as a few minutes are enough for."""
-HURRY: Mapping[str, Any] = {"learning-rate": 4e-4, "discriminator-learning-rate": 4e-4, "ema-samples": 2000}
+HURRY: dict[str, Any] = {"learning-rate": 4e-4, "discriminator-learning-rate": 4e-4, "ema-samples": 2000}
 """Settings of VGAN for the few minutes of a demo: twice the step size, a short average, and no augmentation."""
 COMPLETED = 6
 """Held-out clips that are continued, and that get a hole filled."""

@@ -21,6 +21,7 @@ from kinema.data.sources import Source
 from kinema.pose.detect import Box, PoseDetector, collect, has_trunk, open_detector, paired, visible
 from kinema.pose.files import read_poses
 from kinema.pose.people import Choice, choose, is_choice, told_apart
+from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import Skeleton, converter, find_skeleton
 
 Pose = Float32[np.ndarray, "J 3"]

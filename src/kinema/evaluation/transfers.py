@@ -28,7 +28,7 @@ from kinema.pose.skeleton import Skeleton
 PASTED = "nearest training frame"
 FRAME = "frame"
 SEEN = 128  # pixels of a side to which crops are scaled for a perceptual distance
-_OF_REGIONS = "region "
+_OF_REGIONS, _APART, _MISSED = "region ", "apart ", "missed "  # how the keys of what is kept begin
 
 OF_PIXELS = (
     Measure("psnr", "dB", True, lambda *pair: psnr(*pair).clamp_max(CEILING)),
@@ -101,16 +101,17 @@ class Reenacted:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what was measured so far, clip by clip."""
-        values = {f"{_OF_REGIONS}{key}": np.array(pairs) for key, pairs in self._values.items()}
-        return values | ({"missed": np.array(self._missed), "apart": np.array(self._apart)} if self._find else {})
+        kinds = {_OF_REGIONS: self._values, _APART: self._apart, _MISSED: self._missed}
+        return {f"{kind}{key}": np.array(values) for kind, kept in kinds.items() for key, values in kept.items()}
 
     def take(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Go on from what `arrays` returned."""
-        values = {key: array.tolist() for key, array in arrays.items()}
-        regions = {key.removeprefix(_OF_REGIONS): pairs for key, pairs in values.items() if key.startswith(_OF_REGIONS)}
-        self._values = {key: [(made, pasted) for made, pasted in pairs] for key, pairs in regions.items()}
-        self._missed = [(made, true, pasted) for made, true, pasted in values.get("missed", [])]
-        self._apart = [(made, true, pasted) for made, true, pasted in values.get("apart", [])]
+
+        def kept(kind: str) -> dict[str, Any]:
+            found = {key.removeprefix(kind): array.tolist() for key, array in arrays.items() if key.startswith(kind)}
+            return {key: [tuple(values) for values in rows] for key, rows in found.items()}
+
+        self._values, self._apart, self._missed = kept(_OF_REGIONS), kept(_APART), kept(_MISSED)
 
     def report(self) -> dict[str, Any]:
         """Return JSON values: scores by region, the detector's findings, and every clip's own numbers for comparisons."""
