@@ -112,7 +112,7 @@ def test_sizes_inside_the_video_half(paper: PoseKnows) -> None:
     assert down == [(32, 16, 32, 40), (64, 8, 16, 20), (128, 4, 8, 10), (256, 2, 4, 5), (256, 1, 1, 1)]
     kinds = [[type(layer).__name__ for layer in block] for block in paper.generator.up]
     assert kinds[:2] == [["ReLU", "TransposedVideos", "BatchNorm3d", "Dropout"]] * 2
-    assert kinds[2:] == [["ReLU", "ConvTranspose3d", "BatchNorm3d"]] * 2 + [["ReLU", "ConvTranspose3d"]]
+    assert kinds[2:] == [["ReLU", "TransposedVideos", "BatchNorm3d"]] * 2 + [["ReLU", "TransposedVideos"]]
     assert [block[1].bias is not None for block in paper.generator.up] == [True] * 5
     assert [layer.eps for layer in paper.discriminator.modules() if isinstance(layer, nn.BatchNorm3d)] == [1e-3] * 3
 
