@@ -137,6 +137,16 @@ def test_several_films_by_several_workers_are_the_same(capsys: pytest.CaptureFix
     assert capsys.readouterr().out.count("is there already") == 2
 
 
+def test_of_several_films_those_that_cannot_be_read_are_named_and_the_rest_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    write_film(Path("films/one.mp4"), 4)
+    Path("films/bad.mp4").write_bytes(b"no film")
+    detect("films", "--out", "found", status=1)
+    said = capsys.readouterr()
+    assert "bad.mp4" in said.err
+    assert "one.mp4: a person in 4 of 4 frames" in said.out
+    assert Path("found/one.npz").exists()
+
+
 def test_images_and_folders_of_frames(capsys: pytest.CaptureFixture[str]) -> None:
     place = points(3)
     write_image(Path("picture.png"), picture(place[0], 180, 144, radius=RADIUS))

@@ -202,7 +202,7 @@ def describe(options: Demo) -> Mapping[str, Any]:
         "continued": pictures("continued"),
         "filled": pictures("filled"),
         "real": write_real(options),
-        "longer": pictures("longer"),
+        "longer": pictures("longer")[: options.shown],
         "streams": "streams.webp",
         "curves": [
             (name.replace("/", ", "), spark([line[name] for line in lines], 300, 80)) for name in curves if len(lines) > 1

@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int:
 
     options = parse(Detect, arguments, "pose detect")
     where, settings = options.where, detection.settled(options.settings)
-    films = plan(options.sources, where.out)
+    films, unreadable = plan(options.sources, where.out)
     if where.overwrite:
         for film in films:
             detection.forget(film)
@@ -97,25 +97,36 @@ def run(arguments: list[str]) -> int:
                 f"or give --person LEFT,TOP,WIDTH,HEIGHT to say where to look"
             )
         _draw(overlays, settings, pool, overwrite=where.overwrite, fresh={film.out for film in todo})
-    return 0
+    for sentence in unreadable:
+        print(f"kinema: {sentence}", file=sys.stderr)
+    return 1 if unreadable else 0
 
 
-def plan(roots: Sequence[Path], out: Path) -> list[Film]:
-    """Look at all footage and say where the poses of each go.
+def plan(roots: Sequence[Path], out: Path) -> tuple[list[Film], list[str]]:
+    """Look at all footage and say where the poses of each go; and say, of several files, which cannot be read.
 
     Raises:
-        DataError: there is no footage, it cannot be read, or two would be written to one file.
+        DataError: there is no footage, none that can be read, or two would be written to one file.
     """
     from kinema.data.sources import find_sources, measure
     from kinema.pose.files import NO_FOLDERS
 
     if not roots:
         raise DataError("no source was given; give videos, folders of frames or images")
-    sources = [measure(source, None) for source in find_sources(roots).sources]
+    sources, unreadable, found = [], [], find_sources(roots).sources
+    for source in found:
+        try:
+            sources.append(measure(source, None))
+        except DataError as error:
+            if len(found) == 1:
+                raise
+            unreadable.append(str(error))
+    if not sources:
+        raise DataError(f"none of {len(found)} sources can be read; the first: {unreadable[0]}")
     if out.suffix.lower() == ".npz":
         if len(sources) > 1:
             raise DataError(f"--out {out} is one file, and there are {len(sources)} sources; give a folder")
-        return [Film(sources[0], out)]
+        return [Film(sources[0], out)], unreadable
     if out.suffix.lower() in NO_FOLDERS:
         raise DataError(f"--out {out} ends in {out.suffix!r}; give FILE.npz or a folder")
     films = [Film(source, out / f"{_stem(source)}.npz") for source in sources]
@@ -124,7 +135,7 @@ def plan(roots: Sequence[Path], out: Path) -> list[Film]:
         if film.out in taken:
             raise DataError(f"{taken[film.out].name} and {film.source.name} would both be written to {film.out}; rename one")
         taken[film.out] = film.source
-    return films
+    return films, unreadable
 
 
 def summary(film: Film, report: dict[str, Any]) -> list[str]:
