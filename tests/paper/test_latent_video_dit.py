@@ -472,9 +472,10 @@ def test_a_still_frame_is_held_for_as_long_as_a_token() -> None:
     assert system.reconstruct(image).shape == image.shape
 
 
-def test_the_compressor_learns_from_still_frames_too() -> None:
+def test_both_stages_learn_from_still_frames_too() -> None:
     system = tiny(buckets=("1x16x16",), bucket_share=1.0)
-    assert system.compressor_objective(Batch(torch.rand(2, 3, 8, 16, 16))).total.isfinite()
+    for objective in (system.compressor_objective, system.transformer_objective):
+        assert objective(Batch(torch.rand(2, 3, 8, 16, 16))).total.isfinite()
 
 
 # --- Latents ------------------------------------------------------------------------------------------------------------------

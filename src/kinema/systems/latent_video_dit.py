@@ -372,7 +372,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         caption = None if batch.caption is None else batch.caption * pieces
         return Batch(video, label=label, caption=caption)
 
-    def _draw_known(self, video: Video) -> Float[Tensor, "B 4 T H W"]:
+    def _draw_known(self, video: Video) -> Float[Tensor, "B 4 held H W"]:
         """Draw a task for every clip."""
         numbers = draw_rows(lambda n: torch.rand(n, 8, device=video.device), len(video))
         shown = hold(video, self.footprint[0])
