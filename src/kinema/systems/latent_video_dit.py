@@ -56,7 +56,7 @@ from kinema.nn.paths import (
     straight_path,
 )
 from kinema.nn.text import SentenceEncoder, WordEncoder
-from kinema.systems.latent_video_dit_compressor import Compressor, fold, take_compressor
+from kinema.systems.latent_video_dit_compressor import Compressor, broadcast, decibels, fold, take_compressor
 from kinema.systems.latent_video_dit_networks import (
     Context,
     Latent,
@@ -247,7 +247,8 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
     def compressor_objective(self, batch: Batch) -> Objective:
         """Reconstruct clips through a narrow latent: L1 + MSE + weighted KL."""
         video = hold(self._cut(batch).video, self.footprint[0])
-        noise = draw_rows(lambda rows: torch.randn(rows, *self._latent_shape(video), device=video.device), len(video))
+        latent = self._latent_shape(ClipShape(*video.shape[2:]))
+        noise = draw_rows(lambda rows: torch.randn(rows, *latent, device=video.device), len(video))
         made, mean, log_variance = self.compressor(video, noise)
         error = made.float() - video
         divergence = 0.5 * (mean.float().square() + log_variance.float().exp() - 1 - log_variance.float()).mean()
@@ -582,12 +583,10 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         return max(shape.frames, self.footprint[0]), shape.height, shape.width
 
     def _noise(self, seeds: Sequence[int], shape: ClipShape) -> SeededNoise:
-        grid = [side // unit for side, unit in zip(self._held(shape), self.config.stem, strict=True)]
-        return SeededNoise(seeds, (self.config.latent_channels, *grid), self.latent_mean.device)
+        return SeededNoise(seeds, self._latent_shape(shape), self.latent_mean.device)
 
-    def _latent_shape(self, video: Video) -> tuple[int, ...]:
-        held = self._held(ClipShape(*video.shape[2:]))
-        grid = [side // unit for side, unit in zip(held, self.config.stem, strict=True)]
+    def _latent_shape(self, shape: ClipShape) -> tuple[int, ...]:
+        grid = [side // unit for side, unit in zip(self._held(shape), self.config.stem, strict=True)]
         return self.config.latent_channels, *grid
 
 
@@ -597,13 +596,3 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
 def adamw(rate: float) -> OptimizerFactory:
     """Return AdamW without decay, betas (0.9, 0.99): `muon` without matrices."""
     return muon(rate, ())
-
-
-def broadcast(per_channel: Float[Tensor, "Z"]) -> Float[Tensor, "Z 1 1 1"]:
-    """Return numbers of channels for tensors of latents."""
-    return per_channel[:, None, None, None]
-
-
-def decibels(squared: Scalar) -> Scalar:
-    """Return the peak signal-to-noise ratio of a mean squared error in [-1, 1]."""
-    return 10 * torch.log10(4 / squared.detach().float().clamp_min(1e-12))

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from kinema.core.errors import ConfigError
-from kinema.core.types import Video
+from kinema.core.types import Scalar, Video
 from kinema.nn.convolution import SpaceTimeConvolution
 from kinema.nn.moments import Moments
 from kinema.systems.latent_video_dit_networks import Latent, LatentVideoDiTConfig, silence
@@ -29,6 +29,16 @@ def unfold(folded: Float[Tensor, "B D t h w"], block: tuple[int, int, int]) -> F
     """Undo `fold`."""
     a, b, c = block
     return rearrange(folded, "b (ch a p q) t h w -> b ch (t a) (h p) (w q)", a=a, p=b, q=c)
+
+
+def broadcast(per_channel: Float[Tensor, "Z"]) -> Float[Tensor, "Z 1 1 1"]:
+    """Return numbers of channels for tensors of latents."""
+    return per_channel[:, None, None, None]
+
+
+def decibels(squared: Scalar) -> Scalar:
+    """Return the peak signal-to-noise ratio of a mean squared error in [-1, 1]."""
+    return 10 * torch.log10(4 / squared.detach().float().clamp_min(1e-12))
 
 
 class Residual(nn.Module):
