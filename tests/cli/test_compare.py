@@ -92,7 +92,7 @@ def test_the_real_clips_of_the_page_are_spread_over_all(tmp_path: Path, monkeypa
     source = Source("real", ClipShape(2, 16, 16), 8.0, "pixels", 40, read, {"split": "train"})
     monkeypatch.setattr("kinema.evaluation.clips.open_clips", lambda _: source)
     compare.judge_held_out(SimpleNamespace(data="data", count=32), tmp_path, None)  # type: ignore[arg-type]
-    assert asked == [0, 5, 10, 15, 20, 25, 30, 35]
+    assert asked == [0, 6, 11, 17, 22, 28, 33, 39]
     assert (tmp_path / "real.webp").exists()
 
 

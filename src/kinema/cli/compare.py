@@ -154,12 +154,13 @@ def judge_held_out(contest: "Contest", folder: Path, network: "FeatureNetwork") 
     from kinema.evaluation.clips import open_clips
     from kinema.evaluation.compare import HELD_OUT, REAL_NAME
     from kinema.evaluation.report import JSON_NAME
+    from kinema.training.health import evenly_spread
 
     source = open_clips(Path(contest.data))
     count, fps = source.count or 0, source.fps or 0.0
     if not (folder / REAL_NAME).exists():
-        shown = min(SHOWN, count)  # spread over all, for neighbours are of one piece of footage
-        _write_clips(folder / REAL_NAME, source.read([number * count // shown for number in range(shown)]), fps)
+        # Spread over all, for neighbours are of one piece of footage.
+        _write_clips(folder / REAL_NAME, source.read(evenly_spread(count, SHOWN)), fps)
     if source.about["split"] != "test" or count < contest.count or (folder / HELD_OUT / JSON_NAME).exists():
         return
     with Progress() as progress:

@@ -245,8 +245,9 @@ def write_held_out(options: Demo) -> None:
 
 def spread(dataset: "Dataset") -> list[int]:
     """Return indices of a few clips from all over a dataset."""
-    shown = min(COMPLETED, len(dataset))
-    return [number * len(dataset) // shown for number in range(shown)]
+    from kinema.training.health import evenly_spread
+
+    return evenly_spread(len(dataset), COMPLETED)
 
 
 def write_clips(dataset: "Dataset", chosen: Sequence[int], folder: Path, suffix: str) -> list[Path]:

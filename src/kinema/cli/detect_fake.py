@@ -1,7 +1,6 @@
 """``kinema detect-fake RUN VIDEO``: is it synthesised? ``evaluate``: how often is that wrong? ``real``: real examples."""
 
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from kinema.cli.arguments import parse
+from kinema.cli.inputs import usable
 from kinema.cli.terminal import Progress, print_table
 from kinema.core.config import Config
-from kinema.core.errors import ConfigError, EvaluationError, KinemaError
+from kinema.core.errors import ConfigError, EvaluationError
 
 if TYPE_CHECKING:
     from kinema.data.media import MediaInfo
@@ -125,14 +125,7 @@ def detect(arguments: list[str]) -> int:
             f"{options.run} is not calibrated, so that its evidence is no probability; first: kinema detect-fake evaluate "
             f"{options.run} DATA"
         )
-    found = list[dict[str, Any]]()
-    for path in options.videos:
-        try:
-            found.append(examine(detector, measured, path))
-        except KinemaError as error:
-            if len(options.videos) == 1:
-                raise
-            print(f"kinema: {error}", file=sys.stderr)
+    found = usable(options.videos, lambda path: examine(detector, measured, path))
     if not found:
         return 2
     status = int(len(found) < len(options.videos))
@@ -324,6 +317,7 @@ def real(arguments: list[str]) -> int:
     options = parse(Real, arguments, "detect-fake real")
     from kinema.data.dataset import Dataset
     from kinema.data.encode import write_video
+    from kinema.training.health import evenly_spread
 
     data = Dataset(options.data)
     subjects = defaultdict[str, list[int]](list)
@@ -333,7 +327,7 @@ def real(arguments: list[str]) -> int:
     files = {
         options.out / subject.replace("/", "-") / f"{data.record(index).key}.mp4": index
         for subject, clips in subjects.items()
-        for index in _spread(clips, options.count)
+        for index in (clips[place] for place in evenly_spread(len(clips), options.count))
     }
     if taken := next((file for file in files if file.exists() and not options.overwrite), None):
         raise EvaluationError(f"{taken} exists; give another --out, or --overwrite to replace it")
@@ -342,9 +336,3 @@ def real(arguments: list[str]) -> int:
         write_video(file, data.video(index), data.record(index).fps)
     print(f"{len(files)} clips of {len(subjects)} subjects: {options.out}")
     return 0
-
-
-def _spread(clips: Sequence[int], count: int) -> list[int]:
-    """Return at most so many of the clips, evenly spread."""
-    step = max(len(clips) / count, 1.0)
-    return [clips[int(number * step)] for number in range(min(count, len(clips)))]

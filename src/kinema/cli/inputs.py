@@ -10,7 +10,21 @@ from kinema.core.errors import DataError, KinemaError
 if TYPE_CHECKING:
     from kinema.cli.output import Output
 
+FileT = TypeVar("FileT")
 FoundT = TypeVar("FoundT")
+
+
+def usable(files: Sequence[FileT], do: Callable[[FileT], FoundT]) -> list[FoundT]:
+    """Do something with every file; of several, one that cannot be used is named, with the reason, and left out."""
+    found: list[FoundT] = []
+    for file in files:
+        try:
+            found.append(do(file))
+        except KinemaError as error:
+            if len(files) == 1:
+                raise
+            print(f"kinema: {error}", file=sys.stderr)
+    return found
 
 
 def media_files(paths: Sequence[Path]) -> list[Path]:

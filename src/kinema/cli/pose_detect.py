@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from kinema.cli.arguments import parse
+from kinema.cli.inputs import usable
 from kinema.core.config import Config
 from kinema.core.errors import DataError
 from kinema.data.detection import DetectSettings, Film
@@ -70,7 +71,7 @@ def run(arguments: list[str]) -> int:
 
     options = parse(Detect, arguments, "pose detect")
     where, settings = options.where, detection.settled(options.settings)
-    films, unreadable = plan(options.sources, where.out)
+    films, bad = plan(options.sources, where.out)
     if where.overwrite:
         for film in films:
             detection.forget(film)
@@ -97,13 +98,11 @@ def run(arguments: list[str]) -> int:
                 f"or give --person LEFT,TOP,WIDTH,HEIGHT to say where to look"
             )
         _draw(overlays, settings, pool, overwrite=where.overwrite, fresh={film.out for film in todo})
-    for sentence in unreadable:
-        print(f"kinema: {sentence}", file=sys.stderr)
-    return 1 if unreadable else 0
+    return int(bad > 0)
 
 
-def plan(roots: Sequence[Path], out: Path) -> tuple[list[Film], list[str]]:
-    """Look at all footage and say where the poses of each go; and say, of several files, which cannot be read.
+def plan(roots: Sequence[Path], out: Path) -> tuple[list[Film], int]:
+    """Look at all footage and say where the poses of each go, and how many of several files cannot be read.
 
     Raises:
         DataError: there is no footage, none that can be read, or two would be written to one file.
@@ -113,20 +112,15 @@ def plan(roots: Sequence[Path], out: Path) -> tuple[list[Film], list[str]]:
 
     if not roots:
         raise DataError("no source was given; give videos, folders of frames or images")
-    sources, unreadable, found = [], [], find_sources(roots).sources
-    for source in found:
-        try:
-            sources.append(measure(source, None))
-        except DataError as error:
-            if len(found) == 1:
-                raise
-            unreadable.append(str(error))
+    found = find_sources(roots).sources
+    sources = usable(found, lambda source: measure(source, None))
+    bad = len(found) - len(sources)
     if not sources:
-        raise DataError(f"none of {len(found)} sources can be read; the first: {unreadable[0]}")
+        raise DataError(f"none of {bad} sources can be read")
     if out.suffix.lower() == ".npz":
         if len(sources) > 1:
             raise DataError(f"--out {out} is one file, and there are {len(sources)} sources; give a folder")
-        return [Film(sources[0], out)], unreadable
+        return [Film(sources[0], out)], bad
     if out.suffix.lower() in NO_FOLDERS:
         raise DataError(f"--out {out} ends in {out.suffix!r}; give FILE.npz or a folder")
     films = [Film(source, out / f"{_stem(source)}.npz") for source in sources]
@@ -135,7 +129,7 @@ def plan(roots: Sequence[Path], out: Path) -> tuple[list[Film], list[str]]:
         if film.out in taken:
             raise DataError(f"{taken[film.out].name} and {film.source.name} would both be written to {film.out}; rename one")
         taken[film.out] = film.source
-    return films, unreadable
+    return films, bad
 
 
 def summary(film: Film, report: dict[str, Any]) -> list[str]:
