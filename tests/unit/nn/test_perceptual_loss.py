@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from kinema.core.errors import ConfigError
-from kinema.nn.perceptual import VGG_WEIGHTS, ImageActivations, PackagedLoss, Sparse, VGGLoss, perceptual_loss, vgg_slices
+from kinema.nn.perceptual import (
+    VGG_WEIGHTS,
+    Depthwise,
+    ImageActivations,
+    PackagedLoss,
+    VGGLoss,
+    perceptual_loss,
+    unit,
+    unit_distance,
+    vgg_slices,
+)
 
 CPU = torch.device("cpu")
 
@@ -25,7 +35,7 @@ def test_the_packaged_loss():
     torch.manual_seed(0)
     loss = PackagedLoss(CPU)
     truth, made = torch.rand(2, 3, 40, 40) * 2 - 1, torch.rand(2, 3, 40, 40, requires_grad=True)
-    assert loss(truth, truth) == 0
+    assert abs(loss(truth, truth)) < 1e-6
     loss(made, truth).backward()
     assert made.grad.abs().sum() > 0
     near = (truth + 0.05 * torch.randn_like(truth)).clamp(-1, 1)
@@ -41,27 +51,39 @@ def test_folded_and_in_bfloat16_the_activations_are_the_same():
     folded = activations(pixels, least=8)
     assert [layer.shape[2] for layer in folded] == [32, 16, 8]
     with torch.autocast("cpu", torch.bfloat16):
-        half = activations(pixels, least=8)
+        half = activations.converted(torch.bfloat16)(pixels, least=8)
     for one, other, rough in zip(full, folded, half, strict=False):
         torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-3)
         assert (one - rough.float()).abs().mean() < 0.05 * one.abs().mean()
 
 
-@pytest.mark.parametrize(("kernel", "side"), [(3, 15), (5, 14)])
-def test_a_strided_depthwise_convolution_has_torchs_gradient(kernel, side):
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (5, 1, 2), (3, 2, (0, 1, 0, 1)), (5, 2, (1, 2, 1, 2))])
+def test_a_depthwise_convolution_that_pads_by_itself_is_the_one_of_the_network(kernel, stride, padding, precision):
     torch.manual_seed(0)
-    layer = torch.nn.Conv2d(6, 6, kernel, stride=2, groups=6).requires_grad_(False)
-    layer.static_padding = torch.nn.ZeroPad2d((0, 1, 0, 1))
-    mine = torch.randn(2, 6, side, side).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    layer = torch.nn.Conv2d(6, 6, kernel, stride=stride, groups=6).requires_grad_(False)
+    mine = torch.randn(2, 6, 14, 16).to(precision).contiguous(memory_format=torch.channels_last).requires_grad_()
     other = mine.detach().float().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
-        made = Sparse(layer)(mine)
-    expected = layer(layer.static_padding(other))
-    weights = torch.randn(expected.shape).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        made = Depthwise(layer)(mine)
+    expected = layer(torch.nn.ZeroPad2d(padding)(other))
+    weights = torch.randn(expected.shape).to(precision)
     made.backward(weights)
     expected.backward(weights.float())
-    torch.testing.assert_close(made.float(), expected, atol=0.05, rtol=0.02)
-    torch.testing.assert_close(mine.grad.float(), other.grad, atol=0.05, rtol=0.02)
+    assert made.dtype == precision
+    rough = {"atol": 0.05, "rtol": 0.02} if precision == torch.bfloat16 else {}
+    torch.testing.assert_close(made.float(), expected, **rough)
+    torch.testing.assert_close(mine.grad.float(), other.grad, **rough)
+
+
+def test_the_distance_of_unit_activations_is_that_of_the_formula():
+    torch.manual_seed(0)
+    made, truth = torch.randn(2, 5, 4, 4, requires_grad=True), torch.randn(2, 5, 4, 4)
+    other = made.detach().clone().requires_grad_()
+    (found := unit_distance(made, truth)).backward()
+    (expected := (unit(other) - unit(truth)).square().sum(dim=1).mean()).backward()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(made.grad, other.grad)
 
 
 def test_vgg_is_weighted_differences_of_five_layers(vgg_file):
