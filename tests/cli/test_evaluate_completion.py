@@ -104,6 +104,11 @@ def test_some_tasks_and_a_guidance_that_tells_the_class(place: Path, tmp_path: P
     report = json.loads((tmp_path / "card" / "report.json").read_text())
     assert list(report["scores"]) == ["extend", "box"]
     assert report["protocol"]["told beside the known pixels"] == "its label"
+    assert run(place / "labelled", *words, "--completions", 2, "--out", tmp_path / "two") == 0
+    two = json.loads((tmp_path / "two" / "report.json").read_text())
+    assert two["clips"] == report["clips"]
+    assert two["scores"]["box"]["psnr"]["best of several"]["value"] >= report["scores"]["box"]["psnr"]["value"]
+    assert "mean of 2" in (tmp_path / "two" / "report.html").read_text()
     completer, real = open_completer(str(place / "labelled"), place / "data", None, "cpu", {"guidance": 3.0})
     grey, known = np.full((*SHAPE, 3), 128, np.uint8), np.stack([TASKS["extend"].known(real.shape, 0)] * 2)
     bow, walk = completer.complete([grey, grey], known, [0, 1], [0, 1])
@@ -116,6 +121,7 @@ def test_some_tasks_and_a_guidance_that_tells_the_class(place: Path, tmp_path: P
         (("run", "--guidance", 3), "--guidance exaggerates a class or a caption: run takes neither"),
         (("run", "--tasks", "extent"), "there is no task 'extent'; did you mean 'extend'?"),
         (("run", "--count", 3), "--count is 3; data has 20 clips: give 8 to 20"),
+        (("run", "--completions", 0), "completions is 0; it must be from 1 to 1000"),
         (("run", "--steps", 0), "steps is 0; it must be 1 or more"),
         (("run", "--paired"), "--paired compares videos, --forecast poses and --complete parts of videos; give one"),
         (("run", "--stride", 2), "--stride has no meaning with --complete"),

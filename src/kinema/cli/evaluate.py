@@ -29,7 +29,7 @@ UNPAIRED = (
     *("workers", "executor", "cluster"),
 )
 FORECAST = ("samples",)  # options that --forecast alone has
-COMPLETE = ("tasks", "known_guidance")  # options that --complete alone has
+COMPLETE = ("tasks", "completions", "known_guidance")  # options that --complete alone has
 SAMPLING = ("sampler", "steps", "guidance", "known_guidance")  # options that --paired and --forecast do not have
 COMPLETIONS = (
     "image-to-video",
@@ -106,6 +106,8 @@ class Evaluate(Config):
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", help_behavior_hint="")] = COMPLETIONS
     """With --complete: what is hidden, of image-to-video, extend, backward, interpolate, box, box-somewhere, moving-box.
     Default: all."""
+    completions: int = 1
+    """With --complete: completions of each clip. The first is judged; of several the best and the mean are judged beside it."""
     sampler: Annotated[
         Sampler | None, tyro.conf.arg(metavar="{ancestral,ddim,euler,heun,dpm-solver}", help_behavior_hint="")
     ] = None
@@ -147,6 +149,7 @@ class Evaluate(Config):
         self.require(known, "weights_sha256", "64 hexadecimal digits")
         self.require(1 <= self.futures <= 1000, "futures", "from 1 to 1000")
         self.require(1 <= self.samples <= 1000, "samples", "from 1 to 1000")
+        self.require(1 <= self.completions <= 1000, "completions", "from 1 to 1000")
         if sum((self.paired, self.forecast, self.complete)) > 1:
             raise ConfigError("--paired compares videos, --forecast poses and --complete parts of videos; give one of them")
         if unknown := next((task for task in self.tasks if task not in COMPLETIONS), None):
@@ -346,7 +349,7 @@ def _judge_completions(options: Evaluate, data: Path) -> int:
     every = Dataset(data)
     learnt = any(every.record(index).split == "train" for index in range(len(every)))
     with Progress() as progress:
-        question = CompletionQuestion(options.count, options.seed, options.tasks)
+        question = CompletionQuestion(options.count, options.seed, options.tasks, options.completions)
         training = Dataset(data, "train") if learnt else None
         card = judge_completions(completer, real, training, question, progress.show, folder / UNFINISHED)
     report = write_completion_reports(folder, card, provenance())

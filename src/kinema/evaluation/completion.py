@@ -4,6 +4,10 @@ Only what was hidden is judged, and apart from it how well known pixels come bac
 stand what the system's compressor makes of the whole true clip, which no latent model beats, and completions that know nothing
 of video: a repeated frame, a cross-fade, means and medians of what is known. Hidden pixels are grey before a system sees them.
 
+A sharp guess that is wrong costs twice the error of the best blurred one, so that a system which draws from what may be there
+loses to a median by PSNR even where it knows more. Of several completions the mean is told beside the first: it is a blurred
+guess too, and the like of a median.
+
 References:
     Medians over the training clips: `kinema.nn.stillness`. Intervals: percentile bootstrap over clips. What is measured, and
     the thresholds, are a choice.
@@ -39,6 +43,7 @@ AT_ONCE = 8
 SHOWN = 4
 HIDDEN = 128  # the grey that systems and readers see instead
 TRAINING_CLIPS = 64  # of which the median is taken
+SEEDS_APART = 1_000_003  # from one completion of a clip to the next: no clip of the data has that one's seed
 ONE_PLACE = 12  # levels between the still picture of the training clips and the medians of others of the same place
 COPIED, FADED, AVERAGED = "nearest known frame", "cross-fade", "mean of what is known"
 MEDIAN, SCENE = "median over time", "still picture of the training clips"
@@ -173,11 +178,13 @@ class CompletionQuestion:
         count: clips; None takes up to `USUAL_CLIPS`.
         seed: of the drawing of clips; clip i gets the seed of its place in the data after this one.
         tasks: out of `TASKS`.
+        completions: of each clip; the first has the clip's seed, each further one the seed `SEEDS_APART` after it.
     """
 
     count: int | None = None
     seed: int = 0
     tasks: tuple[str, ...] = tuple(TASKS)
+    completions: int = 1
 
 
 @dataclass(frozen=True)
@@ -227,15 +234,20 @@ def judge_completions(
     def known_of(name: str, index: int) -> Known:
         return TASKS[name].known(data.shape, question.seed + index)
 
-    def complete(name: str, places: Sequence[int]) -> Sequence[Clip]:
+    def complete(name: str, seed: int, places: Sequence[int]) -> Sequence[Clip]:
         known = np.stack([known_of(name, index) for index in places])
         given = [_hidden(data.video(index), one) for index, one in zip(places, known, strict=True)]
-        return _checked(completer, completer.complete(given, known, places, [question.seed + one for one in places]))
+        return _checked(completer, completer.complete(given, known, places, [seed + one for one in places]))
 
-    about = [kinema.__version__, dict(completer.about), completer.condition, data.fingerprint, data.split, question.seed]
-    make: dict[str, Callable[[Sequence[int]], Sequence[Clip]]] = {name: partial(complete, name) for name in question.tasks}
-    if unfinished:
-        make = {name: keeping(one, unfinished / name, [*about, name]) for name, one in make.items()}
+    about = [kinema.__version__, dict(completer.about), completer.condition, data.fingerprint, data.split]
+    seeds = [question.seed + number * SEEDS_APART for number in range(question.completions)]
+    make: dict[str, list[Callable[[Sequence[int]], Sequence[Clip]]]] = {}
+    for name in question.tasks:
+        make[name] = [partial(complete, name, seed) for seed in seeds]
+        if unfinished:
+            folders = [unfinished / f"{name}-{number}" for number in range(len(seeds))]
+            kept = zip(make[name], folders, seeds, strict=True)
+            make[name] = [keeping(one, folder, [*about, name, question.seed, seed]) for one, folder, seed in kept]
     found = {name: _Found() for name in question.tasks}
     shown: dict[str, list[tuple[list[Clip], Mapping[str, Clip]]]] = {name: [] for name in question.tasks}
     for start in range(0, count, AT_ONCE):
@@ -243,10 +255,13 @@ def judge_completions(
         truths = [data.video(index) for index in places]
         remembered = completer.remember(truths) if completer.remember else [None] * len(truths)
         for name in question.tasks:
-            for index, truth, raw, ceiling in zip(places, truths, make[name](places), remembered, strict=True):
-                known = known_of(name, index)
+            made = zip(*(one(places) for one in make[name]), strict=True)
+            for index, truth, several, ceiling in zip(places, truths, made, remembered, strict=True):
+                known, raw = known_of(name, index), several[0]
                 rivals = baselines(truth, known, scene)
                 found[name].add(truth, known, raw, ceiling, rivals)
+                if len(several) > 1:
+                    found[name].add_several(truth, known, several)
                 if len(shown[name]) < SHOWN:
                     beside = [_hidden(truth, known), _pasted(truth, known, raw), truth, *([] if ceiling is None else [ceiling])]
                     shown[name].append((beside, rivals))
@@ -301,6 +316,7 @@ def _checked(completer: Completer, made: Sequence[Clip]) -> Sequence[Clip]:
 
 # --- Numbers ------------------------------------------------------------------------------------------------------------------
 
+BEST, MEAN = "best", "mean"  # of several completions
 MEASURES: Mapping[str, tuple[str, Callable[..., Any]]] = {
     "psnr": ("dB", lambda *sides: psnr(*sides).clamp_max(CEILING)),
     "ssim": ("", ssim),
@@ -313,6 +329,7 @@ class _Found:
     Attributes:
         hidden: measure -> version -> a mean over the hidden part of every clip.
         known: the same over the known part, of the result before pasting and of the compressor's.
+        several: measure -> the best of several completions, or the mean of all -> a number of every clip.
         shares: of the pixels that are hidden.
         motion: true and made change of the hidden part from frame to frame, in levels.
         seams: true and made difference of neighbours across the border of what is known.
@@ -321,6 +338,7 @@ class _Found:
     def __init__(self) -> None:
         self.hidden: dict[str, dict[str, list[float]]] = {name: {} for name in MEASURES}
         self.known: dict[str, dict[str, list[float]]] = {name: {} for name in MEASURES}
+        self.several: dict[str, dict[str, list[float]]] = {name: {BEST: [], MEAN: []} for name in MEASURES}
         self.shares: list[float] = []
         self.motion: list[tuple[float, float]] = []
         self.seams: list[tuple[float, float]] = []
@@ -350,6 +368,17 @@ class _Found:
         self.shares.append(float((~known).mean()))
         self.motion.append((_motion(truth, known), _motion(made, known)))
         self.seams.append((_seam(truth, known), _seam(made, known)))
+
+    def add_several(self, truth: Clip, known: Known, several: Sequence[Clip]) -> None:
+        """Measure the best of several completions of one clip, by each measure, and the mean of them all."""
+        mean = np.rint(np.mean(several, axis=0)).astype(np.uint8)
+        region, true = torch.from_numpy(~known), planes(truth)
+        frames = region.any(dim=2).any(dim=1)
+        versions = [planes(_pasted(truth, known, clip))[frames] for clip in (mean, *several)]
+        for measure, (_, between) in MEASURES.items():
+            of_mean, *of_each = (_mean(between(true[frames], one, region[frames])) for one in versions)
+            self.several[measure][MEAN].append(of_mean)
+            self.several[measure][BEST].append(max(of_each))
 
 
 def _mean(frames: Float64[torch.Tensor, "T"]) -> float:
@@ -424,6 +453,7 @@ def _report(
             "ssim": f"Gaussian {WINDOW}x{WINDOW}, sigma {SIGMA}, C1 {C1:g}, C2 {C2:g}, around hidden pixels, known ones pasted",
             "seed": question.seed,
             "seeds": "of a clip: its place in the split after the seed",
+            **({"completions of each clip": question.completions} if question.completions > 1 else {}),
         },
         "scores": {name: _scores(TASKS[name].given, one) for name, one in found.items()},
         "motion": {name: _moves(one) for name, one in found.items()},
@@ -457,6 +487,10 @@ def _scores(given: str, found: _Found) -> dict[str, Any]:
             "known, before pasting": _three(np.array(found.known[measure]["made"])),
             "known, of the compressor": _value(found.known[measure].get("ceiling")),
         }
+        for kind, numbers in found.several[measure].items():
+            if numbers:
+                several = np.array(numbers)
+                score[measure][f"{kind} of several"] = {**_three(several), "gain": _three(several - values[best])}
     return score
 
 

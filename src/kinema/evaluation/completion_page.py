@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kinema.evaluation.completion import MEASURES, CompletionCard
+from kinema.evaluation.completion import BEST, MEAN, MEASURES, CompletionCard
 from kinema.evaluation.page import moving, template, write_both
 from kinema.evaluation.report import FORMAT_VERSION, number
 
@@ -49,6 +49,14 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
             gain, known = one["gain over it"], one["known, before pasting"]
             if gain["value"] is not None:
                 lines.append(("  gain over the nearest", f"{gain['value']:+.3g}", _range(gain), "", ""))
+            count = report["protocol"].get("completions of each clip", 1)
+            for kind in (BEST, MEAN) if count > 1 else ():
+                several = one[f"{kind} of several"]
+                lines.append((f"  {measure}, {kind} of {count}", *_with_range(several), "", ""))
+                if several["gain"]["value"] is not None:
+                    lines.append(
+                        ("  gain over the nearest", f"{several['gain']['value']:+.3g}", _range(several["gain"]), "", "")
+                    )
             if known["value"] is not None:
                 what = "the first frame" if name == "image-to-video" else "known pixels"
                 ceiling = _known(one["known, of the compressor"])

@@ -20,6 +20,7 @@ from kinema.evaluation.completion import (
     HIDDEN,
     MEDIAN,
     SCENE,
+    SEEDS_APART,
     TASKS,
     Completer,
     CompletionQuestion,
@@ -212,6 +213,32 @@ def test_levels_off_are_decibels_by_hand_and_known_pixels_are_judged_before_they
         assert score["known, of the compressor"] == pytest.approx(two)
     lines = {line[0]: line for line in rows(card.report)}
     assert lines["  psnr of the first frame, not pasted"][3] == "42.1"
+
+
+def test_of_several_completions_the_mean_and_the_best_are_told_beside_the_first(data: Path) -> None:
+    """The first is 6 levels off and the others are exact: their mean is 2 off."""
+    held_out = Dataset(data, "test")
+    errors = {5: 6, 5 + SEEDS_APART: 0, 5 + 2 * SEEDS_APART: 0}
+
+    def complete(clips: Sequence[np.ndarray], known: Any, places: Sequence[int], seeds: Sequence[int]) -> list[np.ndarray]:
+        (error,) = {errors[seed - place] for seed, place in zip(seeds, places, strict=True)}
+        truths = [held_out.video(place) for place in places]
+        return [np.where(true > 127, true - error, true + error).astype(np.uint8) for true in truths]
+
+    system = replace(completer(held_out), complete=complete)
+    one, several = (
+        judge_completions(system, held_out, None, CompletionQuestion(8, 5, ("extend",), count)).report for count in (1, 3)
+    )
+    assert several["clips"] == one["clips"]
+    assert "completions of each clip" not in one["protocol"]
+    score = several["scores"]["extend"]["psnr"]
+    assert score["value"] == pytest.approx(20 * np.log10(255 / 6))
+    assert score["mean of several"]["value"] == pytest.approx(20 * np.log10(255 / 2))
+    assert score["best of several"]["value"] == 100
+    gain = score["mean of several"]["gain"]["value"]
+    assert gain == pytest.approx(score["gain over it"]["value"] + 20 * np.log10(3))
+    lines = {line[0]: line[1] for line in rows(several)}
+    assert (lines["  psnr, mean of 3"], lines["  psnr, best of 3"]) == ("42.1", "100")
 
 
 def test_a_still_picture_of_the_training_clips_fills_a_box_of_a_camera_that_stands_still(data: Path) -> None:
