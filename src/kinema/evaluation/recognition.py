@@ -126,11 +126,10 @@ def _held_out(run: str, data: Path, every: Dataset, trained_on: Any) -> Dataset:
         raise EvaluationError(
             f"{data} has no test split on which the classifier could be measured; prepare it with --split 0.2"
         )
-    training = Dataset(data, "train")
-    if trained_on.get("fingerprint") == every.fingerprint and trained_on.get("clips") != len(training):
+    if trained_on.get("fingerprint") == every.fingerprint and trained_on.get("split") != "train":
         raise EvaluationError(
-            f"the classifier {run} was trained on {trained_on.get('clips')} clips of {data}, not on the {len(training)} of its "
-            "training split; train it with --split train"
+            f"the classifier {run} was trained on the split {trained_on.get('split')!r} of {data}, whose held-out clips are to "
+            "measure it; train it with --split train"
         )
     return Dataset(data, "test")
 
