@@ -14,6 +14,7 @@ from kinema.data.encode import write_video
 from kinema.evaluation import report as reports
 from kinema.systems import SYSTEMS
 from kinema.training.checkpoint import provenance, save_checkpoint
+from labelled_dataset import write_labelled
 from small_dataset import make_video, write_dataset
 from small_weights import Clip400, Frame2048, write_program
 
@@ -38,6 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(33):
         write_video(folder / "files" / f"{number:03d}.mp4", make_video(1000 + number, *SHAPE), 25.0)
     np.save(folder / "raw.npy", np.stack([make_video(2000 + number, *SHAPE) for number in range(40)]))
+    write_labelled(folder / "unsplit")
     (folder / "nothing").mkdir()
     (folder / "mixed").mkdir()
     for number, side in enumerate((16, 32)):
@@ -223,6 +225,17 @@ def test_equal_protocols_stand_in_one_table_and_others_are_refused(
         (
             ["run", "--against", "wide"],
             "run has clips of 8x16x16 and wide of 8x16x20 (frames x height x width); judge against data",
+        ),
+        *(
+            (
+                ["data", "--against", "data", "--split", split],
+                "the clips of data are among the real ones, and their distance is none; judge it with --split train",
+            )
+            for split in ("test", "all")
+        ),
+        (
+            ["unsplit", "--against", "unsplit"],
+            "the clips of unsplit are among the real ones, and their distance is none; hold some out: prepare it with",
         ),
         (["slow", "--against", "data"], "slow has 12 frames per second and data 25; judge against data prepared with --fps 12"),
         (["run", "--against", "data", "--features", "nowhere:Net"], "the feature network nowhere:Net cannot be imported"),

@@ -159,6 +159,9 @@ def refuse_unlike(source: Source, real: Dataset, stride: int = 1) -> None:
             f"{source.name} has clips of {source.shape} and {real.path} of {real.shape} (frames x height x width); judge "
             "against data prepared with the same --frames and --size"
         )
+    if source.about.get("dataset") == real.fingerprint and (source.about["split"] == "all" or real.split != "train"):
+        remedy = "judge it with --split train" if source.about["split"] == "test" else "hold some out: prepare it with --split 0.2"
+        raise EvaluationError(f"the clips of {source.name} are among the real ones, and their distance is none; {remedy}")
     if source.fps is not None and abs(source.fps - real.info.fps) > 0.01 * real.info.fps:
         raise EvaluationError(
             f"{source.name} has {source.fps:g} frames per second and {real.path} {real.info.fps:g}; judge against data "
