@@ -302,7 +302,11 @@ def _reenacted(options: Evaluate, data: Path, perceptual: "Sequence[PerceptualMe
     skeleton = find_skeleton(judged.info.skeleton or "")
     nearest = NearestFrames(Dataset(data, "train"))
     find = joints_found(options.detector, skeleton) if options.detector else None
-    return Reenacted(lambda index: stored_pose(judged, index), skeleton, nearest.paste, perceptual, find)
+
+    def pasted(index: int, poses: Any) -> Any:
+        return nearest.paste(poses, without=judged.record(index))
+
+    return Reenacted(lambda index: stored_pose(judged, index), skeleton, pasted, perceptual, find)
 
 
 def _judge_forecasts(options: Evaluate, data: Path) -> int:

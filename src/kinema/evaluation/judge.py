@@ -160,7 +160,8 @@ def refuse_unlike(source: Source, real: Dataset, stride: int = 1) -> None:
             "against data prepared with the same --frames and --size"
         )
     if source.about.get("dataset") == real.fingerprint and (source.about["split"] == "all" or real.split != "train"):
-        remedy = "judge it with --split train" if source.about["split"] == "test" else "hold some out: prepare it with --split 0.2"
+        held_out = source.about["split"] == "test"
+        remedy = "judge it with --split train" if held_out else "hold some out: prepare it with --split 0.2"
         raise EvaluationError(f"the clips of {source.name} are among the real ones, and their distance is none; {remedy}")
     if source.fps is not None and abs(source.fps - real.info.fps) > 0.01 * real.info.fps:
         raise EvaluationError(
