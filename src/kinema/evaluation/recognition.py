@@ -26,6 +26,7 @@ from kinema.core.shape import ClipShape
 from kinema.core.tasks import abilities
 from kinema.data.dataset import Dataset
 from kinema.evaluation.clips import Clip, Source
+from kinema.evaluation.network import exact_convolutions
 from kinema.systems import SYSTEMS
 from kinema.training.checkpoint import load_checkpoint, resolve
 
@@ -91,7 +92,8 @@ def open_classifier(run: str, data: Path, device: torch.device) -> Classifier:
     @torch.inference_mode()
     def recognise(clips: Sequence[Clip]) -> Probabilities:
         pixels = torch.from_numpy(np.stack([clip[: shape.frames] for clip in clips])).to(device)
-        logits: Any = system.recognise(pixels.permute(0, 4, 1, 2, 3).div(127.5).sub(1))  # type: ignore[operator]
+        with exact_convolutions():
+            logits: Any = system.recognise(pixels.permute(0, 4, 1, 2, 3).div(127.5).sub(1))  # type: ignore[operator]
         return logits.double().softmax(dim=1).cpu().numpy()
 
     classifier = Classifier(run, labels, recognise, {})
