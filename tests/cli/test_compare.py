@@ -117,6 +117,16 @@ def test_everybody_is_trained_and_judged_alike(finished: Path) -> None:
     assert len(settings["sessions"]) == 2  # the second slice went on with the first
 
 
+def test_clips_that_are_looked_at_again_were_made_once() -> None:
+    """A judge looks at some a second time, which costs nothing where they are remembered."""
+    clock = compare._Clock()
+    read = clock.timing(lambda seeds: [time.sleep(0.01 * (not clock.made)) for _ in seeds])
+    for seeds in ((0, 1, 2, 3), (0, 1), (2, 3)):
+        assert len(read(seeds)) == len(seeds)
+    assert clock.rate == pytest.approx(4 / clock.seconds)
+    assert clock.seconds > 0.03
+
+
 def test_what_a_gpu_held_is_a_cost(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The most of both sessions, the second of which held less; without a GPU there is no such column."""
     held = iter((700.0, 500.0))

@@ -14,6 +14,7 @@ from kinema.data.encode import write_video
 from kinema.evaluation import report as reports
 from kinema.systems import SYSTEMS
 from kinema.training.checkpoint import provenance, save_checkpoint
+from labelled_dataset import write_labelled
 from small_dataset import make_video, write_dataset
 from small_weights import Clip400, Frame2048, write_program
 
@@ -38,6 +39,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(33):
         write_video(folder / "files" / f"{number:03d}.mp4", make_video(1000 + number, *SHAPE), 25.0)
     np.save(folder / "raw.npy", np.stack([make_video(2000 + number, *SHAPE) for number in range(40)]))
+    write_labelled(folder / "unsplit")
+    write_labelled(folder / "overlapping", per_video=12, stride=6)
     (folder / "nothing").mkdir()
     (folder / "mixed").mkdir()
     for number, side in enumerate((16, 32)):
@@ -121,6 +124,17 @@ def test_a_small_real_set_gives_a_smaller_floor_and_says_so(place: Path, tmp_pat
     report = judge(place, tmp_path, place / "run", "--count", 60)
     assert report["scores"]["kernel[small_features:Colours]"]["floor"]["count"] == 40
     assert any("too small for two disjoint sets of 60 clips: the floor is that of 40" in said for said in report["warnings"])
+
+
+def test_real_clips_that_share_frames_are_called_so(place: Path, tmp_path: Path) -> None:
+    words = ("--features", "small_features:Colours", "--content", "none", "--count", 32)
+    assert run(place / "raw.npy", "--against", place / "overlapping", "--out", tmp_path, *words) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["against"]["share that overlaps"] > 0.9  # of 64 of the 72, of 8 frames, one every 6
+    assert any(" of the real clips share frames with another one: " in warning for warning in report["warnings"])
+    alone = judge(place, tmp_path / "alone", place / "raw.npy", "--count", 32)
+    assert alone["against"]["share that overlaps"] == 0
+    assert not any("share frames" in warning for warning in alone["warnings"])
 
 
 def test_the_page_plots_the_distance_over_the_number_of_clips(place: Path, tmp_path: Path) -> None:
@@ -223,6 +237,17 @@ def test_equal_protocols_stand_in_one_table_and_others_are_refused(
         (
             ["run", "--against", "wide"],
             "run has clips of 8x16x16 and wide of 8x16x20 (frames x height x width); judge against data",
+        ),
+        *(
+            (
+                ["data", "--against", "data", "--split", split],
+                "the clips of data are among the real ones, and their distance is none; judge it with --split train",
+            )
+            for split in ("test", "all")
+        ),
+        (
+            ["unsplit", "--against", "unsplit"],
+            "the clips of unsplit are among the real ones, and their distance is none; hold some out: prepare it with",
         ),
         (["slow", "--against", "data"], "slow has 12 frames per second and data 25; judge against data prepared with --fps 12"),
         (["run", "--against", "data", "--features", "nowhere:Net"], "the feature network nowhere:Net cannot be imported"),

@@ -136,6 +136,7 @@ def test_the_content_of_shapes(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["vgan-future", "--against", "data", "--features", "a:b"], "--features has no meaning with --paired"),
         (["vgan-future", "--against", "data", "--lpips-weights", "no.pth"], "no.pth does not exist; make it where lpips"),
         (["vgan-future", "--against", "data", "--futures", "0"], "futures is 0; it must be from 1 to 1000"),
+        (["vgan-autoencoder", "--against", "data", "--futures", "4"], "--futures are of a run that predicts; vgan-autoencoder"),
         (["made", "--against", "truth", "--split", "test"], "--split chooses clips for a run"),
         (["fewer", "--against", "truth"], "fewer and truth do not hold the same clips: only truth has 006, 007, 008"),
         (["fewer", "--against", "fewer"], "fewer has 6 clips to stand beside fewer; a mean with an interval needs at least 8"),

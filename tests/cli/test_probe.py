@@ -39,10 +39,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from kinema.data.dataset import Dataset
 
     about = {"fingerprint": Dataset(data).fingerprint, "labels": ["left", "right"]}
-    save(folder / "classifier", "vgan-recogniser", clips=96, **about)
-    save(folder / "glutton", "vgan-recogniser", clips=144, **about)
+    save(folder / "classifier", "vgan-recogniser", split="train", **about)
+    save(folder / "glutton", "vgan-recogniser", split="all", **about)
+    save(folder / "peeker", "vgan-recogniser", split="test", **about)
     small = VGANRecogniserConfig(frames=2, size=8, discriminator_width=4, classes=2)
-    save(folder / "small", "vgan-recogniser", small, clips=96, **about)
+    save(folder / "small", "vgan-recogniser", small, split="train", **about)
     return folder
 
 
@@ -165,7 +166,12 @@ def test_scores_by_a_classifier_stand_on_the_card(place: Path, tmp_path: Path, c
         (
             "glutton",
             "data",
-            "the classifier glutton was trained on 144 clips of data, not on the 96 of its training split; train",
+            "the classifier glutton was trained on the split 'all' of data, whose held-out clips are to measure it; train",
+        ),
+        (
+            "peeker",
+            "data",
+            "the classifier peeker was trained on the split 'test' of data, whose held-out clips are to measure it; train",
         ),
     ],
 )

@@ -148,6 +148,7 @@ def test_texts_and_frames(sources: Path, tmp_path: Path) -> None:
         (["a={0}/clips", "b={0}/clips", "--kind", "order"], "invalid choice"),
         (["a={0}/clips", "b={0}/clips", "--pool", "39"], "pool is 39; it must be at least the number of trials, 40"),
         (["a={0}/clips", "b={0}/data", "--matched"], "matched clips need as many of every system"),
+        (["a={0}/clips", "b={0}/data", "--matched", "--clips", "2"], "of b others were drawn than of a"),
     ],
 )
 def test_bad_sources_are_one_sentence(

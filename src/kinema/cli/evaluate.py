@@ -262,6 +262,8 @@ def _judge_pairs(options: Evaluate, data: Path) -> int:
         pairing = pair_sources(open_source(options.run), open_source(str(data)))
     if options.detector and pairing.kind != "transfers":
         raise ConfigError(f"--detector finds poses in what a run re-enacts; {options.run} makes {pairing.kind}")
+    if options.futures != Evaluate.futures and pairing.kind != "predictions":
+        raise ConfigError(f"--futures are of a run that predicts; {options.run} makes {pairing.kind}")
     folder = _free_folder(options, pairing.name, "paired")
     chosen_pairs(pairing, options.count)
     measures_for(pairing.shape, ())
@@ -302,7 +304,11 @@ def _reenacted(options: Evaluate, data: Path, perceptual: "Sequence[PerceptualMe
     skeleton = find_skeleton(judged.info.skeleton or "")
     nearest = NearestFrames(Dataset(data, "train"))
     find = joints_found(options.detector, skeleton) if options.detector else None
-    return Reenacted(lambda index: stored_pose(judged, index), skeleton, nearest.paste, perceptual, find)
+
+    def pasted(index: int, poses: Any) -> Any:
+        return nearest.paste(poses, without=judged.record(index))
+
+    return Reenacted(lambda index: stored_pose(judged, index), skeleton, pasted, perceptual, find)
 
 
 def _judge_forecasts(options: Evaluate, data: Path) -> int:

@@ -271,7 +271,7 @@ def _material(system: str, category: str, name: str, options: Create) -> "Materi
     if short := next((len(clip) for clip in clips if len(clip) < (options.frames or 0)), None):
         raise EvaluationError(f"{name} has a clip of {short} frames; --frames is {options.frames}")
     origin = ", ".join([*(f"{what} {value}" for what, value in source.about.items()), which])
-    return Material(system, category, f"{Path(source.name).name}: {origin}", clips, source.fps)
+    return Material(system, category, f"{Path(source.name).name}: {origin}", clips, source.fps, tuple(chosen))
 
 
 def _host(host: str) -> str:

@@ -79,6 +79,11 @@ class ClipRecord:
     extra: dict[str, Any] = field(default_factory=dict)
     """Anything else, as JSON values."""
 
+    def shares_frames(self, other: "ClipRecord", frames: int) -> bool:
+        """Tell whether two clips of so many frames each have one in common; made-up ones all begin at one frame and do not."""
+        near = 0 < abs(self.first_frame - other.first_frame) < frames
+        return self.key == other.key or (self.source == other.source and near)
+
 
 @dataclass(frozen=True)
 class Clip:

@@ -46,10 +46,23 @@ class Rate:
 
 @dataclass(frozen=True)
 class Bin:
-    """Cases whose probability lies in one of the equal parts of [0, 1]: their mean probability, and how many are true."""
+    """Cases whose probability lies in one of the equal parts of [0, 1], as they would be at even odds.
+
+    Attributes:
+        mean: of their probabilities.
+        share: of true ones.
+        low: lower end of its 95 % interval.
+        high: upper end of it.
+        weight: share of all cases.
+        count: cases that there are.
+    """
 
     mean: float
-    true: Rate
+    share: float
+    low: float
+    high: float
+    weight: float
+    count: int
 
 
 def wilson(count: int, total: int) -> Rate:
@@ -87,19 +100,27 @@ def platt(scores: Scores, truth: Truth) -> tuple[float, float]:
 
 
 def reliability(probabilities: Scores, truth: Truth) -> list[Bin]:
-    """Return what is in each tenth of [0, 1] that holds a case."""
+    """Return what is in each tenth of [0, 1] that holds a case; both classes count alike, as in `platt`.
+
+    Args:
+        probabilities: of being true, at even odds.
+        truth: with cases of both kinds.
+    """
+    weights, surplus = np.where(truth, 0.5 / truth.sum(), 0.5 / (~truth).sum()), truth.sum() / (~truth).sum()
     place = np.minimum((probabilities * BINS).astype(int), BINS - 1)
     found = []
     for number in sorted(set(place.tolist())):
         inside = place == number
         true = wilson(int(truth[inside].sum()), int(inside.sum()))
-        found.append(Bin(float(probabilities[inside].mean()), true))
+        share, low, high = (float(one / (one + (1 - one) * surplus)) for one in (true.share, true.low, true.high))
+        mean = float(np.average(probabilities[inside], weights=weights[inside]))
+        found.append(Bin(mean, share, low, high, float(weights[inside].sum()), true.total))
     return found
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
     """Return the expected calibration error: how far mean probability and share of true ones lie apart, over all cases."""
-    return sum(part.true.total * abs(part.mean - part.true.share) for part in bins) / sum(part.true.total for part in bins)
+    return sum(part.weight * abs(part.mean - part.share) for part in bins)
 
 
 def area_under_roc(scores: Scores, truth: Truth) -> float:

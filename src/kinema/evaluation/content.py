@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float64, UInt8
 
 from kinema.core.imagenet import image_network
 from kinema.evaluation.clips import Clip
+from kinema.evaluation.network import exact_convolutions
 from kinema.evaluation.perceptual import as_seen
 from kinema.evaluation.pixels import planes
 
@@ -84,7 +85,8 @@ class ImageContent:
     @torch.inference_mode()
     def __call__(self, clip: UInt8[np.ndarray, "T H W 3"]) -> tuple[Float64[np.ndarray, "T D"], Bool[np.ndarray, "T"]]:
         """Return the features per frame; every frame has content."""
-        pooled = self._network.extract_features(as_seen(planes(clip).to(self._device))).mean(dim=(2, 3))
+        with exact_convolutions():
+            pooled = self._network.extract_features(as_seen(planes(clip).to(self._device))).mean(dim=(2, 3))
         return pooled.double().cpu().numpy(), np.ones(len(clip), bool)
 
 

@@ -296,7 +296,8 @@ def measure(detector: Detector, judged: Judged) -> dict[str, Any]:
     called, fake = probabilities >= 0.5, judged.fake
     windows, window_truth = judged.per_window()
     called_windows = detector.windows(windows) >= 0.5
-    bins, both = reliability(probabilities, fake), bool(fake.any() and not fake.all())
+    both = bool(fake.any() and not fake.all())
+    bins = reliability(probabilities, fake) if both else []
     interval = area_interval(judged.means, fake, judged.subjects) if both else None
     return {
         "videos": {REAL: int((~fake).sum()), FAKE: int(fake.sum())},
@@ -310,8 +311,8 @@ def measure(detector: Detector, judged: Judged) -> dict[str, Any]:
         "accuracy": wilson(int((called == fake).sum()), len(fake)).as_json(),
         "area under roc": area_under_roc(judged.means, fake) if both else None,
         "area interval": interval,
-        "calibration error": calibration_error(bins),
-        "reliability": [{"mean": part.mean, "fake": part.true.as_json()} for part in bins],
+        "calibration error": calibration_error(bins) if both else None,
+        "reliability": [asdict(part) for part in bins],
         "windows": {
             "count": len(windows),
             "accuracy": float((called_windows == window_truth).mean()),

@@ -57,8 +57,7 @@ def panels(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return the marks of the two drawings in pixels: share of fakes against probability, and a dot per video."""
     ticks = [(round(number / 5, 1), _x(number / 5), _y(number / 5)) for number in range(6)]
     marks = [
-        (_x(part["mean"]), _y(part["fake"]["share"]), _y(part["fake"]["low"]), _y(part["fake"]["high"]), part["fake"]["total"])
-        for part in found["reliability"]
+        (_x(part["mean"]), _y(part["share"]), _y(part["low"]), _y(part["high"]), part["count"]) for part in found["reliability"]
     ]
     dots = {
         kind: _swarm([video["probability"] for video in found["probabilities"] if video["fake"] == fake], row)

@@ -5,6 +5,7 @@ A number is named after its network. The packaged one is no I3D, so its distance
 
 import hashlib
 import importlib
+import sys
 from pathlib import Path
 
 import torch
@@ -90,7 +91,8 @@ class UserFeatures(FeatureNetwork):
         if not isinstance(network, nn.Module):
             raise EvaluationError(f"{place} is a {type(network).__name__}; a feature network is a torch.nn.Module or makes one")
         self._network = network.to(device).eval()
-        self.sha256 = digest(self._network)
+        # Stored measures are found by this, and what a network does may change while its weights stay.
+        self.sha256 = hashlib.sha256(f"{digest(self._network)} {code_digest(self._network, module)}".encode()).hexdigest()
 
     @torch.inference_mode()
     def __call__(self, clips: Clips) -> Float[Tensor, "B D"]:
@@ -131,6 +133,16 @@ def open_features(
         known = ", ".join((PACKAGED, *published))
         raise EvaluationError(f"there is no feature network {name!r}; accepted: {known}, or module:attribute for your own")
     return UserFeatures(name, device)
+
+
+def code_digest(network: nn.Module, module: str) -> str:
+    """Return the SHA-256 of the files that define a network and its parts, PyTorch's apart, and of a module's."""
+    names = {type(part).__module__ for part in network.modules()} | {module}
+    files = {name: getattr(sys.modules[name], "__file__", None) for name in names if name.partition(".")[0] != "torch"}
+    sha = hashlib.sha256()
+    for name, file in sorted(files.items()):
+        sha.update(Path(file).read_bytes() if file else name.encode())
+    return sha.hexdigest()
 
 
 def digest(network: nn.Module) -> str:

@@ -6,6 +6,7 @@ References:
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,6 +142,7 @@ def judge(
     }
     if ruler:
         report["content"] = _content(ruler, read_real, real_order[:count], source, judged_order, question.seed, said)
+    report["against"]["share that overlaps"] = overlapping(real, real_order)
     report["warnings"] = [*network.notes, *_warnings(report, source, judged.features, network)]
     report["warnings"] += [f"The stored measures {path.name} were damaged and have been made again." for path in damaged]
     if classifier is not None:
@@ -159,6 +161,10 @@ def refuse_unlike(source: Source, real: Dataset, stride: int = 1) -> None:
             f"{source.name} has clips of {source.shape} and {real.path} of {real.shape} (frames x height x width); judge "
             "against data prepared with the same --frames and --size"
         )
+    if source.about.get("dataset") == real.fingerprint and (source.about["split"] == "all" or real.split != "train"):
+        held_out = source.about["split"] == "test"
+        remedy = "judge it with --split train" if held_out else "hold some out: prepare it with --split 0.2"
+        raise EvaluationError(f"the clips of {source.name} are among the real ones, and their distance is none; {remedy}")
     if source.fps is not None and abs(source.fps - real.info.fps) > 0.01 * real.info.fps:
         raise EvaluationError(
             f"{source.name} has {source.fps:g} frames per second and {real.path} {real.info.fps:g}; judge against data "
@@ -183,6 +189,13 @@ def chosen_count(source: Source, real: Dataset, count: int | None) -> int:
         what = f"--count {count} is below the least number of clips, {MINIMUM_CLIPS}" if count < MINIMUM_CLIPS else where
         raise EvaluationError(f"{what}; give --count {MINIMUM_CLIPS} to {most}")
     return min(USUAL_CLIPS, most) if count is None else count
+
+
+def overlapping(real: Dataset, indices: Sequence[int]) -> float:
+    """Return the share of clips that have frames in common with another one of them."""
+    records = sorted((real.record(index) for index in indices), key=lambda record: (record.source, record.first_frame))
+    pairs = [pair for pair in pairwise(records) if pair[0].shares_frames(pair[1], real.shape.frames)]
+    return len({record.key for pair in pairs for record in pair}) / len(records)
 
 
 def _which(source: Source, seed: int, count: int) -> str:
@@ -351,6 +364,11 @@ def _warnings(report: dict[str, Any], source: Source, features: Features, networ
         said.append(
             f"The real set is too small for two disjoint sets of {count} clips: the floor is that of "
             f"{frechet['floor']['count']}, which is too high for a Frechet distance."
+        )
+    if (share := report["against"]["share that overlaps"]) > 0:
+        said.append(
+            f"{share:.0%} of the real clips share frames with another one: the two sets behind the floor are not independent, "
+            "so that it is too low, and intervals are too narrow; kinema prepare without --stride makes clips that share none."
         )
     if source.storage != PIXELS:
         said.append(

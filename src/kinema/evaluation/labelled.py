@@ -4,7 +4,7 @@ Clips of one video are alike, and so are videos of one group (a person, a camera
 the others measures memory. So whole groups are held out; `within` holds out the end of every video instead.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ class Labelled:
     Attributes:
         dataset: the clips.
         labels: class index of every clip.
-        videos: the file that every clip was cut from.
+        videos: the file that every clip was cut from; a clip that was made up is one of its own.
         groups: the person, scene or tape of every clip; the video where the dataset names none.
         firsts: first frame of every clip in its video.
         splits: as the dataset was prepared, "train" or "test".
@@ -83,11 +83,13 @@ def open_labelled(path: Path) -> Labelled:
             "on: prepare it with a smaller --stride, or leave the class out"
         )
     records = [dataset.record(index) for index in range(len(dataset))]
+    beginnings = Counter((record.source, record.first_frame) for record in records)  # those made up all begin alike
+    videos = [record.source if beginnings[record.source, record.first_frame] == 1 else record.key for record in records]
     return Labelled(
         dataset,
         dataset.labels,
-        videos=tuple(record.source for record in records),
-        groups=tuple(record.group or record.source for record in records),
+        videos=tuple(videos),
+        groups=tuple(record.group or video for record, video in zip(records, videos, strict=True)),
         firsts=tuple(record.first_frame for record in records),
         splits=tuple(record.split for record in records),
     )

@@ -28,7 +28,7 @@ from kinema.data.dataset import Dataset
 from kinema.data.encode import beside
 from kinema.data.executor import Kind, open_executor, run_tasks
 from kinema.evaluation.clips import Clip
-from kinema.evaluation.network import FeatureNetwork
+from kinema.evaluation.network import FeatureNetwork, exact_convolutions
 from kinema.training.health import signature
 
 VERSION = 2  # of what is measured and how it lies on disk; another number finds no stored measures of this one
@@ -94,8 +94,7 @@ def measure_all(
         said: called with the number of clips that are done.
     """
     parts, count = [], 0
-    # A GPU would otherwise round what it multiplies to ten bits (TF32), and the protocol says float32.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with exact_convolutions():
         while count < len(indices):
             some = indices[count : count + AT_ONCE]
             parts.append(measure(np.stack(read(some)), network))

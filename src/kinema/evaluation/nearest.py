@@ -1,10 +1,10 @@
 """Pasting the training frame with the nearest pose: what a motion transfer that has learnt anything must beat."""
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from kinema.core.errors import EvaluationError
-from kinema.data.dataset import Dataset
+from kinema.data.dataset import ClipRecord, Dataset
 
 SHARED = 0.5  # of the joints of the wanted pose that a frame must have to be compared
 AT_ONCE = 64  # poses compared with all frames at a time
@@ -37,21 +37,39 @@ class NearestFrames:
     def __len__(self) -> int:
         return len(self.poses)
 
-    def find(self, poses: Float[np.ndarray, "T J 3"]) -> Int64[np.ndarray, "T"]:
-        """Return the number of the nearest frame for every pose; for a pose without joints, the first frame."""
-        found = [self._distances(poses[start : start + AT_ONCE]).argmin(axis=1) for start in range(0, len(poses), AT_ONCE)]
-        return np.concatenate(found)
+    def find(self, poses: Float[np.ndarray, "T J 3"], without: ClipRecord | None = None) -> Int64[np.ndarray, "T"]:
+        """Return the number of the nearest frame for every pose; for a pose without joints, the first frame.
 
-    def paste(self, poses: Float[np.ndarray, "T J 3"]) -> UInt8[np.ndarray, "T H W 3"]:
-        """Return the nearest frame for every pose."""
-        numbers = self.find(poses)
+        Args:
+            poses: that are wanted.
+            without: leave out clips that share frames with this one, whose poses they are: it is nearest to itself.
+
+        Raises:
+            EvaluationError: when that leaves none.
+        """
+        numbers = np.flatnonzero(self._apart(without)[self._clip])
+        if not len(numbers):
+            name = without.key if without else ""
+            raise EvaluationError(f"every training clip of {self._data.path} shares frames with {name}; give more footage")
+        parts = (poses[start : start + AT_ONCE] for start in range(0, len(poses), AT_ONCE))
+        return numbers[np.concatenate([self._distances(part, self.poses[numbers]).argmin(axis=1) for part in parts])]
+
+    def paste(self, poses: Float[np.ndarray, "T J 3"], without: ClipRecord | None = None) -> UInt8[np.ndarray, "T H W 3"]:
+        """Return the nearest frame for every pose, see `find`."""
+        numbers = self.find(poses, without)
         return np.stack([self._data.video(int(self._clip[n]), int(self._frame[n]), 1)[0] for n in numbers])
 
-    def _distances(self, poses: Float[np.ndarray, "T J 3"]) -> Float[np.ndarray, "T N"]:
-        sums = np.zeros((len(poses), len(self.poses)), np.float32)
+    def _apart(self, clip: ClipRecord | None) -> Bool[np.ndarray, "N"]:
+        """Tell which clips share no frame with one."""
+        records, frames = map(self._data.record, range(len(self._data))), self._data.shape.frames
+        return np.array([clip is None or not record.shares_frames(clip, frames) for record in records])
+
+    @staticmethod
+    def _distances(poses: Float[np.ndarray, "T J 3"], others: Float[np.ndarray, "N J 3"]) -> Float[np.ndarray, "T N"]:
+        sums = np.zeros((len(poses), len(others)), np.float32)
         both = np.zeros_like(sums)
         for joint in range(poses.shape[1]):  # joint by joint: all at once would not fit into memory
-            wanted, have = poses[:, None, joint], self.poses[None, :, joint]
+            wanted, have = poses[:, None, joint], others[None, :, joint]
             shared = (wanted[..., 2] > 0) & (have[..., 2] > 0)
             apart = np.hypot(wanted[..., 0] - have[..., 0], wanted[..., 1] - have[..., 1])
             sums += np.where(shared, apart, 0)

@@ -2,14 +2,21 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 Clips = UInt8[Tensor, "B T H W 3"]
 Vectors = Float[Tensor, "B D"] | Float[Tensor, "B T D"]
+
+
+def exact_convolutions() -> AbstractContextManager[None]:
+    """Within this context a GPU does not round what it multiplies to ten bits (TF32): a protocol says float32."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 class FeatureNetwork(ABC):

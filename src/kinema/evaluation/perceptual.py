@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from kinema.core.errors import EvaluationError
 from kinema.core.imagenet import IMAGE_MEAN, IMAGE_SCALE, IMAGE_WEIGHTS_SHA256
+from kinema.evaluation.network import exact_convolutions
 from kinema.evaluation.pixels import Planes, Scores
 from kinema.nn.perceptual import ImageActivations, unit
 
@@ -59,7 +60,8 @@ class PackagedPerceptual:
     @torch.inference_mode()
     def describe(self, frames: Planes) -> Layers:
         """Return what `between` compares."""
-        return [unit(layer) for layer in self._activations(as_seen(frames.to(self._device)))]
+        with exact_convolutions():
+            return [unit(layer) for layer in self._activations(as_seen(frames.to(self._device)))]
 
     def between(self, truth: Layers, made: Layers) -> Scores:
         """Return a distance per frame."""
@@ -108,9 +110,10 @@ class LPIPS:
         pixels = frames.to(self._device).float() / 127.5 - 1
         shift, scale = (torch.tensor(values, device=self._device).reshape(3, 1, 1) for values in (LPIPS_SHIFT, LPIPS_SCALE))
         pixels, layers = (pixels - shift) / scale, []
-        for block in self._blocks:
-            pixels = block(pixels)
-            layers.append(unit(pixels))
+        with exact_convolutions():
+            for block in self._blocks:
+                pixels = block(pixels)
+                layers.append(unit(pixels))
         return layers
 
     def between(self, truth: Layers, made: Layers) -> Scores:

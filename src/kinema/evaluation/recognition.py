@@ -26,6 +26,7 @@ from kinema.core.shape import ClipShape
 from kinema.core.tasks import abilities
 from kinema.data.dataset import Dataset
 from kinema.evaluation.clips import Clip, Source
+from kinema.evaluation.network import exact_convolutions
 from kinema.systems import SYSTEMS
 from kinema.training.checkpoint import load_checkpoint, resolve
 
@@ -91,7 +92,8 @@ def open_classifier(run: str, data: Path, device: torch.device) -> Classifier:
     @torch.inference_mode()
     def recognise(clips: Sequence[Clip]) -> Probabilities:
         pixels = torch.from_numpy(np.stack([clip[: shape.frames] for clip in clips])).to(device)
-        logits: Any = system.recognise(pixels.permute(0, 4, 1, 2, 3).div(127.5).sub(1))  # type: ignore[operator]
+        with exact_convolutions():
+            logits: Any = system.recognise(pixels.permute(0, 4, 1, 2, 3).div(127.5).sub(1))  # type: ignore[operator]
         return logits.double().softmax(dim=1).cpu().numpy()
 
     classifier = Classifier(run, labels, recognise, {})
@@ -126,11 +128,10 @@ def _held_out(run: str, data: Path, every: Dataset, trained_on: Any) -> Dataset:
         raise EvaluationError(
             f"{data} has no test split on which the classifier could be measured; prepare it with --split 0.2"
         )
-    training = Dataset(data, "train")
-    if trained_on.get("fingerprint") == every.fingerprint and trained_on.get("clips") != len(training):
+    if trained_on.get("fingerprint") == every.fingerprint and trained_on.get("split") != "train":
         raise EvaluationError(
-            f"the classifier {run} was trained on {trained_on.get('clips')} clips of {data}, not on the {len(training)} of its "
-            "training split; train it with --split train"
+            f"the classifier {run} was trained on the split {trained_on.get('split')!r} of {data}, whose held-out clips are to "
+            "measure it; train it with --split train"
         )
     return Dataset(data, "test")
 

@@ -55,7 +55,7 @@ class Reenacted:
     Args:
         poses: index of a clip -> the poses that were asked for.
         skeleton: their layout.
-        pasted: poses -> the training frames with the nearest poses.
+        pasted: index of a clip and its poses -> the frames of other training clips with the nearest poses.
         perceptual: measures beside PSNR and SSIM.
         find: a pose detector; None for no pose distance.
     """
@@ -64,7 +64,7 @@ class Reenacted:
         self,
         poses: Callable[[int], Float32[np.ndarray, "T J 3"]],
         skeleton: Skeleton,
-        pasted: Callable[[Float32[np.ndarray, "T J 3"]], Clip],
+        pasted: Callable[[int, Float32[np.ndarray, "T J 3"]], Clip],
         perceptual: Sequence[PerceptualMeasure] = (),
         find: Find | None = None,
     ) -> None:
@@ -83,7 +83,7 @@ class Reenacted:
             made: what the system made of their poses.
         """
         asked = self._poses(index)
-        versions = (truth, made, self._pasted(asked))
+        versions = (truth, made, self._pasted(index, asked))
         height, width = truth.shape[1:3]
         self._measure(FRAME, versions, [(0, 0, width, height)] * len(truth))
         for name, region in REGIONS.items():

@@ -53,10 +53,21 @@ def test_a_score_never_speaks_against_what_it_stands_for():
 def test_reliability_and_its_error():
     probabilities = np.array([0.05, 0.05, 0.62, 0.68, 1.0])
     truth = np.array([False, True, True, False, True])
-    bins = reliability(probabilities, truth)
-    found = [(round(part.mean, 2), part.true.count, part.true.total) for part in bins]
-    assert found == [(0.05, 1, 2), (0.65, 1, 2), (1.0, 1, 1)]
-    assert calibration_error(bins) == pytest.approx((2 * 0.45 + 2 * 0.15 + 0) / 5)
+    bins = reliability(np.append(probabilities, 1.0), np.append(truth, False))
+    found = [(round(part.mean, 2), part.share, part.count) for part in bins]
+    assert found == [(0.05, 0.5, 2), (0.65, 0.5, 2), (1.0, 0.5, 2)]
+    assert calibration_error(bins) == pytest.approx((0.45 + 0.15 + 0.5) / 3)
+
+
+def test_reliability_is_that_of_even_odds_like_the_probabilities():
+    """Eleven of twelve cases are true; the probabilities are right at even odds, and of raw shares they would be off by 0.3."""
+    generator = np.random.default_rng(0)
+    truth = np.arange(12_000) % 12 > 0
+    scores = generator.normal(np.where(truth, 0.5, -0.5), 1.0)  # the log-odds at even odds are the score itself
+    bins = reliability(expit(scores), truth)
+    assert calibration_error(bins) < 0.03
+    assert sum(part.weight for part in bins) == pytest.approx(1)
+    assert all(part.low <= part.share <= part.high for part in bins)
 
 
 def test_the_area_is_scikit_learn_s():

@@ -136,6 +136,7 @@ def test_videos_of_one_class_have_one_error_rate():
     found = detection.measure(made, judged(ada="rrR", bob="r"))
     assert found["misses"] is None
     assert found["area under roc"] is None
+    assert found["calibration error"] is None
     assert [name for name, *_ in rates(found)] == ["false alarms", "accuracy"]
     assert "misses" not in sentence(found)
 

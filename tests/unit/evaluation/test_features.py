@@ -98,6 +98,22 @@ def test_the_digest_follows_the_weights() -> None:
     assert digest(one) != digest(other)
 
 
+def test_a_network_of_other_code_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the stored measures of real clips would be those of the code before."""
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for word in ("mean", "amax"):
+        body = f"return video.{word}(dim=(2, 3, 4))"
+        (tmp_path / "edited.py").write_text(
+            f"from torch import nn\nclass Net(nn.Module):\n    def forward(self, video):\n        {body}\n"
+        )
+        monkeypatch.delitem(sys.modules, "edited", raising=False)
+        importlib.invalidate_caches()
+        found.append(open_features("edited:Net", CPU).sha256)
+    assert found[0] != found[1]
+    assert open_features("edited:Net", CPU).sha256 == found[1]
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [

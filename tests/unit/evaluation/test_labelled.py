@@ -43,6 +43,13 @@ def test_within_holds_out_the_end_of_every_video_without_shared_frames(tmp_path:
     assert divide(clips, 1, held_out=0.3, within=True) == division
 
 
+def test_a_clip_that_was_made_up_is_a_video_of_its_own(tmp_path: Path) -> None:
+    """Performers are all of one source and begin at frame 0: as one video they had one accuracy per video, and no interval."""
+    clips = open_labelled(write_labelled(tmp_path, stride=0))
+    assert len(set(clips.videos)) == len(clips.videos) == 24
+    assert set(clips.groups) == {"anna", "bert", "cleo"}
+
+
 def test_the_split_of_the_dataset_is_kept(tmp_path: Path) -> None:
     clips = open_labelled(write_labelled(tmp_path, splits={"cleo": "test"}))
     for seed in range(2):

@@ -8,13 +8,29 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from kinema.core.errors import EvaluationError
 from kinema.data.performers import PerformersSettings, render_clip
+from kinema.evaluation.content import ImageContent
 from kinema.evaluation.perceptual import LPIPS, PackagedPerceptual
 from kinema.evaluation.pixels import planes
 
 CPU = torch.device("cpu")
+
+
+def test_a_gpu_does_not_round_what_it_multiplies() -> None:
+    """cuDNN has 10 bits (TF32) unless told otherwise: its numbers would not be those of a processor."""
+    allowed: set[bool] = set()
+    networks = PackagedPerceptual(CPU), ImageContent(CPU)
+    hook = register_module_forward_pre_hook(lambda *_: allowed.add(torch.backends.cudnn.allow_tf32))
+    try:
+        networks[0].describe(planes(np.zeros((1, 32, 32, 3), np.uint8)))
+        networks[1](np.zeros((1, 32, 32, 3), np.uint8))
+    finally:
+        hook.remove()
+    assert allowed == {False}
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_the_packaged_distance_orders_what_eyes_order() -> None:

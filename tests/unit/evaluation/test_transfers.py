@@ -1,5 +1,6 @@
 """Re-enacted people beside the truth: boxes, nearest frames, pose errors and paired differences by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,19 @@ def test_the_nearest_frame_is_that_of_the_same_pose(data: Path) -> None:
     np.testing.assert_array_equal(nearest.paste(wanted), dataset.video(3))
 
 
+def test_a_training_clip_is_not_its_own_nearest_one(data: Path) -> None:
+    """Else pasting would be right to the last pixel wherever clips are judged that were trained on."""
+    dataset = Dataset(data, "train")
+    wanted = np.array(dataset.array(3, "pose"))
+    found = NearestFrames(dataset).find(wanted, without=dataset.record(3))
+    assert not set(found.tolist()) & set(range(12, 16))
+    assert NearestFrames(dataset).find(wanted).tolist() == [12, 13, 14, 15]
+    overlapping = replace(dataset.record(3), key="another", first_frame=dataset.record(3).first_frame + 1)
+    assert not set(NearestFrames(dataset).find(wanted, without=overlapping).tolist()) & set(range(12, 16))
+    made = replace(dataset.record(3), key="another")  # as performers are: of one source, each from frame 0 on
+    assert NearestFrames(dataset).find(wanted, without=made).tolist() == [12, 13, 14, 15]
+
+
 def test_joints_that_are_missing_do_not_count_for_nearness(data: Path) -> None:
     dataset = Dataset(data, "train")
     wanted = np.array(dataset.array(5, "pose"))
@@ -99,7 +113,7 @@ def judged(shift: int, clips: int = 6, face_in: int = 6, stopped_after: int | No
         return Reenacted(
             poses,
             COCO_18,
-            lambda asked: truth + np.uint8(20),
+            lambda index, asked: truth + np.uint8(20),
             find=lambda clip: np.stack([STANDING + np.array([1, 0, 0], np.float32)] * 2),
         )
 
@@ -168,7 +182,7 @@ def test_face_and_hands_are_counted_apart_from_the_body() -> None:
     seen[109:] = 0
     truth = np.full((2, 100, 120, 3), 100, np.uint8)
     found = Reenacted(
-        lambda index: np.stack([asked] * 2), skeleton, lambda poses: truth, find=lambda clip: np.stack([seen] * 2)
+        lambda index: np.stack([asked] * 2), skeleton, lambda index, poses: truth, find=lambda clip: np.stack([seen] * 2)
     )
     for index in range(2):
         found.add(index, truth, truth)

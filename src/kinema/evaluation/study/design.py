@@ -43,6 +43,7 @@ class Material:
         origin: where they come from, for the record.
         clips: pixels, RGB.
         fps: frames per second.
+        places: of the clips in their source, or their seeds; where clips are matched, those of one place belong together.
     """
 
     system: str
@@ -50,6 +51,7 @@ class Material:
     origin: str
     clips: Sequence[Video]
     fps: float
+    places: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,6 +279,7 @@ class _Dealer:
         ]
         self._noise = iter(range(len(self.clips), len(self.pixels)))
         self.clips += [StudyClip(self._file(), NOISE, WHOLE, number) for number in range(len(noise))]
+        self._places = {(material.system, material.category): material.places for material in materials}
         self._pool: dict[tuple[str, str], list[int]] = {(material.system, material.category): [] for material in materials}
         for index, clip in enumerate(self.clips):
             if clip.system != NOISE:
@@ -344,6 +347,13 @@ class _Dealer:
         if self._plan.matched and len(set(counts.values())) > 1:
             said = ", ".join(f"{place(system, category)} {count}" for system, count in counts.items())
             raise EvaluationError(f"matched clips need as many of every system; there are {said}")
+        first, *others = counts
+        unlike = [other for other in others if self._places[other, category] != self._places[first, category]]
+        if self._plan.matched and unlike:
+            raise EvaluationError(
+                f"matched clips stand at one place in every source, and of {place(unlike[0], category)} others were drawn than "
+                f"of {place(first, category)}; give sources of equally many clips"
+            )
         return list(range(min(counts.values())))
 
     def _file(self) -> str:

@@ -5,11 +5,12 @@ r"""What the answers say: preferences with intervals, abilities, agreement, and 
 | percent preferred | of a pair's answers; interval of Wilson (1927), two-sided exact binomial test against one half |
 | mean | over categories, unweighted, as in Table 1 of the VGAN paper |
 | ability | Bradley and Terry (1952): $P(i \succ j) = 1 / (1 + e^{\beta_j - \beta_i})$, maximum likelihood, $\sum \beta = 0$ |
-| agreement | Krippendorff's alpha for nominal data, which allows for raters who did not answer everything |
+| agreement | Krippendorff's alpha for nominal data, which allows for raters who did not answer everything; chance by pair |
 | static-frame control | how often a clip's first frame was preferred over the moving clip; VGAN paper, Section 3.2 |
 
-A ranking counts as an answer about each of its pairs; `rankings` has what only rankings have. Intervals and tests take answers
-as independent, which answers of one rater are not quite.
+Chance is counted for each pair of systems by itself: over all pairs the answers have no common meaning, and alpha would depend
+on the order in which systems were named. A ranking counts as an answer about each of its pairs; `rankings` has what only
+rankings have. Intervals and tests take answers as independent, which answers of one rater are not quite.
 """
 
 import csv
@@ -182,11 +183,12 @@ def bradley_terry(wins: Float[np.ndarray, "N N"]) -> tuple[Float64[np.ndarray, "
     return ability, np.sqrt(np.diag(np.linalg.pinv(information, hermitian=True)))
 
 
-def krippendorff_alpha(units: Sequence[Sequence[Hashable]]) -> float | None:
+def krippendorff_alpha(*groups: Sequence[Sequence[Hashable]]) -> float | None:
     """Return Krippendorff's alpha for nominal data: 1 is full agreement, 0 what chance gives.
 
     Args:
-        units: the answers to each thing that was judged, in any number; those with fewer than two do not count.
+        groups: each the answers to every thing that was judged, in any number; those with fewer than two do not count. How
+            often chance disagrees is found for each group by itself, so that answers of two groups need not mean the same.
 
     Returns:
         None where no unit has two answers; 1 where all answers are alike, for there is nothing to disagree about.
@@ -194,14 +196,21 @@ def krippendorff_alpha(units: Sequence[Sequence[Hashable]]) -> float | None:
     References:
         Krippendorff, Computing Krippendorff's alpha-reliability, 2011, section C.
     """
-    counts = [Counter(unit) for unit in units if len(unit) > 1]
-    if not counts:
+    counted = [counts for units in groups if (counts := [Counter(unit) for unit in units if len(unit) > 1])]
+    if not counted:
         return None
-    total = Counter(itertools.chain.from_iterable(count.elements() for count in counts))
-    number = total.total()
-    observed = sum((c.total() ** 2 - sum(n * n for n in c.values())) / (c.total() - 1) for c in counts)
-    expected = (number**2 - sum(n * n for n in total.values())) / (number - 1)
+    observed = expected = 0.0
+    for counts in counted:
+        total = sum(counts, Counter[Hashable]())
+        observed += sum(_disagreeing(count) for count in counts)
+        expected += _disagreeing(total)
     return 1.0 if expected == 0 else 1 - observed / expected
+
+
+def _disagreeing(answers: Counter[Hashable]) -> float:
+    """Return how many of some answers disagree with another one of them that is drawn at random, on average."""
+    number = answers.total()
+    return (number**2 - sum(times * times for times in answers.values())) / (number - 1)
 
 
 def judge_raters(study: Study, votes: Sequence[Vote]) -> list[RaterReport]:
@@ -223,20 +232,20 @@ def count(study: Study, votes: Sequence[Vote]) -> Results:
     counted = {trial.id for trial in study.of_kind("comparison")}
     answers = [vote for vote in votes if vote.trial in counted]
     wins: Counter[tuple[str, str, str]] = Counter()
-    units: dict[tuple[str, frozenset[str]], list[bool]] = defaultdict(list)
+    units: dict[frozenset[str], dict[tuple[str, frozenset[str]], list[str]]] = defaultdict(lambda: defaultdict(list))
     for vote in answers:
         for better, worse in itertools.combinations(vote.ranked, 2):
             winner, loser = clips[better], clips[worse]
             wins[winner.system, loser.system, winner.category] += 1
-            first = study.systems.index(winner.system) < study.systems.index(loser.system)
-            units[vote.trial, frozenset((better, worse))].append(first)
+            units[frozenset((winner.system, loser.system))][vote.trial, frozenset((better, worse))].append(winner.system)
+    groups = [list(given.values()) for given in units.values()]
     return Results(
         raters=len({vote.rater for vote in votes}),
         answers=len(answers),
         rows=tuple(_row(study, wins, *pair) for pair in study.pairs()),
         abilities=_abilities(study, wins),
-        agreement=krippendorff_alpha(list(units.values())),
-        agreed=_agreed(list(units.values())),
+        agreement=krippendorff_alpha(*groups),
+        agreed=_agreed([unit for group in groups for unit in group]),
         ranks=rank_systems(study, answers) if study.kind == "ranking" and answers else None,
         stills=_stills(study, votes, clips),
     )
@@ -318,7 +327,7 @@ def _stills(study: Study, votes: Sequence[Vote], clips: Mapping[str, StudyClip])
     return {system: prefer(frozen[system], totals[system]) for system in study.systems if totals[system]}
 
 
-def _agreed(units: Sequence[Sequence[bool]]) -> float | None:
+def _agreed(units: Sequence[Sequence[str]]) -> float | None:
     pairs = [one == other for unit in units for one, other in itertools.combinations(unit, 2)]
     return fmean(pairs) if pairs else None
 
