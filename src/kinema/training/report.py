@@ -77,7 +77,7 @@ def template() -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": number, "clock": runlog.clock}
+    environment.filters |= {"number": number, "clock": runlog.clock, "words": words}
     return environment.get_template("run.html.jinja")
 
 
@@ -168,7 +168,7 @@ def chart(name: str, values: Sequence[tuple[float, float]]) -> Chart:
 
     smooth = [(step, value) for (step, _), value in zip(middles, smoothed([v for _, v in middles]), strict=True)]
     return Chart(
-        name=name.replace("_", " "),
+        name=words(name),
         last=values[-1][1],
         line=path([place(*point) for point in smooth]),
         band=path([place(*point) for point in middles]),
@@ -205,6 +205,11 @@ def nice_ticks(low: float, high: float, most: int = 4) -> list[float]:
 def path(points: Iterable[tuple[float, float]]) -> str:
     """Return the SVG path through points."""
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def words(name: str) -> str:
+    """Write the name of a stage, player, term, rule or setting as people read it."""
+    return name.replace("_", " ")
 
 
 def number(value: float | None) -> str:

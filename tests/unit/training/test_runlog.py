@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -275,6 +276,22 @@ def test_the_page_is_made_from_the_files_alone_and_asks_nobody(log: RunLog, tmp_
     assert "Dead &lt;stream&gt;." in page
     for expected in ("Stopped by Ctrl-C.", "samples/000020-streams.mp4", "kinema train", 'class="curve"', "Numbers"):
         assert expected in page
+
+
+def test_the_page_names_stages_players_and_terms_in_words(log: RunLog, tmp_path: Path) -> None:
+    runlog.write_description(tmp_path, DESCRIPTION)
+    log.start(None, 0)
+    log.write(0, "latent_scale", {"clips_read": 24.0})
+    log.note(10, "face", 2.0, {"face_generator/feature_matching": 0.5})
+    found = [Finding("weights of face_generator", 0.1, "ok", "They moved."), Finding("stage face_local", None, "watch", "No.")]
+    log.report(10, "face", found, {"samples": [], "still_frames": ["real_frame"]})
+    report.write_report(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    text = re.sub(r"<script.*?</script>|<[^>]*>", "\n", page, flags=re.DOTALL)
+    for name in ("weights of face generator", "stage face local", "Face generator", "feature matching", "Latent scale"):
+        assert f"\n{name}\n" in text
+    assert 'aria-label="face generator feature matching over the steps"' in page
+    assert not re.findall(r"(?:face|still|real|latent|clips|feature)_\w+", text)
 
 
 def test_ticks_are_round() -> None:
