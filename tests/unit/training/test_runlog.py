@@ -294,6 +294,34 @@ def test_the_page_names_stages_players_and_terms_in_words(log: RunLog, tmp_path:
     assert not re.findall(r"(?:face|still|real|latent|clips|feature)_\w+", text)
 
 
+@pytest.mark.parametrize(
+    ("stages", "labels"),
+    [
+        (
+            ["compressor", "compressor", "latent_scale", "transformer"],
+            ["compressor · 4", "latent scale · 8", "transformer · 1,200"],
+        ),
+        (["play"] * 4, ["4", "8", "1,200"]),
+    ],
+)
+def test_sheets_are_labelled_once_each_and_with_the_stage_where_there_are_several(
+    log: RunLog, tmp_path: Path, stages: list[str], labels: list[str]
+) -> None:
+    """The closed-form third stage takes no step, so that its sheets lie where those of the look before it did."""
+    runlog.write_description(tmp_path, DESCRIPTION)
+    log.start(None, 0)
+    kinds = [("samples", "streams")] * 2 + [("samples",)] * 2
+    for step, stage, drawn in zip((4, 8, 8, 1200), stages, kinds, strict=True):
+        log.report(step, stage, [], {kind: [] for kind in drawn})
+    report.write_report(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    shown = re.findall(r'<span>([^<]*)</span><img loading="lazy" src="samples/(\d+)\.png"', page)
+    assert shown == list(zip(labels, ("000004", "000008", "001200"), strict=True))
+    assert f">{labels[-1]}</output>" in page
+    moments = report.facts(tmp_path)["moments"]
+    assert [list(moment["sheets"]) for moment in moments] == [["samples", "streams"]] * 2 + [["samples"]]
+
+
 def test_ticks_are_round() -> None:
     assert report.nice_ticks(0.13, 0.87) == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert report.nice_ticks(0, 5000) == [0, 2000, 4000]
