@@ -149,6 +149,20 @@ def test_between_two_images(filler: Path, tmp_path: Path, filling: list[dict]) -
     assert made[1:-1].mean() == pytest.approx((first.mean() + second.mean()) / 2, abs=4)
 
 
+@pytest.mark.parametrize("out", ["out.apng", "out"])
+def test_what_lies_between_is_called_after_both(
+    filler: Path, tmp_path: Path, out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "b.png"):
+        write_still(tmp_path / name)
+    words = ("--frames", 2, "--format", "apng", "--out", tmp_path / out)
+    assert run("interpolate", filler, tmp_path / "a.png", tmp_path / "b.png", *words) == 0
+    said = capsys.readouterr().out
+    assert "\na-b: 32x32 at 12 frames per second\n" in said
+    assert f"\n2 frames between {tmp_path / 'a.png'} and {tmp_path / 'b.png'}: {tmp_path / out}\n" in said
+    assert out == "out.apng" or [file.name for file in (tmp_path / out).iterdir()] == ["a-b.apng"]
+
+
 def test_between_two_clips_both_motions_are_seen(filler: Path, tmp_path: Path, filling: list[dict]) -> None:
     first, second = write_clip(tmp_path / "a.apng"), write_clip(tmp_path / "b.apng")
     words = ("--frames", 4, "--out", tmp_path / "out.npy")

@@ -104,14 +104,32 @@ def test_the_process_of_a_class_and_of_a_sentence(
     asked = ("--label", "wave", "--label", "bow", "--text", "a person waves", "--steps", 4, "--guidance", 3)
     file = tmp_path / "process.png"
     assert run("generate", filler, "--process", file, *asked) == 0
-    (call,) = filling
-    assert (call["label"].tolist(), call["caption"]) == ([2], ["a person waves"])
-    assert (call["sampling"].steps, call["sampling"].guidance) == (4, 3)
-    assert "below seed 0, wave, a person waves in 4 steps" in capsys.readouterr().out
-    assert "seed 0, wave, a person waves, 4 steps of euler" in probe(file).metadata["comment"]
-    wave = read_image(file)[202:330, 4:132].mean()
+    assert [(call["label"].tolist(), call["caption"]) for call in filling] == [
+        ([2], ["a person waves"]),
+        ([0], ["a person waves"]),
+    ]
+    assert {(call["sampling"].steps, call["sampling"].guidance) for call in filling} == {(4, 3)}
+    assert "below seed 0, wave, a person waves; seed 1, bow, a person waves in 4 steps" in capsys.readouterr().out
+    assert "seed 0, wave, a person waves; seed 1, bow, a person waves, 4 steps of euler" in probe(file).metadata["comment"]
+    wave, bow = (read_image(file)[top : top + 128, 4:132].mean() for top in (202, 378))
+    assert wave - bow == pytest.approx(0.5 * 127.5, abs=3)  # two classes further
     assert run("generate", filler, "--process", file, "--label", "bow", "--overwrite") == 0
-    assert wave - read_image(file)[202:330, 4:132].mean() == pytest.approx(0.5 * 127.5, abs=3)  # two classes further
+    assert len(filling) == 3
+
+
+@pytest.mark.parametrize(("words", "seeds"), [(["--seeds", "3,9"], [3, 9]), (["--count", 3], [0, 1, 2]), ([], [0])])
+def test_the_process_of_every_seed_is_drawn(
+    filler: Path, tmp_path: Path, filling: list[dict], words: list[object], seeds: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "process.png"
+    assert run("generate", filler, "--process", file, "--steps", 8, *words) == 0
+    assert [call["seeds"] for call in filling] == [[seed] for seed in seeds]
+    assert f"below {'; '.join(f'seed {seed}' for seed in seeds)} in 8 steps of euler" in capsys.readouterr().out
+    figure = read_image(file)
+    assert figure.shape == ((1 + len(seeds)) * 176 + 4, 8 * 132 + 4, 3)
+    noises = [figure[176 * row + 26 : 176 * row + 154, -132:-4] for row in range(1, 1 + len(seeds))]
+    assert min(noise.std() for noise in noises) > 60
+    assert len({noise.tobytes() for noise in noises}) == len(seeds)
 
 
 @pytest.mark.parametrize("frames", [8, 4])

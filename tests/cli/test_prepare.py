@@ -206,6 +206,34 @@ def test_one_line_says_whom_of_several_people_is_taken(footage: Path, capsys: py
     assert "--person 'tall' is none of: largest" in capsys.readouterr().err
 
 
+def test_files_that_are_no_footage_are_said_but_for_those_that_the_command_names(
+    footage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (footage / "labels.csv").write_text("source,label\nwalk/a.mp4,walk\nrun/b.mp4,run\n")
+    (footage / "captions.jsonl").write_text('{"source": "walk/a.mp4", "caption": "a walk"}\n')
+    (footage / "trainlist.txt").write_text("walk/a.mp4\n")
+    (footage / "testlist.txt").write_text("run/b.mp4\n")
+    for name in ("walk/a.mp4", "run/b.mp4"):
+        width, height = probe(footage / name).width, probe(footage / name).height
+        places = np.full((20, 1, 18, 3), 0.9, np.float32)
+        places[..., :2] = np.linspace((20, 4), (40, 36), 18)
+        poses = Poses(places, COCO_18, width, height, 25.0)
+        write_poses((footage / "poses" / name).with_suffix(".npz"), poses)
+    named = ("--labels", "footage/labels.csv", "--captions", "footage/captions.jsonl", "--pose", "footage/poses")
+    command = ["prepare", "footage", "--frames", "8", "--size", "32", "--stabilise", "off", "--workers", "1", *named]
+    command += ["--split-files", "footage/trainlist.txt", "footage/testlist.txt"]
+    assert main([*command, "--out", "none"]) == 0
+    assert "passed over" not in capsys.readouterr().out
+    (footage / "walk" / "notes.txt").write_text("rain")
+    assert main([*command, "--out", "one"]) == 0
+    assert "passed over: walk/notes.txt, which is no footage\n" in capsys.readouterr().out
+    (footage / "run" / "poster.jpg").write_bytes(b"")
+    assert main([*command, "--out", "two"]) == 0
+    said = "passed over: 2 files that are no footage, the first run/poster.jpg (all are listed in two/dataset.json)\n"
+    assert said in capsys.readouterr().out
+    assert Dataset("two").info.ignored == ("run/poster.jpg", "walk/notes.txt")
+
+
 def test_poses_beside_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A network finds dots in two films, in two processes; in one of them nobody is."""
     pytest.importorskip("onnxruntime")

@@ -149,6 +149,8 @@ def test_texts_and_frames(sources: Path, tmp_path: Path) -> None:
         (["a={0}/clips", "b={0}/clips", "--pool", "39"], "pool is 39; it must be at least the number of trials, 40"),
         (["a={0}/clips", "b={0}/data", "--matched"], "matched clips need as many of every system"),
         (["a={0}/clips", "b={0}/data", "--matched", "--clips", "2"], "of b others were drawn than of a"),
+        (["a={0}/clips", "b={0}/data", "c={0}/clips"], "'a' and 'c' have the very same clips, so that nobody can"),
+        (["a={0}/run", "b={0}/run/checkpoint.safetensors"], "'a' and 'b' have the very same clips"),
     ],
 )
 def test_bad_sources_are_one_sentence(

@@ -181,7 +181,7 @@ def test_without_held_out_clips_nothing_is_measured(data: Path, tmp_path: Path, 
 def test_a_run_whose_weights_do_not_move_is_called_out(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     still = ("--learning-rate", 0, "--steps", 2)
     assert train("vgan", data, "--out", tmp_path / "run", *SMALL, *still) == 0
-    assert "weights of generator: bad. The generator's weights did not move in 2 steps" in capsys.readouterr().err
+    assert "weights of generator: bad. They did not move in 2 steps" in capsys.readouterr().err
 
 
 def test_help_shows_presets_and_every_setting(capsys: pytest.CaptureFixture[str]) -> None:

@@ -480,9 +480,9 @@ def _write(
     width, height = footage.way.part[2:] if of_part else (footage.info.width, footage.info.height)
     if options.fps is not None or footage.info.path.suffix.lower() in ANIMATION_SUFFIXES | IMAGE_SUFFIXES:
         sound = None
-    heard = output.stream(frames, across * width, height, rate, sound)
+    name, heard = output.name, output.stream(frames, across * width, height, rate, sound)
     size = f"{across * width}x{height} at {float(rate):g} frames per second"
-    print(f"{footage.info.path.stem}: {size}" + (f", {heard}" if "sound copied" in heard or "encoded anew" in heard else ""))
+    print(f"{name}: {size}" + (f", {heard}" if "sound copied" in heard or "encoded anew" in heard else ""))
 
 
 def _finish(output: "Output", what: str) -> None:

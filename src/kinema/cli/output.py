@@ -45,6 +45,7 @@ class Output:
         resume: of several files in a folder those that exist stay, and are `there`.
 
     Attributes:
+        names: of the clips.
         files: where the clips go; the one file where there is one.
         there: numbers of the files that stay.
 
@@ -72,7 +73,7 @@ class Output:
             raise MediaError(f"{out} ends in {ending!r}; accepted: {', '.join((*OUTPUT_SUFFIXES, ARRAY_SUFFIX))}")
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise MediaError(f"two clips would be called {twice!r}; give them to separate folders")
-        self.out, self.fps, self.about = out, fps, about
+        self.out, self.names, self.fps, self.about = out, names, fps, about
         self.one_file = out if is_file else out / f"{SHEET_NAME}{suffix}" if sheet else None
         self.together = self.one_file is not None and len(names) > 1
         endings = [".png" if name in stills else suffix for name in names]
@@ -132,6 +133,11 @@ class Output:
                 made.add(frame)
         self._next += 1
         return made.sound
+
+    @property
+    def name(self) -> str:
+        """Of the next clip."""
+        return self.names[self._next]
 
     @property
     def _file(self) -> Path:

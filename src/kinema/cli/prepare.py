@@ -18,7 +18,7 @@ from kinema.cli.arguments import cluster_options, parse
 from kinema.core.config import Config
 from kinema.data import plan
 from kinema.data.cutting import PrepareSettings
-from kinema.data.dataset import Dataset, DatasetInfo, rates_in_words
+from kinema.data.dataset import INFO_NAME, Dataset, DatasetInfo, rates_in_words
 from kinema.data.mocap import KIND as MOCAP
 from kinema.data.mocap import MocapSettings, film_captures, plan_mocap
 from kinema.data.performers import PerformersSettings
@@ -203,6 +203,10 @@ def _summarise(out: Path, info: DatasetInfo, seconds: float) -> None:
     if info.refused:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(info.refused.items(), key=lambda item: -item[1]))
         print(f"refused: {reasons} (each is listed in {out / plan.REFUSED_NAME})")
+    if info.ignored:
+        first, *others = info.ignored
+        several = f"{len(info.ignored):,} files that are no footage, the first {first} (all are listed in {out / INFO_NAME})"
+        print(f"passed over: {several if others else f'{first}, which is no footage'}")
     print(f"report: {out / plan.REPORT_NAME}")
 
 

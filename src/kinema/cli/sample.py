@@ -131,7 +131,7 @@ class Generate(Steering, BatchSampled):
     seeds: Annotated[str | None, tyro.conf.arg(metavar="0-15|3,7,9-12", help_behavior_hint="")] = None
     """Which seeds, as ranges and single numbers."""
     count: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """How many clips, from --seed on (default: 16)."""
+    """How many clips, from --seed on (default: 16; with --process 1, or one for each of several --label or --text)."""
     seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """First seed for --count (default: 0)."""
     streams: bool = False
@@ -141,8 +141,7 @@ class Generate(Steering, BatchSampled):
     frames: Number = None
     """Frames of the clips, instead of --size."""
     process: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="")] = None
-    """Draw how a real clip turns into noise, and how the first seed becomes a clip, instead of making clips. Of several --label
-    or --text the first is asked for."""
+    """Draw how a real clip turns into noise, and below it how each seed becomes a clip, instead of making clips."""
 
     def check(self) -> None:
         """Refuse contradictions and numbers that are no seeds."""
@@ -170,8 +169,8 @@ class Generate(Steering, BatchSampled):
         """Return the seeds that are asked for."""
         if self.seeds is not None:
             return parse_seeds(self.seeds)
-        first = self.seed or 0
-        return list(range(first, first + (16 if self.count is None else self.count)))
+        first, usual = self.seed or 0, max(1, len(self.label), len(self.text)) if self.process else 16
+        return list(range(first, first + (usual if self.count is None else self.count)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +241,7 @@ def generate(arguments: list[str]) -> int:
         if getattr(options, option) is not None:
             refuse_undiffusing(trained, option)
     if options.process:
-        return _draw_process(options.process, options, trained, asked, seeds[0])
+        return _draw_process(options.process, options, trained, asked, seeds)
     shape = read_size(options.size) if options.size else trained.metadata.clip
     shape = replace(shape, frames=options.frames or shape.frames)
     diffuses = trained.ability == "diffuse"
@@ -388,8 +387,8 @@ def _streams(trained: "Trained", seeds: Sequence[int]) -> Iterable[list[UInt8[np
         yield [clips[row] for clips in streams.values()]
 
 
-def _draw_process(file: Path, options: Generate, trained: "Trained", asked: Steered, seed: int) -> int:
-    """Draw the forward process of a clip above the reverse process."""
+def _draw_process(file: Path, options: Generate, trained: "Trained", asked: Steered, seeds: Sequence[int]) -> int:
+    """Draw the forward process of a clip above the reverse process of every seed."""
     from kinema.cli.output import generated_tags
     from kinema.data.encode import write_image
     from kinema.evaluation.process_figure import process_figure
@@ -400,15 +399,20 @@ def _draw_process(file: Path, options: Generate, trained: "Trained", asked: Stee
         raise MediaError(f"{file} ends in {file.suffix or 'no suffix'!r}; the figure is written as .png")
     sampling = asked.sampling or trained.system.sampling
     moments = min(MOMENTS, sampling.steps + 1)
-    reverse = trained.trajectory(seed, moments, asked.labels_of([0]), asked.captions_of([0]), sampling)
+    reverse: dict[str, list[UInt8[np.ndarray, "T H W 3"]]] = {}
+    for ((number, seed),) in _progress(list(enumerate(seeds)), 1, "sampling"):  # every step is held, so one after the other
+        words = "".join(f", {said[number % len(said)]}" for said in (options.label, options.text) if said)
+        walk = trained.trajectory(seed, moments, asked.labels_of([number]), asked.captions_of([number]), sampling)
+        reverse[f"seed {seed}{words}"] = walk
     real = _real_clip(trained, options.label[0] if options.label else None)
-    forward = trained.noised(reverse[-1] if real is None else real, moments, seed)
-    shown = f"seed {seed}" + "".join(f", {said[0]}" for said in (options.label, options.text) if said)
+    forward = trained.noised(next(iter(reverse.values()))[-1] if real is None else real, moments, seeds[0])
+    shown = "; ".join(reverse)
     about = f"{trained.metadata.system} of {trained.name}, {shown}, {sampling.steps} steps of {sampling.sampler}"
     file.parent.mkdir(parents=True, exist_ok=True)
     figure = process_figure(forward, reverse, sampling.steps, real=real is not None)
     write_image(file, figure, metadata=generated_tags(about))
-    above = "a clip of the run's dataset" if real is not None else "the sample itself, for the run's dataset is not here"
+    sample = "the sample itself" if len(reverse) == 1 else "the first sample itself"
+    above = "a clip of the run's dataset" if real is not None else f"{sample}, for the run's dataset is not here"
     print(f"{file}: above {above}, below {shown} in {sampling.steps} steps of {sampling.sampler}")
     return 0
 

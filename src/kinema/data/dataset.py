@@ -142,6 +142,8 @@ class DatasetInfo:
     """Name of the skeleton of the poses."""
     people: dict[str, str] = field(default_factory=dict)
     """Source whose poses hold several people -> who was taken, and how to take another."""
+    ignored: tuple[str, ...] = ()
+    """Files in the folders of footage that are none."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The settings it was prepared with, as JSON values."""
     checksums: dict[str, Checksum] = field(default_factory=dict)

@@ -95,7 +95,7 @@ class Plan:
     refused: list[dict[str, Any]] = field(default_factory=list)
     """What was refused while planning."""
     ignored: list[str] = field(default_factory=list)
-    """Files that are no footage."""
+    """Files in the folders of footage that are none."""
     labels: list[str] = field(default_factory=list)
     """Class names."""
     skeleton: str | None = None
@@ -447,6 +447,7 @@ def _describe(plan: Plan, kept: Sequence[Kept], refused: Sequence[Refused], shar
         labels=tuple(plan.labels),
         skeleton=plan.skeleton,
         people=plan.people,
+        ignored=tuple(plan.ignored),
         settings={"kind": plan.kind} | plan.settings,
     )
 

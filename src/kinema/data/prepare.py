@@ -11,7 +11,7 @@ from kinema.core.errors import DataError, MediaError
 from kinema.data.cutting import PrepareSettings, cut_footage, poser_of, scene_filter, unreadable
 from kinema.data.dataset import DatasetInfo
 from kinema.data.executor import Kind, open_executor
-from kinema.data.labels import Naming, annotate, split_by_files, split_by_group, split_by_time
+from kinema.data.labels import NAMINGS, Naming, annotate, split_by_files, split_by_group, split_by_time
 from kinema.data.plan import WORK, Maker, Plan, Progress, Refusal, carry_out, claim
 from kinema.data.report import report
 from kinema.data.sources import Source, find_sources, measure, parts
@@ -82,7 +82,7 @@ def plan_footage(roots: Sequence[Path], settings: PrepareSettings) -> Plan:
     Raises:
         DataError: nothing was found, a table cannot be used, or, with `strict`, a file cannot be read.
     """
-    found = find_sources(roots, strips=settings.strip is not None)
+    found = find_sources(roots, strips=settings.strip is not None, companions=_companions(settings))
     scene_filter(settings)  # now, for what is wrong with it
     refused: list[Refusal] = []
     posed, settings = _posed(found.sources, settings, refused)
@@ -110,6 +110,12 @@ def plan_footage(roots: Sequence[Path], settings: PrepareSettings) -> Plan:
         people=people,
         duplicates=settings.duplicates if settings.duplicates >= 0 else None,
     )
+
+
+def _companions(settings: PrepareSettings) -> list[Path]:
+    """Return the files and folders that the settings name, which may lie beside the footage."""
+    words = (settings.labels, settings.captions, settings.group, settings.pose, settings.scene_model, settings.scene_names)
+    return [Path(word) for word in (*words, *settings.split_files) if word and word not in NAMINGS]
 
 
 def _posed(

@@ -62,10 +62,10 @@ class Found:
     sources: tuple[Source, ...]
     """Footage, ordered by name."""
     ignored: tuple[str, ...]
-    """Files that are no footage, by name."""
+    """Files that are neither footage nor companions of it, by name."""
 
 
-def find_sources(roots: Sequence[Path], *, strips: bool = False) -> Found:
+def find_sources(roots: Sequence[Path], *, strips: bool = False, companions: Sequence[Path] = ()) -> Found:
     """Find footage in files and, recursively, in folders.
 
     A folder whose media are all images is one source, a folder of frames; with `strips`, every image is a source of its own.
@@ -74,6 +74,7 @@ def find_sources(roots: Sequence[Path], *, strips: bool = False) -> Found:
     Args:
         roots: files and folders.
         strips: images are strips of frames.
+        companions: files and folders that are known to lie beside the footage, such as tables; none of the ignored files.
 
     Raises:
         DataError: a root is missing or unreadable, or nothing was found.
@@ -97,7 +98,9 @@ def find_sources(roots: Sequence[Path], *, strips: bool = False) -> Found:
             raise DataError(f"the name {os.fsencode(path)!r} is no UTF-8 text; rename the file")
     base = _common_base([Path(root).absolute() for root in roots], found)
     sources = [_source(path, path.relative_to(base).as_posix(), kind) for path, kind in found.items()]
-    names = sorted((path.relative_to(base).as_posix() for path in ignored), key=natural)
+    known = {companion.resolve() for companion in companions}
+    strange = [path for path in ignored if known.isdisjoint([path.resolve(), *path.resolve().parents])]
+    names = sorted((path.relative_to(base).as_posix() for path in strange), key=natural)
     return Found(tuple(sorted(sources, key=lambda source: natural(source.name))), tuple(names))
 
 

@@ -176,9 +176,9 @@ def movement(player: str, before: Scored, after: Scored, steps: int) -> Finding:
     relative = float((after - before).norm() / before.norm().clamp_min(1e-12))
     name = f"weights of {player}"
     if relative < 1e-7:
-        advice = "is its learning rate 0, or is nothing of it reached by the loss?"
-        return Finding(name, relative, "bad", f"The {player}'s weights did not move in {steps:,} steps: {advice}")
-    return Finding(name, relative, "ok", f"The {player}'s weights moved by {relative:.1%} in {steps:,} steps.")
+        advice = "is the learning rate 0, or are they not reached by the loss?"
+        return Finding(name, relative, "bad", f"They did not move in {steps:,} steps: {advice}")
+    return Finding(name, relative, "ok", f"They moved by {relative:.1%} in {steps:,} steps.")
 
 
 def leniently(finding: Finding, step: int) -> Finding:

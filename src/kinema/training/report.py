@@ -77,7 +77,7 @@ def template() -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": number, "clock": runlog.clock}
+    environment.filters |= {"number": number, "clock": runlog.clock, "words": words}
     return environment.get_template("run.html.jinja")
 
 
@@ -86,7 +86,7 @@ def facts(folder: Path) -> dict[str, Any]:
     description, lines = runlog.read_description(folder), runlog.read_metrics(folder)
     numbers = [line for line in lines if "steps_per_second" in line]
     looks = [line for line in lines if "health" in line]
-    drawn = [line for line in looks if line["sheets"]]
+    drawn = pictured(looks)
     last = numbers[-1] if numbers else {}
     end = lines[-1] if lines and "end" in lines[-1] else {"end": "running", "sentence": ""}
     return {
@@ -100,7 +100,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "waiting": mean(line["waiting_share"] for line in numbers),
         "health": health(looks),
         "sheets": drawn[-1]["sheets"] if drawn else {},
-        "steps": [line["step"] for line in drawn],
+        "moments": drawn,
         "rows": evenly(drawn, ROWS),
         **first_row(description.dataset, [folder / "samples" / f"{look['step']:06d}.png" for look in drawn]),
         "groups": groups([line for line in lines if {"steps_per_second", "health"} & set(line)]),
@@ -111,6 +111,22 @@ def facts(folder: Path) -> dict[str, Any]:
         "settings": settings(description),
         "files": [(name, about, size(folder / name)) for name, about in FILES.items() if (folder / name).exists()],
     }
+
+
+def pictured(looks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the looks that left sheets as step, sheets and a label, which names the stage where there are several.
+
+    A closed-form stage takes no steps: its sheets have the names of those at the end of the stage before it, and replace them.
+    """
+    kept: dict[int, dict[str, Any]] = {}
+    for look in looks:
+        if look["sheets"]:
+            sheets = kept.get(look["step"], {}).get("sheets", {}) | look["sheets"]
+            kept[look["step"]] = {"step": look["step"], "stage": look["stage"], "sheets": sheets}
+    several = len({look["stage"] for look in kept.values()}) > 1
+    for look in kept.values():
+        look["label"] = f"{words(look['stage'])} · {look['step']:,}" if several else f"{look['step']:,}"
+    return list(kept.values())
 
 
 def health(looks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -168,7 +184,7 @@ def chart(name: str, values: Sequence[tuple[float, float]]) -> Chart:
 
     smooth = [(step, value) for (step, _), value in zip(middles, smoothed([v for _, v in middles]), strict=True)]
     return Chart(
-        name=name.replace("_", " "),
+        name=words(name),
         last=values[-1][1],
         line=path([place(*point) for point in smooth]),
         band=path([place(*point) for point in middles]),
@@ -205,6 +221,11 @@ def nice_ticks(low: float, high: float, most: int = 4) -> list[float]:
 def path(points: Iterable[tuple[float, float]]) -> str:
     """Return the SVG path through points."""
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def words(name: str) -> str:
+    """Write the name of a stage, player, term, rule or setting as people read it."""
+    return name.replace("_", " ")
 
 
 def number(value: float | None) -> str:

@@ -192,6 +192,11 @@ def clip(frames: int = 4, size: int = 16) -> np.ndarray:
         ([Material("one", "", "x", [clip()], 8.0), Material("two", "", "x", [], 8.0)], Plan(), "has no clips"),
         ([Material("one", "", "x", [clip()], 8.0)] * 2, Plan(), "given twice"),
         ([Material("one", "", "x", [clip()], 8.0), Material(NOISE, "", "x", [clip()], 8.0)], Plan(), "'noise'"),
+        (
+            [Material(name, "a", "x", [clip(), clip() + level], 8.0) for name, level in (("one", 1), ("two", 2), ("three", 1))],
+            Plan(),
+            "'one/a' and 'three/a' have the very same clips, so that nobody can prefer either",
+        ),
         (materials(categories=("a", "b"))[:-1], Plan(), "the same categories"),
         (materials(), Plan(trials=2, repeats=0), "2 trials are too few for 3 pairs of systems and categories; raise --trials"),
         (materials(), Plan(trials=2, pool=2, repeats=0), "share more with --pool"),

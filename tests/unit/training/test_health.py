@@ -90,7 +90,7 @@ def test_weights_that_stand_still_are_called_out() -> None:
     weights = torch.randn(100)
     stuck = health.movement("generator", weights, weights.clone(), 1500)
     assert stuck.verdict == "bad"
-    assert stuck.sentence.startswith("The generator's weights did not move in 1,500 steps: is its learning rate 0")
+    assert stuck.sentence.startswith("They did not move in 1,500 steps: is the learning rate 0")
     assert health.movement("generator", weights, 1.01 * weights, 10).value == pytest.approx(0.01, rel=1e-3)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -275,6 +276,50 @@ def test_the_page_is_made_from_the_files_alone_and_asks_nobody(log: RunLog, tmp_
     assert "Dead &lt;stream&gt;." in page
     for expected in ("Stopped by Ctrl-C.", "samples/000020-streams.mp4", "kinema train", 'class="curve"', "Numbers"):
         assert expected in page
+
+
+def test_the_page_names_stages_players_and_terms_in_words(log: RunLog, tmp_path: Path) -> None:
+    runlog.write_description(tmp_path, DESCRIPTION)
+    log.start(None, 0)
+    log.write(0, "latent_scale", {"clips_read": 24.0})
+    log.note(10, "face", 2.0, {"face_generator/feature_matching": 0.5})
+    found = [Finding("weights of face_generator", 0.1, "ok", "They moved."), Finding("stage face_local", None, "watch", "No.")]
+    log.report(10, "face", found, {"samples": [], "still_frames": ["real_frame"]})
+    report.write_report(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    text = re.sub(r"<script.*?</script>|<[^>]*>", "\n", page, flags=re.DOTALL)
+    for name in ("weights of face generator", "stage face local", "Face generator", "feature matching", "Latent scale"):
+        assert f"\n{name}\n" in text
+    assert 'aria-label="face generator feature matching over the steps"' in page
+    assert not re.findall(r"(?:face|still|real|latent|clips|feature)_\w+", text)
+
+
+@pytest.mark.parametrize(
+    ("stages", "labels"),
+    [
+        (
+            ["compressor", "compressor", "latent_scale", "transformer"],
+            ["compressor · 4", "latent scale · 8", "transformer · 1,200"],
+        ),
+        (["play"] * 4, ["4", "8", "1,200"]),
+    ],
+)
+def test_sheets_are_labelled_once_each_and_with_the_stage_where_there_are_several(
+    log: RunLog, tmp_path: Path, stages: list[str], labels: list[str]
+) -> None:
+    """The closed-form third stage takes no step, so that its sheets lie where those of the look before it did."""
+    runlog.write_description(tmp_path, DESCRIPTION)
+    log.start(None, 0)
+    kinds = [("samples", "streams")] * 2 + [("samples",)] * 2
+    for step, stage, drawn in zip((4, 8, 8, 1200), stages, kinds, strict=True):
+        log.report(step, stage, [], {kind: [] for kind in drawn})
+    report.write_report(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    shown = re.findall(r'<span>([^<]*)</span><img loading="lazy" src="samples/(\d+)\.png"', page)
+    assert shown == list(zip(labels, ("000004", "000008", "001200"), strict=True))
+    assert f">{labels[-1]}</output>" in page
+    moments = report.facts(tmp_path)["moments"]
+    assert [list(moment["sheets"]) for moment in moments] == [["samples", "streams"]] * 2 + [["samples"]]
 
 
 def test_ticks_are_round() -> None:

@@ -124,11 +124,13 @@ def design(materials: Sequence[Material], plan: Plan, texts: Texts | None = None
 
     Raises:
         EvaluationError: for too few or too many systems, systems that miss a category, names that do not work, clips that
-            cannot stand beside each other, or fewer trials than there are combinations of systems and categories.
+            cannot stand beside each other, two systems with the same clips, or fewer trials than there are combinations of
+            systems and categories.
     """
     texts = texts or TEXTS[plan.kind]
     systems, categories = _names(materials, plan.kind)
     shape, fps = _common_shape(materials)
+    _refuse_twins(materials)
     dealer = _Dealer(materials, plan, shape)
     choices = 1 if plan.kind == "pair" else len(systems) - 1
     trials = dealer.trials(_combinations(systems, categories, plan))
@@ -229,6 +231,20 @@ def _common_shape(materials: Sequence[Material]) -> tuple[tuple[int, int, int], 
             )
     assert first is not None  # there are materials, and each has clips
     return first[1], materials[0].fps
+
+
+def _refuse_twins(materials: Sequence[Material]) -> None:
+    """Refuse two systems that are one: by their clips, for one source may be called by several paths."""
+    known: dict[tuple[str, frozenset[bytes]], Material] = {}
+    for material in materials:
+        clips = frozenset(hashlib.sha256(np.ascontiguousarray(clip).data).digest() for clip in material.clips)
+        twin = known.setdefault((material.category, clips), material)
+        if twin is not material:
+            one, other = (place(same.system, same.category) for same in (twin, material))
+            raise EvaluationError(
+                f"{one!r} and {other!r} have the very same clips, so that nobody can prefer either; give each a source of its "
+                "own (to try a source against itself, two folders of different clips of it)"
+            )
 
 
 def _said(shape: tuple[int, int, int]) -> str:
