@@ -262,7 +262,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         """Let the compressor start from the principal components of the training clips."""
         moments = Moments()
         for batch in batches:
-            moments.add(fold(batch.video, self.config.stem))
+            moments.add(fold(hold(batch.video, self.footprint[0]), self.config.stem))
         return {"variance_kept": self.compressor.start_linear(moments)}
 
     def fit_scale(self, batches: Iterable[Batch]) -> dict[str, float]:
@@ -273,7 +273,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         """
         moments = Moments()
         for batch in batches:
-            moments.add(self.compressor.encode(batch.video)[0])
+            moments.add(self.compressor.encode(hold(batch.video, self.footprint[0]))[0])
         deviation = moments.covariance.diagonal().clamp_min(1e-12).sqrt()
         emphasis = self.compressor.weights(deviation) ** self.config.channel_emphasis
         self.latent_mean.copy_(moments.mean)
@@ -410,10 +410,11 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         clean, rows = self.encode(batch.video), len(batch)
         noise = normal_codes(range(rows), *clean.shape[1:], device=clean.device)
         context = self._context(rows, batch.label, batch.caption)
-        first = torch.zeros_like(batch.video[:, :1])
+        shown = hold(batch.video, self.footprint[0])
+        first = torch.zeros_like(shown[:, :1])
         for name, frames in (("flow", 0), ("flow_given_first_frame", 1)):
             first[:, :, :frames] = 1
-            known = with_mask(batch.video, first) if self.config.pixel_condition else None
+            known = with_mask(shown, first) if self.config.pixel_condition else None
             errors = []
             for time in FIXED_TIMES:
                 at = torch.full((rows,), time, device=clean.device)
