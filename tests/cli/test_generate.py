@@ -131,6 +131,8 @@ def test_the_real_clip_of_the_process_is_of_the_class(tmp_path: Path, frames: in
     [
         (["filler", "--steps", "0"], "steps is 0; it must be 1 or more"),
         (["filler", "--guidance", "-1"], "guidance is -1.0; it must be from 0 to 100"),
+        (["filler", "--sampler", "heun", "--eta", "1"], "eta is 1.0; it must be 0 for the sampler heun; ddim alone has it"),
+        (["filler", "--eta", "1"], "eta is 1.0; it must be 0 for the sampler euler; ddim alone has it"),
         (["filler", "--label", "wakl"], "filler knows no class 'wakl'; did you mean 'walk'? accepted: bow, walk, wave"),
         (["filler", "--size", "16x48"], "--size '16x48' is no size; write frames x height x width, such as 16x48x32"),
         (["filler", "--size", "8x16x16", "--frames", "4"], "--size already says how many frames; leave out --frames"),

@@ -56,7 +56,7 @@ class Steering(Config):
     def check(self) -> None:
         """Refuse what no sampler takes."""
         super().check()
-        override(Sampling(), self.chosen_sampling)
+        override(Sampling("ddim"), self.chosen_sampling)  # which takes every eta; the system's own sampler may not
 
 
 @dataclass(frozen=True)
