@@ -207,6 +207,17 @@ def test_clips_without_joints_are_left_out_and_data_without_forks_have_a_page(tm
     assert "modes" not in report
 
 
+def test_a_joint_that_is_lost_for_a_frame_has_not_moved(tmp_path: Path) -> None:
+    """Everybody stands; measured from (0, 0), where a missing joint is stored, the true motion was a dozen pixels a frame."""
+    data = Dataset(write_dataset(tmp_path / "still", 8, per_shard=8, shape=(9, 16, 16), people=True, test_every=1))
+    pose = np.full((9, 18, 3), 10.0, np.float32)
+    pose[:, 3, 1] = 4
+    pose[PAST + 1, 3:9] = 0
+    data.array = lambda index, name: pose  # pyright: ignore[reportAttributeAccessIssue]
+    motion = judge_forecasts(forecaster(frozen), data, ForecastQuestion(samples=2)).report["motion"]
+    assert motion["motion of real clips"] == motion["motion"] == 0
+
+
 def test_the_page_holds_plot_table_and_pictures(data: Dataset, tmp_path: Path) -> None:
     card = judge_forecasts(forecaster(oracle), data, ForecastQuestion(samples=6))
     report = write_forecast_reports(tmp_path / "it", card, {"time": "now", "machine": "here"})
