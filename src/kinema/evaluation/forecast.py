@@ -393,7 +393,7 @@ def _scores(cases: Sequence[Case]) -> dict[str, Any]:
             samples = case.relative(futures)
             average, final = multimodal_errors(samples, [one for one, _ in others], [mask for _, mask in others])
             numbers = {
-                "APD": average_pairwise_distance(samples),
+                "APD": average_pairwise_distance(samples, case.present),
                 "ADE": average_displacement_error(samples, truth, case.mask),
                 "FDE": final_displacement_error(samples, truth, case.mask),
                 "MMADE": average,
