@@ -141,6 +141,21 @@ def test_predict_takes_footage_with_its_poses(place: Path, tmp_path: Path) -> No
     assert len(read_video(tmp_path / "out" / "clip.mp4")[0]) == 9
 
 
+@pytest.mark.parametrize(("rate", "frames"), [(12.0, [0, 2, 3, 4, 6]), (6.0, [0, 1, 2, 2, 3])])
+def test_footage_of_any_rate_is_seen_at_the_rate_of_training(
+    place: Path, tmp_path: Path, rate: float, frames: list[int]
+) -> None:
+    """The run has 8 frames per second; every or every second frame would be motion at another speed."""
+    points = np.ones((18, 1, 18, 3), np.float32)
+    points[:, :, :, 0] = np.arange(18)[:, None, None]
+    write_video(tmp_path / "clip.mp4", np.zeros((18, 16, 16, 3), np.uint8), rate)
+    write_poses(tmp_path / "clip.npz", Poses(points, COCO_18, 16, 16, rate))
+    words = ("--poses", tmp_path / "clip.npz", "--futures", 3, "--skeletons", "--out", tmp_path / "out")
+    assert run("predict", place / "run", tmp_path / "clip.mp4", *words) == 0
+    past = np.load(tmp_path / "out" / "clip.poses.npz")["past"]
+    np.testing.assert_allclose(past[:, 0, 0], frames, atol=1e-4)
+
+
 def test_footage_may_end_with_the_past(place: Path, tmp_path: Path) -> None:
     clip, poses = clip_and_poses(place, tmp_path, frames=5)
     assert run("predict", place / "run", clip, "--poses", poses, "--futures", 3, "--out", tmp_path / "out") == 0

@@ -274,7 +274,7 @@ def _stored(path: Path, options: Forecast, forecaster: "Forecaster") -> list[Pas
 
 def _footage(file: Path, poses_file: Path, options: Forecast, forecaster: "Forecaster", trained: "Trained") -> Past:
     """Return the past out of a clip and its poses, at the rate and size of the system; what follows in the clip is shown."""
-    from kinema.data.media import cover, probe, read_frames
+    from kinema.data.media import cover, probe, read_frames, resample
     from kinema.pose.files import read_poses
 
     info, shape = probe(file), trained.metadata.clip
@@ -286,22 +286,22 @@ def _footage(file: Path, poses_file: Path, options: Forecast, forecaster: "Forec
             f"{poses_file} has poses for frames of {poses.width}x{poses.height} and {file} has {info.width}x{info.height}; "
             "give the poses of this clip"
         )
-    every = max(1, round(rate / trained.fps)) if rate else 1
-    wanted = [options.start + every * number for number in range(forecaster.past + forecaster.future)]
+    pace = rate / trained.fps if rate else 1.0
+    wanted = [options.start + round(pace * number) for number in range(forecaster.past + forecaster.future)]
     pictures: dict[int, UInt8[np.ndarray, "H W 3"]] = {}
     size = info.width, info.height
-    for number, frame in enumerate(read_frames(file, resize=cover(shape.width, shape.height))):
+    for number, image in enumerate(resample(read_frames(file, resize=cover(shape.width, shape.height)), None)):
         if number > wanted[-1]:
             break
         if number in wanted:
-            top, left = (frame.image.shape[0] - shape.height) // 2, (frame.image.shape[1] - shape.width) // 2
-            pictures[number] = frame.image[top : top + shape.height, left : left + shape.width]
-            size = frame.image.shape[1], frame.image.shape[0]
+            top, left = (image.shape[0] - shape.height) // 2, (image.shape[1] - shape.width) // 2
+            pictures[number] = image[top : top + shape.height, left : left + shape.width]
+            size = image.shape[1], image.shape[0]
     there = [number for number in wanted if number in pictures and number < len(poses)]
     if len(there) < forecaster.past:
         raise DataError(
-            f"{file} and its poses have {len(there)} frames from frame {options.start} on, every {every}; {trained.name} "
-            f"forecasts from {forecaster.past}"
+            f"{file} and its poses have {len(there)} frames at {trained.fps:g} per second from frame {options.start} on; "
+            f"{trained.name} forecasts from {forecaster.past}"
         )
     if lacking := poses.lacking(_layout(forecaster.skeleton)):
         raise DataError(f"{poses_file} has no {' and no '.join(lacking)}, and {trained.name} forecasts {forecaster.skeleton}")
