@@ -51,14 +51,14 @@ def poses(points: np.ndarray, fps: float = FPS) -> Poses:
     return Poses(points.astype(np.float32), COCO_18, SIZE, SIZE, fps)
 
 
-def save_run(folder: Path, seed: int, skeleton: str = "coco-18") -> Path:
-    folder.mkdir()
+def save_run(folder: Path, seed: int, skeleton: str = "coco-18", right: float = 0.0) -> Path:
+    folder.mkdir(parents=True)
     torch.manual_seed(seed)
     system = Dance(replace(Dance.presets["tiny"].config, skeleton=skeleton))
     with torch.no_grad():
         for weight in system.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
-    person = poses(walking_in(12).pose).resized(32, 32).converted(find_skeleton(skeleton)).filled()
+    person = poses(walking_in(12).pose).resized(32, 32).cropped(-right, 0, 32, 32).converted(find_skeleton(skeleton)).filled()
     with torch.no_grad():
         system.fit_statistics([Batch(torch.zeros(1, 3, 12, 32, 32), pose=torch.from_numpy(person[None]))])
     save_checkpoint(folder / "checkpoint.safetensors", system, stage="test", dataset={"fps": FPS}, provenance=provenance())
@@ -222,6 +222,15 @@ def test_of_several_people_one_is_taken_and_said(
     assert run(*words, "--out", tmp_path / "out.mp4") == 0
     taken = "1" if person == "largest" else person
     assert f"2 people: took {taken} ({person}" in capsys.readouterr().out
+
+
+def test_the_file_says_of_runs_of_one_name_how_the_poses_came_to_each(place: Path, tmp_path: Path) -> None:
+    other = save_run(tmp_path / "other" / "anna", 1, right=4.0)
+    assert run(*usual(place, tmp_path / "out.mp4", "--target", place / "anna", other, "--frames", 2)) == 0
+    one, two = json.loads(probe(tmp_path / "out.mp4").metadata["kinema"])["runs"]
+    assert one["name"] == two["name"] == "anna"
+    middles = [run["normaliser"]["rule"]["target_middle"] for run in (one, two)]
+    assert middles[1] - middles[0] == pytest.approx(4, abs=1e-3)
 
 
 def test_a_still_dancer_falls_back_to_another_normaliser(
