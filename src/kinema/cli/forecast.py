@@ -274,7 +274,9 @@ def _stored(path: Path, options: Forecast, forecaster: "Forecaster") -> list[Pas
 
 def _footage(file: Path, poses_file: Path, options: Forecast, forecaster: "Forecaster", trained: "Trained") -> Past:
     """Return the past out of a clip and its poses, at the rate and size of the system; what follows in the clip is shown."""
-    from kinema.data.media import cover, probe, read_frames, resample
+    from kinema.data.cutting import fitted
+    from kinema.data.media import contain, cover, probe, read_frames, resample
+    from kinema.pose.driving import as_prepared
     from kinema.pose.files import read_poses
 
     info, shape = probe(file), trained.metadata.clip
@@ -288,15 +290,13 @@ def _footage(file: Path, poses_file: Path, options: Forecast, forecaster: "Forec
         )
     pace = rate / trained.fps if rate else 1.0
     wanted = [options.start + round(pace * number) for number in range(forecaster.past + forecaster.future)]
+    resize = (cover if trained.fit == "crop" else contain)(shape.width, shape.height)
     pictures: dict[int, UInt8[np.ndarray, "H W 3"]] = {}
-    size = info.width, info.height
-    for number, image in enumerate(resample(read_frames(file, resize=cover(shape.width, shape.height)), None)):
+    for number, image in enumerate(resample(read_frames(file, resize=resize), None)):
         if number > wanted[-1]:
             break
         if number in wanted:
-            top, left = (image.shape[0] - shape.height) // 2, (image.shape[1] - shape.width) // 2
-            pictures[number] = image[top : top + shape.height, left : left + shape.width]
-            size = image.shape[1], image.shape[0]
+            pictures[number] = image
     there = [number for number in wanted if number in pictures and number < len(poses)]
     if len(there) < forecaster.past:
         raise DataError(
@@ -305,14 +305,13 @@ def _footage(file: Path, poses_file: Path, options: Forecast, forecaster: "Forec
         )
     if lacking := poses.lacking(_layout(forecaster.skeleton)):
         raise DataError(f"{poses_file} has no {' and no '.join(lacking)}, and {trained.name} forecasts {forecaster.skeleton}")
-    left, top = (size[0] - shape.width) // 2, (size[1] - shape.height) // 2
-    moved = poses.resized(*size).cropped(left, top, shape.width, shape.height).converted(_layout(forecaster.skeleton))
+    moved = as_prepared(poses.converted(_layout(forecaster.skeleton)), shape.width, shape.height, trained.fit)
     points = moved.filled()[there]
     if not (points[forecaster.past - 1, :, 2] > 0).any():
         raise DataError(
             f"{poses_file} has nobody in frame {there[forecaster.past - 1]}, the current one; choose another --start"
         )
-    frames = np.stack([pictures[number] for number in there])
+    frames = fitted([pictures[number] for number in there], shape.width, shape.height, resize)
     still = np.repeat(frames[-1:], len(wanted) - len(there), axis=0)
     happened = points[forecaster.past :] if len(there) > forecaster.past else None
     shown = np.concatenate([frames, still])

@@ -248,7 +248,7 @@ def _driven(options: Transfer, poses: "Poses", performed: range, target: "Traine
     def normalise(found: "Poses") -> "Poses":
         if options.as_is:
             maps.append("as prepared")
-            return as_prepared(found, width, height)
+            return as_prepared(found, width, height, target.fit)
         normaliser = _normaliser(options, found, target)
         maps.append(normaliser.to_mapping())
         return normaliser(found)
