@@ -15,7 +15,7 @@ from kinema.data.dataset import Dataset
 from kinema.data.encode import write_video
 from kinema.data.media import read_video
 from kinema.pose.files import write_poses
-from kinema.pose.sequence import Poses
+from kinema.pose.sequence import UNORDERED, Poses
 from kinema.pose.skeleton import COCO_17, COCO_18
 from kinema.systems import SYSTEMS
 from kinema.systems.pose_knows import PoseKnows
@@ -170,6 +170,20 @@ def test_several_people_want_a_choice(place: Path, tmp_path: Path, capsys: pytes
     assert run(*command, "--person", 2) == 2
     assert "--person is 2" in capsys.readouterr().err
     assert run(*command, "--person", 1) == 0
+
+
+def test_people_in_any_order_are_followed_before_one_is_chosen(place: Path, tmp_path: Path) -> None:
+    """OpenPose without ids: who is listed first in one frame is listed second in the next."""
+    points = np.ones((18, 2, 18, 3), np.float32)
+    points[..., 0] = np.arange(18) / 4 + np.array([2.0, 24.0])[:, None]
+    points[..., 1] = 4 + np.arange(18)
+    points[1::2] = points[1::2, ::-1]
+    write_video(tmp_path / "clip.mp4", np.zeros((18, 32, 32, 3), np.uint8), 8.0)
+    write_poses(tmp_path / "listed", Poses(points, COCO_18, 32, 32, 8.0, extra={UNORDERED: True}))
+    words = ("--poses", tmp_path / "listed", "--person", 1, "--futures", 3, "--skeletons", "--out", tmp_path / "out")
+    assert run("predict", place / "run", tmp_path / "clip.mp4", *words) == 0
+    past = np.load(tmp_path / "out" / "clip.poses.npz")["past"]
+    assert past[..., 0].min() > 10
 
 
 def test_what_is_wrong_with_a_past_is_said(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -325,11 +325,16 @@ def _layout(name: str) -> Any:
 
 
 def _one_person(poses: "Poses", file: Path, person: int | None) -> "Poses":
-    """Return the poses of one person.
+    """Return the poses of one person; people whom a file lists in any order are followed first.
 
     Raises:
         DataError: when there are several and none is chosen, or there is no such one.
     """
+    from kinema.pose.people import told_apart
+
+    poses, notes = told_apart(poses)
+    for note in notes:
+        print(f"{file}: {note}")
     people = poses.points.shape[1]
     if person is None and people > 1:
         raise DataError(f"{file} has {people} people; say whose future with --person 0 to {people - 1}")
