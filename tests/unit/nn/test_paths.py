@@ -136,8 +136,9 @@ def test_guidance_of_one_is_the_condition_bit_for_bit_and_more_moves_every_chann
 
 @every_path
 def test_ddim_with_all_its_noise_draws_from_the_posterior_on_every_path(path):
-    """As `Sampling.eta` promises; with DDPM's 1 - alpha^2 / alpha'^2 for the variance, EDM's path would have no noise at all."""
-    (x, fresh), now, then = pair(2, 40), *path.grid(4)[1:3]
+    """As `Sampling.eta` promises; with DDPM's own variance, EDM's path would have no noise at all."""
+    x, fresh = pair(2, 40)
+    now, then = path.grid(4)[1:3]
     model = model_of(path)
     clean, noise = model.solve(x, now)
     here, there = path.at(now), path.at(then)
