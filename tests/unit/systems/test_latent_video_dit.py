@@ -126,7 +126,7 @@ def test_the_process_reaches_noise_at_even_moments_and_never_outgrows_it(
     nn.init.zeros_(system.transformer.out.weight)  # it sees no clip in x_t, which goes where it was going
     nn.init.zeros_(system.transformer.out.bias)
     shown = list[torch.Tensor]()
-    monkeypatch.setattr(system, "decode", lambda x, frames: (shown.append(x), torch.zeros(1, 3, 8, 16, 16))[1])
+    monkeypatch.setattr(system, "decode", lambda x, frames: (shown.append(x.detach()), torch.zeros(1, 3, 8, 16, 16))[1])
     noise = system._noise([3], system.clip_shape)()
     system.noised(torch.zeros(1, 3, 8, 16, 16), 3, seed=3)
     for x, share in zip(shown, shares, strict=True):
