@@ -15,7 +15,7 @@ from kinema.data.dataset import Dataset
 from kinema.data.encode import write_video
 from kinema.data.media import read_video
 from kinema.pose.files import write_poses
-from kinema.pose.sequence import Poses
+from kinema.pose.sequence import UNORDERED, Poses
 from kinema.pose.skeleton import COCO_17, COCO_18
 from kinema.systems import SYSTEMS
 from kinema.systems.pose_knows import PoseKnows
@@ -141,6 +141,21 @@ def test_predict_takes_footage_with_its_poses(place: Path, tmp_path: Path) -> No
     assert len(read_video(tmp_path / "out" / "clip.mp4")[0]) == 9
 
 
+@pytest.mark.parametrize(("rate", "frames"), [(12.0, [0, 2, 3, 4, 6]), (6.0, [0, 1, 2, 2, 3])])
+def test_footage_of_any_rate_is_seen_at_the_rate_of_training(
+    place: Path, tmp_path: Path, rate: float, frames: list[int]
+) -> None:
+    """The run has 8 frames per second; every or every second frame would be motion at another speed."""
+    points = np.ones((18, 1, 18, 3), np.float32)
+    points[:, :, :, 0] = np.arange(18)[:, None, None]
+    write_video(tmp_path / "clip.mp4", np.zeros((18, 16, 16, 3), np.uint8), rate)
+    write_poses(tmp_path / "clip.npz", Poses(points, COCO_18, 16, 16, rate))
+    words = ("--poses", tmp_path / "clip.npz", "--futures", 3, "--skeletons", "--out", tmp_path / "out")
+    assert run("predict", place / "run", tmp_path / "clip.mp4", *words) == 0
+    past = np.load(tmp_path / "out" / "clip.poses.npz")["past"]
+    np.testing.assert_allclose(past[:, 0, 0], frames, atol=1e-4)
+
+
 def test_footage_may_end_with_the_past(place: Path, tmp_path: Path) -> None:
     clip, poses = clip_and_poses(place, tmp_path, frames=5)
     assert run("predict", place / "run", clip, "--poses", poses, "--futures", 3, "--out", tmp_path / "out") == 0
@@ -155,6 +170,20 @@ def test_several_people_want_a_choice(place: Path, tmp_path: Path, capsys: pytes
     assert run(*command, "--person", 2) == 2
     assert "--person is 2" in capsys.readouterr().err
     assert run(*command, "--person", 1) == 0
+
+
+def test_people_in_any_order_are_followed_before_one_is_chosen(place: Path, tmp_path: Path) -> None:
+    """OpenPose without ids: who is listed first in one frame is listed second in the next."""
+    points = np.ones((18, 2, 18, 3), np.float32)
+    points[..., 0] = np.arange(18) / 4 + np.array([2.0, 24.0])[:, None]
+    points[..., 1] = 4 + np.arange(18)
+    points[1::2] = points[1::2, ::-1]
+    write_video(tmp_path / "clip.mp4", np.zeros((18, 32, 32, 3), np.uint8), 8.0)
+    write_poses(tmp_path / "listed", Poses(points, COCO_18, 32, 32, 8.0, extra={UNORDERED: True}))
+    words = ("--poses", tmp_path / "listed", "--person", 1, "--futures", 3, "--skeletons", "--out", tmp_path / "out")
+    assert run("predict", place / "run", tmp_path / "clip.mp4", *words) == 0
+    past = np.load(tmp_path / "out" / "clip.poses.npz")["past"]
+    assert past[..., 0].min() > 10
 
 
 def test_what_is_wrong_with_a_past_is_said(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

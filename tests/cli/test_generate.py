@@ -44,8 +44,8 @@ def test_classes_and_sentences_take_turns_over_the_seeds(filler: Path, tmp_path:
 
 
 def test_the_caller_chooses_how_it_samples(filler: Path, tmp_path: Path, filling: list[dict]) -> None:
-    asked = ("--sampler", "ddim", "--eta", 0.5, "--guidance", 3, "--count", 1, "--out", tmp_path / "a.npy")
-    assert run("generate", filler, *asked) == 0
+    asked = ("--sampler", "ddim", "--eta", 0.5, "--guidance", 3, "--label", "wave", "--count", 1)
+    assert run("generate", filler, *asked, "--out", tmp_path / "a.npy") == 0
     sampling = filling[0]["sampling"]
     assert (sampling.sampler, sampling.eta, sampling.guidance, sampling.steps) == ("ddim", 0.5, 3, 12)  # 12: its own
 
@@ -149,6 +149,9 @@ def test_the_real_clip_of_the_process_is_of_the_class(tmp_path: Path, frames: in
     [
         (["filler", "--steps", "0"], "steps is 0; it must be 1 or more"),
         (["filler", "--guidance", "-1"], "guidance is -1.0; it must be from 0 to 100"),
+        (["filler", "--guidance", "3"], "--guidance exaggerates a class or a sentence, and none is asked for: give --label or"),
+        (["filler", "--sampler", "heun", "--eta", "1"], "eta is 1.0; it must be 0 for the sampler heun; ddim alone has it"),
+        (["filler", "--eta", "1"], "eta is 1.0; it must be 0 for the sampler euler; ddim alone has it"),
         (["filler", "--label", "wakl"], "filler knows no class 'wakl'; did you mean 'walk'? accepted: bow, walk, wave"),
         (["filler", "--size", "16x48"], "--size '16x48' is no size; write frames x height x width, such as 16x48x32"),
         (["filler", "--size", "8x16x16", "--frames", "4"], "--size already says how many frames; leave out --frames"),

@@ -18,6 +18,7 @@ from kinema.data.film import film
 from kinema.data.media import probe, read_video
 from kinema.data.motions import sample_motion
 from kinema.data.performers import Film, Placement, render, sample_identity, sample_stage
+from kinema.pose.driving import as_prepared
 from kinema.pose.files import write_poses
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import COCO_17, COCO_18, PENN_13, find_skeleton
@@ -51,17 +52,18 @@ def poses(points: np.ndarray, fps: float = FPS) -> Poses:
     return Poses(points.astype(np.float32), COCO_18, SIZE, SIZE, fps)
 
 
-def save_run(folder: Path, seed: int, skeleton: str = "coco-18") -> Path:
-    folder.mkdir()
+def save_run(folder: Path, seed: int, skeleton: str = "coco-18", right: float = 0.0, fit: str = "crop") -> Path:
+    folder.mkdir(parents=True)
     torch.manual_seed(seed)
     system = Dance(replace(Dance.presets["tiny"].config, skeleton=skeleton))
     with torch.no_grad():
         for weight in system.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
-    person = poses(walking_in(12).pose).resized(32, 32).converted(find_skeleton(skeleton)).filled()
+    person = poses(walking_in(12).pose).resized(32, 32).cropped(-right, 0, 32, 32).converted(find_skeleton(skeleton)).filled()
     with torch.no_grad():
         system.fit_statistics([Batch(torch.zeros(1, 3, 12, 32, 32), pose=torch.from_numpy(person[None]))])
-    save_checkpoint(folder / "checkpoint.safetensors", system, stage="test", dataset={"fps": FPS}, provenance=provenance())
+    about = {"fps": FPS, "fit": fit}
+    save_checkpoint(folder / "checkpoint.safetensors", system, stage="test", dataset=about, provenance=provenance())
     return folder
 
 
@@ -224,6 +226,15 @@ def test_of_several_people_one_is_taken_and_said(
     assert f"2 people: took {taken} ({person}" in capsys.readouterr().out
 
 
+def test_the_file_says_of_runs_of_one_name_how_the_poses_came_to_each(place: Path, tmp_path: Path) -> None:
+    other = save_run(tmp_path / "other" / "anna", 1, right=4.0)
+    assert run(*usual(place, tmp_path / "out.mp4", "--target", place / "anna", other, "--frames", 2)) == 0
+    one, two = json.loads(probe(tmp_path / "out.mp4").metadata["kinema"])["runs"]
+    assert one["name"] == two["name"] == "anna"
+    middles = [run["normaliser"]["rule"]["target_middle"] for run in (one, two)]
+    assert middles[1] - middles[0] == pytest.approx(4, abs=1e-3)
+
+
 def test_a_still_dancer_falls_back_to_another_normaliser(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,6 +250,17 @@ def test_as_is_takes_the_source_s_frame(place: Path, tmp_path: Path) -> None:
     video = read_video(tmp_path / "out.mp4")[0]
     assert np.abs(video[9, :, 520:].astype(int) - made[9].repeat(8, axis=0).repeat(8, axis=1)).mean() < 6
     assert json.loads(probe(tmp_path / "out.mp4").metadata["kinema"])["runs"][0]["normaliser"] == "as prepared"
+
+
+def test_as_is_letterboxes_where_the_target_s_clips_were_letterboxed(place: Path, tmp_path: Path) -> None:
+    target, wide = save_run(tmp_path / "wide", 0, fit="letterbox"), poses(walking_in().pose).cropped(-32, 0, 128, 64)
+    write_poses(tmp_path / "wide.npz", wide)
+    words = ("--poses", tmp_path / "wide.npz", "--target", target, "--as-is", "--restart", 1)
+    assert run(*words, "--out", tmp_path / "out.mp4") == 0
+    video, trained = read_video(tmp_path / "out.mp4")[0], Trained(str(target), "transfer", "cpu")
+    boxed, cut = (list(trained.perform(as_prepared(wide, 32, 32, fit).filled(), 1, 1)) for fit in ("letterbox", "crop"))
+    near, far = (np.abs(video[9].astype(int) - made[9]).mean() for made in (boxed, cut))
+    assert near < 0.5 * far
 
 
 def test_a_still_image_is_one_frame(place: Path, tmp_path: Path) -> None:

@@ -478,6 +478,18 @@ def test_both_stages_learn_from_still_frames_too() -> None:
         assert objective(Batch(torch.rand(2, 3, 8, 16, 16))).total.isfinite()
 
 
+def test_every_stage_learns_from_single_frames_alone() -> None:
+    system = awake(tiny(frames=1, buckets=(), compressor_linear="shortcut"))
+    batch = Batch(torch.rand(2, 3, 1, 16, 16) * 2 - 1)
+    with torch.no_grad():
+        system.fit_linear_start([batch])
+        system.fit_scale([batch])
+    for objective in (system.compressor_objective, system.transformer_objective):
+        assert objective(batch).total.isfinite()
+    assert all(value.isfinite() for value in system.validate(batch, "transformer").values())
+    assert system.generate([0]).shape == (1, 3, 1, 16, 16)
+
+
 # --- Latents ------------------------------------------------------------------------------------------------------------------
 
 

@@ -274,7 +274,9 @@ def _stored(path: Path, options: Forecast, forecaster: "Forecaster") -> list[Pas
 
 def _footage(file: Path, poses_file: Path, options: Forecast, forecaster: "Forecaster", trained: "Trained") -> Past:
     """Return the past out of a clip and its poses, at the rate and size of the system; what follows in the clip is shown."""
-    from kinema.data.media import cover, probe, read_frames
+    from kinema.data.cutting import fitted
+    from kinema.data.media import contain, cover, probe, read_frames, resample
+    from kinema.pose.driving import as_prepared
     from kinema.pose.files import read_poses
 
     info, shape = probe(file), trained.metadata.clip
@@ -286,33 +288,30 @@ def _footage(file: Path, poses_file: Path, options: Forecast, forecaster: "Forec
             f"{poses_file} has poses for frames of {poses.width}x{poses.height} and {file} has {info.width}x{info.height}; "
             "give the poses of this clip"
         )
-    every = max(1, round(rate / trained.fps)) if rate else 1
-    wanted = [options.start + every * number for number in range(forecaster.past + forecaster.future)]
+    pace = rate / trained.fps if rate else 1.0
+    wanted = [options.start + round(pace * number) for number in range(forecaster.past + forecaster.future)]
+    resize = (cover if trained.fit == "crop" else contain)(shape.width, shape.height)
     pictures: dict[int, UInt8[np.ndarray, "H W 3"]] = {}
-    size = info.width, info.height
-    for number, frame in enumerate(read_frames(file, resize=cover(shape.width, shape.height))):
+    for number, image in enumerate(resample(read_frames(file, resize=resize), None)):
         if number > wanted[-1]:
             break
         if number in wanted:
-            top, left = (frame.image.shape[0] - shape.height) // 2, (frame.image.shape[1] - shape.width) // 2
-            pictures[number] = frame.image[top : top + shape.height, left : left + shape.width]
-            size = frame.image.shape[1], frame.image.shape[0]
+            pictures[number] = image
     there = [number for number in wanted if number in pictures and number < len(poses)]
     if len(there) < forecaster.past:
         raise DataError(
-            f"{file} and its poses have {len(there)} frames from frame {options.start} on, every {every}; {trained.name} "
-            f"forecasts from {forecaster.past}"
+            f"{file} and its poses have {len(there)} frames at {trained.fps:g} per second from frame {options.start} on; "
+            f"{trained.name} forecasts from {forecaster.past}"
         )
     if lacking := poses.lacking(_layout(forecaster.skeleton)):
         raise DataError(f"{poses_file} has no {' and no '.join(lacking)}, and {trained.name} forecasts {forecaster.skeleton}")
-    left, top = (size[0] - shape.width) // 2, (size[1] - shape.height) // 2
-    moved = poses.resized(*size).cropped(left, top, shape.width, shape.height).converted(_layout(forecaster.skeleton))
+    moved = as_prepared(poses.converted(_layout(forecaster.skeleton)), shape.width, shape.height, trained.fit)
     points = moved.filled()[there]
     if not (points[forecaster.past - 1, :, 2] > 0).any():
         raise DataError(
             f"{poses_file} has nobody in frame {there[forecaster.past - 1]}, the current one; choose another --start"
         )
-    frames = np.stack([pictures[number] for number in there])
+    frames = fitted([pictures[number] for number in there], shape.width, shape.height, resize)
     still = np.repeat(frames[-1:], len(wanted) - len(there), axis=0)
     happened = points[forecaster.past :] if len(there) > forecaster.past else None
     shown = np.concatenate([frames, still])
@@ -326,11 +325,16 @@ def _layout(name: str) -> Any:
 
 
 def _one_person(poses: "Poses", file: Path, person: int | None) -> "Poses":
-    """Return the poses of one person.
+    """Return the poses of one person; people whom a file lists in any order are followed first.
 
     Raises:
         DataError: when there are several and none is chosen, or there is no such one.
     """
+    from kinema.pose.people import told_apart
+
+    poses, notes = told_apart(poses)
+    for note in notes:
+        print(f"{file}: {note}")
     people = poses.points.shape[1]
     if person is None and people > 1:
         raise DataError(f"{file} has {people} people; say whose future with --person 0 to {people - 1}")

@@ -56,7 +56,7 @@ class Steering(Config):
     def check(self) -> None:
         """Refuse what no sampler takes."""
         super().check()
-        override(Sampling(), self.chosen_sampling)
+        override(Sampling("ddim"), self.chosen_sampling)  # which takes every eta; the system's own sampler may not
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ def steered(options: Steering, trained: "Trained") -> Steered:
             others = {"label": "--label", "caption": "--text"}
             takes = " and ".join(option for key, option in others.items() if key in known) or "no condition at all"
             raise CheckpointError(f"{trained.metadata.system} of {trained.name} knows no {condition}; it takes {takes}")
+    if options.guidance is not None and not (options.label or options.text):
+        raise ConfigError("--guidance exaggerates a class or a sentence, and none is asked for: give --label or --text with it")
     names = [str(name) for name in trained.metadata.dataset.get("labels", ())]
     for name in options.label:
         if name not in names:

@@ -21,6 +21,7 @@ from kinema.core.system import System
 from kinema.core.tasks import abilities
 from kinema.core.types import ClipShape, Video
 from kinema.data.dataset import Dataset
+from kinema.data.fitting import Fit
 from kinema.evaluation.clips import PIXELS, Clip, Source, open_clips
 from kinema.evaluation.completion import Completer
 from kinema.evaluation.judge import refuse_unlike
@@ -62,6 +63,11 @@ class Trained:
     def fps(self) -> float:
         """Frames per second of the clips it was trained on."""
         return float(self.metadata.dataset.get("fps") or USUAL_FPS)
+
+    @property
+    def fit(self) -> Fit:
+        """How footage came into the frames of the clips it was trained on."""
+        return self.metadata.dataset.get("fit", "crop")  # checkpoints of the first releases do not say
 
     @torch.inference_mode()
     def generate(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> Clips:

@@ -1,7 +1,7 @@
 """The verb transfer: somebody's motion performed by the person that a system was trained on."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -113,7 +113,7 @@ def run(arguments: list[str]) -> int:
             target.target_statistics()  # a target that knows none is refused before anybody is looked for
     poses, performed = _source_poses(options, info, _parts_drawn(targets))
     _say_lacking(options, poses, targets)
-    maps: dict[str, Any] = {}
+    maps: list[Any] = []
     driven = [_driven(options, poses, performed, target, maps) for target in targets]
     poses = poses.window(performed.start, performed.stop)
     _say_absent(driven[0], poses)
@@ -238,8 +238,8 @@ def _normaliser(options: Transfer, poses: "Poses", target: "Trained") -> "Normal
     return normaliser
 
 
-def _driven(options: Transfer, poses: "Poses", performed: range, target: "Trained", maps: dict[str, Any]) -> "Driving":
-    """Return the poses in which a target is shown; keep how they came into its frame."""
+def _driven(options: Transfer, poses: "Poses", performed: range, target: "Trained", maps: list[Any]) -> "Driving":
+    """Return the poses in which a target is shown; say last in `maps` how they came into its frame."""
     from kinema.pose.driving import as_prepared, drive
     from kinema.pose.skeleton import find_skeleton
 
@@ -247,9 +247,10 @@ def _driven(options: Transfer, poses: "Poses", performed: range, target: "Traine
 
     def normalise(found: "Poses") -> "Poses":
         if options.as_is:
-            return as_prepared(found, width, height)
+            maps.append("as prepared")
+            return as_prepared(found, width, height, target.fit)
         normaliser = _normaliser(options, found, target)
-        maps[target.name] = normaliser.to_mapping()
+        maps.append(normaliser.to_mapping())
         return normaliser(found)
 
     smooth = "none" if options.as_is else options.smooth
@@ -273,7 +274,7 @@ def _say_absent(driven: "Driving", poses: "Poses") -> None:
 
 @contextmanager
 def _film(
-    options: Transfer, info: "MediaInfo | None", poses: "Poses", targets: Sequence["Trained"], maps: Mapping[str, Any]
+    options: Transfer, info: "MediaInfo | None", poses: "Poses", targets: Sequence["Trained"], maps: Sequence[Any]
 ) -> Iterator[tuple["Film", "Mosaic"]]:
     """Open the film that is made, and what lays its pictures out."""
     from kinema.cli.mosaic import Mosaic
@@ -310,7 +311,7 @@ def _cells(
     return [[*source, size, size] for size in results]
 
 
-def _tags(options: Transfer, targets: Sequence["Trained"], maps: Mapping[str, Any]) -> dict[str, str]:
+def _tags(options: Transfer, targets: Sequence["Trained"], maps: Sequence[Any]) -> dict[str, str]:
     """Return what the file says about itself, for people and for programs."""
     from kinema.cli.output import generated_tags
 
@@ -322,9 +323,9 @@ def _tags(options: Transfer, targets: Sequence["Trained"], maps: Mapping[str, An
             "name": target.name,
             "system": target.metadata.system,
             "checkpoint sha256": target.sha256,
-            "normaliser": maps.get(target.name, "as prepared"),
+            "normaliser": way,
         }
-        for target in targets
+        for target, way in zip(targets, maps, strict=True)
     ]
     return generated_tags(about, source=driver, runs=runs)
 

@@ -31,3 +31,4 @@ class Sampling(Config):
         for name in ("guidance", "known_guidance"):
             self.require(0 <= getattr(self, name) <= 100, name, "from 0 to 100")
         self.require(0 <= self.eta <= 1, "eta", "from 0 to 1")
+        self.require(not self.eta or self.sampler == "ddim", "eta", f"0 for the sampler {self.sampler}; ddim alone has it")

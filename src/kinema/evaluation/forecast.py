@@ -144,6 +144,11 @@ class Case:
         first = np.broadcast_to(self.current, (*borders.shape[:-3], 1, *self.current.shape))
         return np.diff(np.concatenate([first, borders], axis=-3), axis=-3)
 
+    def moving(self, frames: int) -> Bool[np.ndarray, "K J"]:
+        """Return which joints are judged at both ends of the displacements over every so many frames."""
+        ends = self.mask[frames - 1 :: frames]
+        return ends & np.concatenate([self.present[None], ends[:-1]])
+
     def relative(self, poses: Float[np.ndarray, "*many J 2"]) -> Float[np.ndarray, "*many J 2"]:
         """Return poses relative to the middle of the current one, in heights of the person; joints that it lacks are at 0."""
         return (poses - self.current[self.present].mean(axis=0)) / self.height * self.present[:, None]
@@ -358,8 +363,7 @@ def _curves(cases: Sequence[Case], step: int | None, scale: float) -> dict[str, 
     def errors(case: Case, futures: Float[np.ndarray, "S T J 2"]) -> Float[np.ndarray, "S"]:
         if step is None:
             return position_errors(futures, case.truth, case.mask)
-        seen = case.mask[step - 1 :: step]
-        both = seen & np.concatenate([case.present[None], seen[:-1]])
+        both = case.moving(step)
         if not both.any():
             return np.full(len(futures), np.nan)
         return displacement_errors(case.steps(futures, step) * scale, case.steps(case.truth, step) * scale, both)
@@ -389,7 +393,7 @@ def _scores(cases: Sequence[Case]) -> dict[str, Any]:
             samples = case.relative(futures)
             average, final = multimodal_errors(samples, [one for one, _ in others], [mask for _, mask in others])
             numbers = {
-                "APD": average_pairwise_distance(samples),
+                "APD": average_pairwise_distance(samples, case.present),
                 "ADE": average_displacement_error(samples, truth, case.mask),
                 "FDE": final_displacement_error(samples, truth, case.mask),
                 "MMADE": average,
@@ -442,11 +446,11 @@ def _motion(cases: Sequence[Case]) -> dict[str, float]:
     """Return how far a joint moves per frame, in pixels."""
 
     def moved(case: Case, futures: Float[np.ndarray, "S T J 2"]) -> float:
-        steps = np.linalg.norm(np.diff(_from(case, futures), axis=1), axis=-1)
-        return float(steps[:, case.mask].mean())
+        return float(np.linalg.norm(case.steps(futures, 1), axis=-1)[:, case.moving(1)].mean())
 
-    made = float(np.mean([moved(case, case.samples) for case in cases]))
-    real = float(np.mean([moved(case, case.truth[None]) for case in cases]))
+    moving = [case for case in cases if case.moving(1).any()]
+    made = float(np.mean([moved(case, case.samples) for case in moving]))
+    real = float(np.mean([moved(case, case.truth[None]) for case in moving]))
     return {"motion": made, "motion of real clips": real, "motion against real": made / max(real, 1e-9)}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from kinema.evaluation.forecast import MEAN, STEADY, STILL, TYPICAL, Case, ForecastCard
 from kinema.evaluation.modes import find_modes
@@ -159,14 +159,22 @@ def plot(name: str, curve: Mapping[str, Any]) -> Plot:
 def picture(case: Case, layout: str, size: tuple[int, int], fps: float) -> tuple[str, str]:
     """Return skeletons that move, the truth first, then the modes of the samples, and words about them."""
     modes = find_modes(case.samples, case.current, SHOWN_MODES)
-    made = [case.samples[nearest] for nearest in modes.nearest]
-    clips = [_drawn(one, case.present, layout, size) for one in (case.truth, *made)]
+    found = [(case.truth, case.mask), *((case.samples[nearest], case.present) for nearest in modes.nearest)]
+    clips = [drawn(poses, there, layout, size) for poses, there in found]
     words = ", ".join(f"{share:.0%}" for share in modes.shares)
     return moving(clips, len(clips), fps), f"{case.key}: truth, then modes of {words} of {len(case.samples)} samples"
 
 
-def _drawn(
-    poses: Float[np.ndarray, "T J 2"], present: np.ndarray, layout: str, size: tuple[int, int]
+def drawn(
+    poses: Float[np.ndarray, "T J 2"], there: Bool[np.ndarray, "*frames J"], layout: str, size: tuple[int, int]
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    confidence = np.broadcast_to(present[None, :, None].astype(np.float64), (*poses.shape[:2], 1))
+    """Draw poses.
+
+    Args:
+        poses: in pixels.
+        there: which joints, in all frames or in each.
+        layout: of the joints.
+        size: width and height in pixels.
+    """
+    confidence = np.broadcast_to(there, poses.shape[:2]).astype(np.float64)[..., None]
     return draw_points(np.concatenate([poses, confidence], axis=-1), find_skeleton(layout), *size, STYLES["pose-knows"])

@@ -185,11 +185,16 @@ def position_errors(samples: Samples, truth: Future, mask: Mask) -> Float[np.nda
     return (np.linalg.norm(samples - truth, axis=-1) * mask).sum(axis=(1, 2)) / mask.sum()
 
 
-def average_pairwise_distance(samples: Samples) -> float:
-    """Return the mean distance of two samples, each one vector (APD); 0 for a single sample."""
+def average_pairwise_distance(samples: Samples, present: Bool[np.ndarray, "J"]) -> float:
+    """Return the mean distance of two samples, each one vector (APD); 0 for a single sample.
+
+    Args:
+        samples: of one past.
+        present: joints that its last pose has.
+    """
     if len(samples) < 2:
         return 0.0
-    flat = samples.reshape(len(samples), -1).astype(np.float64)
+    flat = samples[:, :, present].reshape(len(samples), -1).astype(np.float64) * _share(present[None]) ** 0.5
     between = [np.linalg.norm(flat[place + 1 :] - row, axis=1) for place, row in enumerate(flat[:-1])]
     return float(np.concatenate(between).mean())
 

@@ -333,8 +333,7 @@ def sample(
 def ancestral(step: Step) -> Tensor:
     """Draw from q(x_s | x_t, x0) with the variance of q(x_t | x_s), "fixedlarge" (DDPM, Section 3.2); at the end, its mean."""
     now, then = step.now, step.then
-    ratio = now.alpha / then.alpha  # root of the product of 1 - beta over the steps between
-    beta = (now.sigma.square() - ratio.square() * then.sigma.square()).clamp_min(0)
+    ratio, beta = added_between(now, then)
     mean = (then.alpha * beta * step.clean + ratio * then.sigma.square() * step.x) / now.sigma.square()
     return mean if step.last else mean + beta.sqrt() * step.fresh()
 
@@ -344,9 +343,15 @@ def ddim(step: Step) -> Tensor:
     now, then = step.now, step.then
     if step.eta == 0:
         return then.alpha * step.clean + then.sigma * step.noise
-    drawn = step.eta * then.sigma / now.sigma * (1 - (now.alpha / then.alpha).square()).clamp_min(0).sqrt()
+    drawn = step.eta * then.sigma / now.sigma * added_between(now, then)[1].sqrt()
     kept = (then.sigma.square() - drawn.square()).clamp_min(0).sqrt()
     return then.alpha * step.clean + kept * step.noise + drawn * step.fresh()
+
+
+def added_between(now: Coefficients, then: Coefficients) -> tuple[Tensor, Tensor]:
+    """Return the mean of q(x_t | x_s) as a share of x_s, and its variance: 1 - share^2 where alpha^2 + sigma^2 is 1."""
+    ratio = now.alpha / then.alpha  # root of the product of 1 - beta over the steps between
+    return ratio, (now.sigma.square() - ratio.square() * then.sigma.square()).clamp_min(0)
 
 
 def euler(step: Step) -> Tensor:

@@ -10,11 +10,13 @@ References:
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool
 
 from kinema.core.errors import DataError
+from kinema.pose.detect import visible
 from kinema.pose.filters import SMOOTHERS, fill_gaps
 from kinema.pose.sequence import Parts, Poses
 from kinema.pose.skeleton import Skeleton, converter
@@ -86,17 +88,24 @@ def hold(poses: Poses) -> Poses:
     return replace(poses, **parts)
 
 
-def as_prepared(poses: Poses, width: int, height: int) -> Poses:
-    """Scale poses with their frame until it covers another one and cut off what is beyond, as `kinema prepare` does.
+def as_prepared(poses: Poses, width: int, height: int, fit: Literal["crop", "letterbox"] = "crop") -> Poses:
+    """Scale poses with their frame until it covers another one, or fits into it; what is beyond is missing.
+
+    `kinema prepare` does the same to the poses of a dataset's clips.
 
     Args:
         poses: in pixels of their own frame.
         width: of the new frame, in pixels.
         height: of the new frame, in pixels.
+        fit: crop covers the new frame and cuts off the rest; letterbox keeps all between borders.
     """
-    scale = max(width / poses.width, height / poses.height)
+    choose = max if fit == "crop" else min
+    scale = choose(width / poses.width, height / poses.height)
     wide, tall = max(1, round(poses.width * scale)), max(1, round(poses.height * scale))
-    return poses.resized(wide, tall).cropped((wide - width) // 2, (tall - height) // 2, width, height)
+    moved = poses.resized(wide, tall).cropped((wide - width) // 2, (tall - height) // 2, width, height)
+    return replace(
+        moved, **{name: visible(part, width, height) for name in Parts if (part := getattr(moved, name)) is not None}
+    )
 
 
 def _converted(poses: Poses, skeleton: Skeleton) -> Poses:

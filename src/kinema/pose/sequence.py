@@ -123,10 +123,6 @@ class Poses:
         inside = [begin - first for begin in self.begins if first < begin < stop]
         return self._each(lambda part: part[first:stop], begins=(0, *inside))
 
-    def at_frames(self, frames: Sequence[int], fps: float) -> "Poses":
-        """Return chosen frames of one clip as a sequence of another rate; nothing is interpolated."""
-        return self._each(lambda part: part[list(frames)], fps=fps, begins=(0,))
-
     # Geometry: body, face and hands move alike
 
     def mapped(

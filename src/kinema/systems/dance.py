@@ -281,12 +281,12 @@ class Dance(System[DanceConfig]):
         unit = pixels.float() / 255 if self.config.label_range == "unit" else pixels.float() / 127.5 - 1
         return list(unit)
 
-    def chain(self, labels: Frames, paint: Paint, previous: Image | None = None, forget: int = 0) -> Frames:
+    def chain(self, labels: Frames, paint: Paint, previous: Image | None = None) -> Frames:
         """Make frames one from the other; the first follows from zeros, or from a given frame."""
         nothing = torch.zeros_like(labels[0])
         before, frames = nothing if previous is None else previous, []
         for number, label in enumerate(labels):
-            if not self.config.smoothing or (forget and number % forget == 0):
+            if not self.config.smoothing:
                 before = nothing
             before = paint(number, label, before)
             frames.append(before)
@@ -461,13 +461,12 @@ class Dance(System[DanceConfig]):
         """How poses are drawn for it."""
         return self.config.style
 
-    def transfer(self, pose: Pose, *, previous: Image | None = None, forget: int = 0) -> Video:
+    def transfer(self, pose: Pose, *, previous: Image | None = None) -> Video:
         """Return one frame per pose; each follows from the one before it.
 
         Args:
             pose: joints of consecutive frames, (x, y, confidence) in pixels of its own frames; confidence 0 is missing.
             previous: the last frame of the part before this one; None at the beginning.
-            forget: follow from zeros again every so many frames, so that errors do not grow; 0: never.
         """
         frame = self.paint_local if bool(self.enhanced) or self.enhancer is None else self.paint_coarse
         corners, visible = self.face_boxes(pose) if bool(self.corrected) else ([], [])
@@ -478,7 +477,7 @@ class Dance(System[DanceConfig]):
                 made = self.correct(made, label, corners[number], visible[number])
             return made.clamp(-1, 1)
 
-        return torch.stack(self.chain(self.draw(pose), paint, previous, forget), dim=2)
+        return torch.stack(self.chain(self.draw(pose), paint, previous), dim=2)
 
 
 def _verdict(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Objective:

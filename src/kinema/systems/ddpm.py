@@ -38,6 +38,7 @@ from kinema.nn.paths import (
     SeededNoise,
     Times,
     Trace,
+    added_between,
     cosine_path,
     edm_input,
     edm_path,
@@ -337,7 +338,6 @@ def complete(
             x = sample(stretch, x, len(part) - 1, how.sampler, eta=how.eta, noise=noise, known=put_in)
             if number == passes - 1 or first + length >= how.steps:
                 break
-            begin, end = path.at(part[0]), path.at(part[-1])
-            ratio = begin.alpha / end.alpha
-            x = ratio * x + (begin.sigma.square() - ratio.square() * end.sigma.square()).clamp_min(0).sqrt() * noise()
+            ratio, variance = added_between(path.at(part[0]), path.at(part[-1]))
+            x = ratio * x + variance.sqrt() * noise()
     return x

@@ -262,7 +262,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         """Let the compressor start from the principal components of the training clips."""
         moments = Moments()
         for batch in batches:
-            moments.add(fold(batch.video, self.config.stem))
+            moments.add(fold(hold(batch.video, self.footprint[0]), self.config.stem))
         return {"variance_kept": self.compressor.start_linear(moments)}
 
     def fit_scale(self, batches: Iterable[Batch]) -> dict[str, float]:
@@ -273,7 +273,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         """
         moments = Moments()
         for batch in batches:
-            moments.add(self.compressor.encode(batch.video)[0])
+            moments.add(self.compressor.encode(hold(batch.video, self.footprint[0]))[0])
         deviation = moments.covariance.diagonal().clamp_min(1e-12).sqrt()
         emphasis = self.compressor.weights(deviation) ** self.config.channel_emphasis
         self.latent_mean.copy_(moments.mean)
@@ -410,10 +410,11 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         clean, rows = self.encode(batch.video), len(batch)
         noise = normal_codes(range(rows), *clean.shape[1:], device=clean.device)
         context = self._context(rows, batch.label, batch.caption)
-        first = torch.zeros_like(batch.video[:, :1])
+        shown = hold(batch.video, self.footprint[0])
+        first = torch.zeros_like(shown[:, :1])
         for name, frames in (("flow", 0), ("flow_given_first_frame", 1)):
             first[:, :, :frames] = 1
-            known = with_mask(batch.video, first) if self.config.pixel_condition else None
+            known = with_mask(shown, first) if self.config.pixel_condition else None
             errors = []
             for time in FIXED_TIMES:
                 at = torch.full((rows,), time, device=clean.device)
@@ -481,28 +482,29 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
     ) -> Sequence[Video]:
         """Return what sampling looks like from noise to the clip: the latent, decoded on its way."""
         steps = (sampling or self.sampling).steps
-        kept: dict[int, Video] = {}
-        start = self._noise(seeds, self.clip_shape)()
+        kept = {-1: self.decode(self._noise(seeds, self.clip_shape)(), self.config.frames)}
         wanted = torch.linspace(-1, steps - 1, max(2, moments)).round().int().tolist()
-        frames = self.config.frames
+        times = self.path(1.0).grid(steps)
 
         def trace(number: int, x: Tensor, clean: Tensor) -> None:
             if number in wanted:
-                kept[number] = self.decode(x, frames)
+                kept[number] = self._shown(x, times[number + 1], self.config.frames)
 
         self._denoise(seeds, self.clip_shape, None, label, caption, sampling, trace)
-        kept[-1] = self.decode(start, frames)
         return [kept[number] for number in dict.fromkeys(wanted)]
 
     def noised(self, video: Video, moments: int, *, seed: int) -> Sequence[Video]:
         """Return clips as the forward process destroys their latent, decoded on its way, from the clip to noise."""
         clean = self.encode(video)
         noise = normal_codes(range(seed, seed + len(clean)), *clean.shape[1:], device=clean.device)
-        path = self.path(1.0)
-        grid = path.grid(max(1, moments - 1)).flip(0)
-        mixed = [path.mix(clean, noise, time.expand(len(clean)).to(clean.device)) for time in grid]
-        spread = [1.0 if self.config.path != "edm" else float((1 + time.square()).sqrt()) for time in grid]
-        return [self.decode(x / scale, video.shape[2]) for x, scale in zip(mixed, spread, strict=True)]
+        path, count = self.path(1.0), max(2, moments)
+        times = path.grid(count - 1).flip(0) if self.config.path == "edm" else torch.linspace(0, 1, count)
+        mixed = [path.mix(clean, noise, time.expand(len(clean)).to(clean.device)) for time in times]
+        return [self._shown(x, time, video.shape[2]) for x, time in zip(mixed, times, strict=True)]
+
+    def _shown(self, x: Latent, time: Tensor, frames: int) -> Video:
+        """Return x_t decoded; EDM's, which grows with its noise, is scaled down to that of a latent."""
+        return self.decode(x / (float((1 + time.square()).sqrt()) if self.config.path == "edm" else 1.0), frames)
 
     def model(
         self,

@@ -582,6 +582,7 @@ def summary(dataset: Dataset, held_out: Dataset | None) -> dict[str, Any]:
         "split": dataset.split or "all",
         "held_out": len(held_out) if held_out else 0,
         "shape": str(dataset.shape),
+        "fit": dataset.info.settings.get("fit", "crop"),
         "fps": dataset.info.fps,
         "labels": list(dataset.info.labels),
     }

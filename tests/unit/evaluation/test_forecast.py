@@ -19,12 +19,13 @@ from kinema.evaluation.forecast import (
     STEADY,
     STILL,
     TYPICAL,
+    Case,
     Forecaster,
     ForecastQuestion,
     fork_settings,
     judge_forecasts,
 )
-from kinema.evaluation.forecast_page import compared, plot, rows, write_forecast_reports
+from kinema.evaluation.forecast_page import compared, picture, plot, rows, write_forecast_reports
 from small_dataset import write_dataset
 
 PAST, FUTURE = 5, 4
@@ -205,6 +206,33 @@ def test_clips_without_joints_are_left_out_and_data_without_forks_have_a_page(tm
     assert report["protocol"]["clips without joints, left out"] == 3
     assert report["protocol"]["clips"] == 17
     assert "modes" not in report
+
+
+def test_a_joint_that_is_lost_for_a_frame_has_not_moved(tmp_path: Path) -> None:
+    """Everybody stands; measured from (0, 0), where a missing joint is stored, the true motion was a dozen pixels a frame."""
+    data = Dataset(write_dataset(tmp_path / "still", 8, per_shard=8, shape=(9, 16, 16), people=True, test_every=1))
+    pose = np.full((9, 18, 3), 10.0, np.float32)
+    pose[:, 3, 1] = 4
+    pose[PAST + 1, 3:9] = 0
+    data.array = lambda index, name: pose  # pyright: ignore[reportAttributeAccessIssue]
+    motion = judge_forecasts(forecaster(frozen), data, ForecastQuestion(samples=2)).report["motion"]
+    assert motion["motion of real clips"] == motion["motion"] == 0
+
+
+def test_the_true_pose_is_drawn_without_the_joints_that_are_lost() -> None:
+    """A lost joint is stored at (0, 0): drawn, it pulls a limb into the corner."""
+    case = Case(
+        **{"key": "0", "truth": np.full((3, 18, 2), 12.0), "mask": np.ones((3, 18), bool), "current": np.full((18, 2), 12.0)},
+        **{"before": np.full((18, 2), 12.0), "present": np.ones(18, bool), "samples": np.full((2, 3, 18, 2), 12.0)},
+        **{"typical": None, "height": 10.0},
+    )
+    case.truth[1, 4], case.mask[1, 4] = 0, False
+    seen = list[np.ndarray]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kinema.evaluation.forecast_page.moving", lambda clips, count, fps: (seen.extend(clips), "")[1])
+        picture(case, "coco-18", (16, 16), 8.0)
+    assert seen[0][1, 12, 12].any()
+    assert not seen[0][1, :6, :6].any()
 
 
 def test_the_page_holds_plot_table_and_pictures(data: Dataset, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_diversity_and_errors_as_dlow_computes_them() -> None:
     rng = np.random.default_rng(1)
     samples, truth = rng.normal(size=(6, 5, 4, 2)), rng.normal(size=(5, 4, 2))
     mask = np.ones((5, 4), bool)
-    assert average_pairwise_distance(samples) == pytest.approx(pdist(samples.reshape(6, -1)).mean())
+    assert average_pairwise_distance(samples, mask[0]) == pytest.approx(pdist(samples.reshape(6, -1)).mean())
     distance = np.linalg.norm((samples - truth).reshape(6, 5, 8), axis=2)
     assert average_displacement_error(samples, truth, mask) == pytest.approx(distance.mean(axis=1).min())
     assert final_displacement_error(samples, truth, mask) == pytest.approx(distance[:, -1].min())
@@ -122,7 +122,7 @@ def test_diversity_and_errors_as_dlow_computes_them() -> None:
     average, final = multimodal_errors(samples, [truth, other], [mask, mask])
     assert average == pytest.approx(np.mean([average_displacement_error(samples, one, mask) for one in (truth, other)]))
     assert final == pytest.approx(np.mean([final_displacement_error(samples, one, mask) for one in (truth, other)]))
-    assert average_pairwise_distance(samples[:1]) == 0.0
+    assert average_pairwise_distance(samples[:1], mask[0]) == 0.0
 
 
 def test_missing_joints_do_not_enter_errors() -> None:
@@ -135,6 +135,8 @@ def test_missing_joints_do_not_enter_errors() -> None:
     mask[:, 3] = False
     samples[:, :, 3] = 1000.0
     assert average_displacement_error(samples, truth, mask) == pytest.approx(full)
+    pair = np.concatenate([np.zeros((1, 2, 4, 2)), samples])
+    assert average_pairwise_distance(pair, mask[0]) == pytest.approx(8**0.5)  # two frames of four joints, each 1 away
     with pytest.raises(EvaluationError, match="no joint"):
         final_displacement_error(samples, truth, np.zeros((2, 4), bool))
     with pytest.raises(EvaluationError, match="no true future"):

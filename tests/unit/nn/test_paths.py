@@ -8,7 +8,19 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 
 from kinema.core.errors import ConfigError
 from kinema.core.seeds import normal_codes
-from kinema.nn.paths import Model, SeededNoise, cosine_path, edm_path, guided, linear_beta_path, sample, straight_path
+from kinema.nn.paths import (
+    Model,
+    SeededNoise,
+    Step,
+    ancestral,
+    cosine_path,
+    ddim,
+    edm_path,
+    guided,
+    linear_beta_path,
+    sample,
+    straight_path,
+)
 
 PATHS = {
     "straight": straight_path(),
@@ -120,6 +132,22 @@ def test_guidance_of_one_is_the_condition_bit_for_bit_and_more_moves_every_chann
     assert torch.equal(guided(without, (with_condition, 0.0))(x, times), without(x, times))
     expected = x.cos() + 3.0 * (0.1 * x.sin() - x.cos())
     torch.testing.assert_close(guided(without, (with_condition, 3.0))(x, times), expected)
+
+
+@every_path
+def test_ddim_with_all_its_noise_draws_from_the_posterior_on_every_path(path):
+    """As `Sampling.eta` promises; with DDPM's own variance, EDM's path would have no noise at all."""
+    x, fresh = pair(2, 40)
+    now, then = path.grid(4)[1:3]
+    model = model_of(path)
+    clean, noise = model.solve(x, now)
+    here, there = path.at(now), path.at(then)
+    made, mean = (
+        step(Step(model, x, clean, noise, here, there, then, True, None, 1.0, lambda: fresh)) for step in (ddim, ancestral)
+    )
+    deviation = there.sigma * (1 - (here.alpha * there.sigma / (there.alpha * here.sigma)).square()).sqrt()
+    assert deviation > 0.1 * there.sigma
+    torch.testing.assert_close(made, mean + deviation * fresh, atol=1e-4, rtol=1e-4)
 
 
 def test_predicted_clips_stay_within_the_limit_and_the_noise_goes_with_them():

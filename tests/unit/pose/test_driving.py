@@ -72,11 +72,21 @@ def test_nobody_at_all() -> None:
 
 def test_frames_are_cut_as_datasets_are() -> None:
     """640x480 covers 64x64 as 85x64, of which 10 columns on the left go."""
-    poses = as_prepared(moving(1), 64, 64)
+    poses = as_prepared(moving(31), 64, 64)
     assert (poses.width, poses.height) == (64, 64)
-    x, y = poses.points[0, 0, 9, :2]
-    assert x == pytest.approx((9 + 0.5) * 85 / 640 - 0.5 - 10, abs=1e-4)
+    x, y = poses.points[30, 0, 9, :2]
+    assert x == pytest.approx((309 + 0.5) * 85 / 640 - 0.5 - 10, abs=1e-4)
     assert y == pytest.approx((9 + 0.5) * 64 / 480 - 0.5, abs=1e-4)
+    assert not poses.present[0, 0, 0]  # where it was is cut off, and the drawings of training have no such joint
+
+
+def test_letterboxed_frames_keep_all_between_borders() -> None:
+    """640x480 fits into 64x64 as 64x48, below 8 black rows."""
+    poses = as_prepared(moving(1), 64, 64, "letterbox")
+    x, y = poses.points[0, 0, 9, :2]
+    assert x == pytest.approx((9 + 0.5) / 10 - 0.5, abs=1e-4)
+    assert y == pytest.approx((9 + 0.5) / 10 - 0.5 + 8, abs=1e-4)
+    assert poses.present.all()
 
 
 def test_hands_are_driven_where_the_target_has_them_and_missing_where_the_source_has_none() -> None:

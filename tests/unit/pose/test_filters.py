@@ -46,8 +46,7 @@ def holes(poses: Poses, frames: list[int], joint: int = 4) -> Poses:
 
 
 def constant() -> Poses:
-    poses = wave(24)
-    return poses.window(0, 1).at_frames([0] * 24, 25.0)
+    return replace(concatenate([wave(24).window(0, 1)] * 24), begins=(0,))
 
 
 @pytest.mark.parametrize("smooth", [*KEEPING, filters.block_mean])

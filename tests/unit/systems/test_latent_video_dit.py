@@ -9,6 +9,7 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from kinema.core.errors import ConfigError
+from kinema.core.sampling import Sampling
 from kinema.core.types import Batch, ClipShape
 from kinema.systems.latent_video_dit import LatentVideoDiT
 from kinema.systems.latent_video_dit_compressor import fold
@@ -115,6 +116,25 @@ def test_the_process_begins_and_ends_where_it_should() -> None:
     backward = system.trajectory([5], 4)
     assert len(backward) == 4
     assert torch.equal(backward[-1], system.diffuse([5]))
+
+
+@pytest.mark.parametrize(("path", "shares"), [("flow", (0, 0.5, 1)), ("noise", (0, 0.96, 1)), ("edm", (0, 0, 1))])
+def test_the_process_reaches_noise_at_even_moments_and_never_outgrows_it(
+    path: str, shares: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = system_of(path=path)
+    nn.init.zeros_(system.transformer.out.weight)  # it sees no clip in x_t, which goes where it was going
+    nn.init.zeros_(system.transformer.out.bias)
+    shown = list[torch.Tensor]()
+    monkeypatch.setattr(system, "decode", lambda x, frames: (shown.append(x.detach()), torch.zeros(1, 3, 8, 16, 16))[1])
+    noise = system._noise([3], system.clip_shape)()
+    system.noised(torch.zeros(1, 3, 8, 16, 16), 3, seed=3)
+    for x, share in zip(shown, shares, strict=True):
+        assert float(((x - shown[0] * (1 - share)) * noise).mean() / noise.square().mean()) == pytest.approx(share, abs=0.1)
+    shown.clear()
+    if path == "edm":
+        system.trajectory([3], 5, sampling=Sampling("heun", 18))
+        assert max(float(x.square().mean().sqrt()) for x in shown) < 1.2
 
 
 @pytest.mark.parametrize("condition", ["label", "caption"])
