@@ -41,6 +41,7 @@ from kinema.core.shape import ClipShape
 
 FORMAT_VERSION = 1
 INFO_NAME = "dataset.json"
+MEASURES_NAME = "measures"  # folder with features of the clips, which evaluation makes once and finds again
 ENCODED = "video.mp4"  # member in place of video.npy
 COPIED_BYTES = 2**20  # written at a time; tarfile's 16 KiB make many small writes of a clip
 OPEN_SHARDS = 256  # each map holds a file descriptor, of which a process usually has 1024

@@ -33,14 +33,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from kinema.core.errors import DataError
 from kinema.core.shape import ClipShape
-from kinema.data.dataset import ENCODED, INFO_NAME, Clip, DatasetInfo, shard_name, write_info, write_shard
+from kinema.data.dataset import ENCODED, INFO_NAME, MEASURES_NAME, Clip, DatasetInfo, shard_name, write_info, write_shard
 from kinema.data.executor import run_tasks
 from kinema.data.lossless import decode_clip
 
 WORK = "prepare"
 REFUSED_NAME = "refused.jsonl"
 REPORT_NAME = "report.html"
-OURS = frozenset({WORK, REFUSED_NAME, REPORT_NAME, INFO_NAME, "shards"})
+OURS = frozenset({WORK, REFUSED_NAME, REPORT_NAME, INFO_NAME, MEASURES_NAME, "shards"})
 
 PLAN_VERSION = 1
 PICTURES_PER_REASON = 3  # of a task's refused clips that the report may show
@@ -526,8 +526,8 @@ def _clear(folder: Path) -> None:
     """Remove a dataset; dataset.json first, so that what is left after a kill is not taken for a finished one."""
     with _explained(folder):
         (folder / INFO_NAME).unlink(missing_ok=True)
-        shutil.rmtree(folder / WORK, ignore_errors=True)
-        shutil.rmtree(folder / "shards", ignore_errors=True)
+        for name in (WORK, "shards", MEASURES_NAME):
+            shutil.rmtree(folder / name, ignore_errors=True)
         for path in folder.glob("*"):
             path.unlink()
         if folder.is_dir():

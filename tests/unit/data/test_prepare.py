@@ -21,7 +21,7 @@ from footage import make_frames, write_footage, write_strip
 from kinema.core.errors import ConfigError, DataError, KinemaError, MediaError
 from kinema.data import cutting, plan
 from kinema.data.cutting import PrepareSettings, fitted
-from kinema.data.dataset import Dataset, DatasetInfo
+from kinema.data.dataset import MEASURES_NAME, Dataset, DatasetInfo
 from kinema.data.encode import write_video
 from kinema.data.executor import Kind
 from kinema.data.media import cover
@@ -488,7 +488,10 @@ def test_a_finished_dataset_is_replaced_only_when_asked(tmp_path: Path) -> None:
     out, info = prepared(footage)
     with pytest.raises(DataError, match="is a finished dataset; give another --out, or --overwrite"):
         prepared(footage)
+    (out / MEASURES_NAME).mkdir()
+    (out / MEASURES_NAME / "of-the-old-clips.npz").touch()
     assert prepare([footage], out, PrepareSettings(**vars(PLAIN) | {"frames": 4}), overwrite=True).kept == 2 * info.kept
+    assert not (out / MEASURES_NAME).exists()
 
 
 @pytest.mark.parametrize(
