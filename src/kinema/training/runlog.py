@@ -33,15 +33,11 @@ import torch
 from jaxtyping import UInt8
 
 from kinema.core.errors import CheckpointError, KinemaError, TrainingError
+from kinema.core.lock import is_held
 from kinema.training import distributed
 from kinema.training.checkpoint import CHECKPOINT_NAME, replace_file
 from kinema.training.health import Finding
 from kinema.training.memory import peak_memory
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None
 
 CPU = torch.device("cpu")
 FORMAT_VERSION = 1
@@ -159,14 +155,8 @@ def hold(file: BinaryIO) -> None:
     Raises:
         TrainingError: when another process holds it.
     """
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise TrainingError(f"{Path(file.name).parent} is being trained by another process; stop that one first") from None
-    except OSError:  # a file system without locks
-        return
+    if is_held(file):
+        raise TrainingError(f"{Path(file.name).parent} is being trained by another process; stop that one first")
 
 
 # --- Numbers ------------------------------------------------------------------------------------------------------------------

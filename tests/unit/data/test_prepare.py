@@ -10,6 +10,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -492,6 +493,23 @@ def test_a_finished_dataset_is_replaced_only_when_asked(tmp_path: Path) -> None:
     (out / MEASURES_NAME / "of-the-old-clips.npz").touch()
     assert prepare([footage], out, PrepareSettings(**vars(PLAIN) | {"frames": 4}), overwrite=True).kept == 2 * info.kept
     assert not (out / MEASURES_NAME).exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_two_processes_do_not_prepare_one_dataset(three_tasks: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool) -> None:
+    """Without the lock, what comes second finishes the dataset, and the first then writes into it."""
+    out, run_job = three_tasks.parent / "data", plan.run_job
+
+    def again(job: plan.Job) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(plan, "run_job", run_job)
+            with pytest.raises(DataError, match="is being prepared by another process"):
+                prepare([three_tasks], out, replace(PLAIN, frames=4) if overwrite else PLAIN, overwrite=overwrite)
+        run_job(job)
+
+    monkeypatch.setattr(plan, "run_job", again)
+    assert prepare([three_tasks], out, PLAIN).kept > 0
+    assert "prepare" not in [path.name for path in out.iterdir()]
 
 
 @pytest.mark.parametrize(
