@@ -43,7 +43,7 @@ CPU = torch.device("cpu")
 FORMAT_VERSION = 1
 CONFIG_NAME, METRICS_NAME, RESUME_NAME, REPORT_NAME = "config.json", "metrics.jsonl", "resume.pt", "index.html"
 SAMPLES_NAME, TENSORBOARD_NAME, LATENTS_NAME = "samples", "tensorboard", "latents"
-FILES = (CONFIG_NAME, METRICS_NAME, RESUME_NAME, CHECKPOINT_NAME, REPORT_NAME)
+FILES = (METRICS_NAME, RESUME_NAME, CHECKPOINT_NAME, REPORT_NAME, CONFIG_NAME)  # last what makes a folder a run
 FOLDERS = (SAMPLES_NAME, TENSORBOARD_NAME, LATENTS_NAME)
 
 Loaded = TypeVar("Loaded")
@@ -120,13 +120,12 @@ def claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
         if not is_run:
             raise TrainingError(f"there is nothing to resume in {folder}: it has no {CONFIG_NAME}; leave --resume out")
         refuse_busy(folder)
-        for left_over in folder.rglob("*.tmp-*"):  # of a process that was killed while it wrote
-            left_over.unlink()
+        remove_left_over(folder)
         return
     if folder.is_dir() and any(folder.iterdir()):
-        if not is_run:
+        if not is_run and not broke_off(folder):
             raise TrainingError(f"{folder} holds files that are no run of kinema; give --out another directory")
-        if not overwrite:
+        if is_run and not overwrite:
             raise TrainingError(f"{folder} holds a run already; add --resume to go on, or --overwrite to begin anew")
         refuse_busy(folder)
     try:
@@ -135,12 +134,26 @@ def claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
+        remove_left_over(folder)
     except OSError as error:
         raise TrainingError(
             f"cannot write to {folder}: {error.strerror}; give --out a directory that you may write to"
         ) from None
     if not os.access(folder, os.W_OK):
         raise TrainingError(f"cannot write to {folder}: Permission denied; give --out a directory that you may write to")
+
+
+def broke_off(folder: Path) -> bool:
+    """Tell whether a folder holds no more than what a start leaves that is stopped before it has written config.json."""
+    names = {path.name.partition(".tmp-")[0] for path in folder.iterdir()}
+    log = folder / METRICS_NAME
+    return names <= {METRICS_NAME, TENSORBOARD_NAME, CONFIG_NAME} and not (log.is_file() and log.stat().st_size)
+
+
+def remove_left_over(folder: Path) -> None:
+    """Remove what a process that was killed was just writing."""
+    for left_over in folder.rglob("*.tmp-*"):
+        left_over.unlink()
 
 
 def refuse_busy(folder: Path) -> None:
