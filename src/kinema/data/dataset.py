@@ -280,6 +280,11 @@ class Dataset:
         """Class index of every clip; None unless every clip has a class."""
         return self._labels if self.info.labels and (self._labels >= 0).all() else None
 
+    @property
+    def captioned(self) -> bool:
+        """Whether every clip has a caption."""
+        return bool(self._captioned.all())
+
     @cached_property
     def arrays(self) -> frozenset[ArrayName]:
         """Names of the arrays that some clip has."""
@@ -295,7 +300,7 @@ class Dataset:
         part = copy.copy(self)
         part.__dict__.pop("arrays", None)  # another set of clips may have other arrays
         rows = np.asarray(indices, np.int64)
-        part._shards, part._labels = self._shards[rows], self._labels[rows]
+        part._shards, part._labels, part._captioned = self._shards[rows], self._labels[rows], self._captioned[rows]
         part._offsets = {member: positions[rows] for member, positions in self._offsets.items()}
         return part
 
@@ -387,6 +392,7 @@ class Dataset:
     def _read_index(self) -> None:
         shards: list[int] = []
         labels: list[int] = []
+        captioned: list[bool] = []
         offsets: dict[str, list[tuple[int, int]]] = {
             name: [] for name in ("json", ENCODED, *(f"{name}.npy" for name in ARRAYS))
         }
@@ -409,6 +415,7 @@ class Dataset:
                     raise DataError(f"{place} has the label {record.label!r}; {accepted(record.label, numbers)}")
                 shards.append(shard)
                 labels.append(-1 if record.label is None else numbers[record.label])
+                captioned.append(record.caption is not None)
                 for member, positions in offsets.items():
                     positions.append(members.get(member, (0, 0)))
         if not shards:
@@ -416,6 +423,7 @@ class Dataset:
             raise DataError(f"{self.path} has no clip{f' in the split {self.split!r}' if self.split else ''}; it has {held}")
         self._shards = np.array(shards, np.int32)
         self._labels = np.array(labels, np.int64)
+        self._captioned = np.array(captioned, np.bool_)
         # Arrays of numbers, not objects: an index of a million clips stays within some 100 MB.
         self._offsets = {member: np.array(positions, np.int64) for member, positions in offsets.items()}
 
