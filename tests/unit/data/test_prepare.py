@@ -48,6 +48,17 @@ def content(folder: Path) -> dict[str, bytes]:
 # --- What comes out -----------------------------------------------------------------------------------------------------------
 
 
+def test_footage_becomes_single_pictures(tmp_path: Path) -> None:
+    """A picture is not frozen for lack of a second one; the fourth of one shot and the first of the next are both second 3."""
+    (tmp_path / "film").mkdir()
+    dark, light = make_frames(85, seed=1), 255 - make_frames(60, seed=2)
+    write_video(tmp_path / "film" / "cut.mp4", np.concatenate([dark, light]), 25)
+    out, info = prepared(tmp_path / "film", frames=1, fps=1)
+    data = Dataset(out)
+    assert [data.record(i).first_frame for i in range(len(data))] == [0, 1, 2, 3, 3, 4, 5]
+    assert len({data.record(i).key for i in range(len(data))}) == info.kept == 7
+
+
 def test_a_folder_of_videos_becomes_a_dataset(tmp_path: Path) -> None:
     for number, name in enumerate(("walk/ada_1.mp4", "walk/ben_1.mp4", "run/ada_2.mp4")):
         write_footage(tmp_path / "footage" / name, 20, seed=number)
