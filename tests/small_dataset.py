@@ -40,7 +40,8 @@ def write_dataset(
 ) -> Path:
     """Write clips 00000, 00001, ... with the labels in turn; every `test_every`-th is of the test split.
 
-    A collection of `captions` holds the numbers of the clips that have one. With `people` they have poses and masks, see `make_pose` and `make_mask`; `faceless` people turn their backs.
+    A collection of `captions` holds the numbers of the clips that have one.
+    With `people` they have poses and masks, see `make_pose` and `make_mask`; `faceless` people turn their backs.
     """
 
     def clip(number: int) -> Clip:

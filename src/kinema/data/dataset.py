@@ -23,6 +23,7 @@ import mmap
 import os
 import re
 import tarfile
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -259,6 +260,7 @@ class Dataset:
         self.split = split
         self.info = read_info(self.path)
         self._maps: dict[int, mmap.mmap] = {}
+        self._mapping = threading.Lock()  # a run looks at clips while its loader reads ahead
         self._read_index()
 
     def __len__(self) -> int:
@@ -439,17 +441,18 @@ class Dataset:
             raise DataError(f"{path} is damaged: it has {size} bytes and was written with {written}; {_REPAIR}")
 
     def _map(self, shard: int) -> mmap.mmap:
-        mapped = self._maps.get(shard)
-        if mapped is None:
-            while len(self._maps) >= OPEN_SHARDS:  # views keep their map alive by themselves
-                self._maps.pop(next(iter(self._maps)))
-            path = self.path / self.info.shards[shard]
-            try:
-                with path.open("rb") as file:
-                    mapped = self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:
-                raise DataError(f"cannot map the shard {path}: {error}; {_REPAIR}") from None
-        return mapped
+        with self._mapping:
+            mapped = self._maps.get(shard)
+            if mapped is None:
+                while len(self._maps) >= OPEN_SHARDS:  # views keep their map alive by themselves
+                    self._maps.pop(next(iter(self._maps)))
+                path = self.path / self.info.shards[shard]
+                try:
+                    with path.open("rb") as file:
+                        mapped = self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                except (OSError, ValueError) as error:
+                    raise DataError(f"cannot map the shard {path}: {error}; {_REPAIR}") from None
+            return mapped
 
     def _payload(self, index: int, member: str) -> UInt8[np.ndarray, "bytes"]:
         offset, size = self._offsets[member][index].tolist()
