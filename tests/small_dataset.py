@@ -1,6 +1,6 @@
 """Small prepared datasets for tests."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +33,14 @@ def write_dataset(
     shape: tuple[int, int, int] = (4, 6, 8),
     labels: Sequence[str] = ("bow", "walk"),
     test_every: int = 5,
-    captions: bool = True,
+    captions: bool | Collection[int] = True,
     people: bool = False,
     faceless: bool = False,
     encoded: bool = False,
 ) -> Path:
     """Write clips 00000, 00001, ... with the labels in turn; every `test_every`-th is of the test split.
 
+    A collection of `captions` holds the numbers of the clips that have one.
     With `people` they have poses and masks, see `make_pose` and `make_mask`; `faceless` people turn their backs.
     """
 
@@ -50,7 +51,7 @@ def write_dataset(
             first_frame=number * shape[0],
             fps=25.0,
             label=labels[number % len(labels)] if labels else None,
-            caption=f"sentence {number}" if captions else None,
+            caption=f"sentence {number}" if (number in captions if isinstance(captions, Collection) else captions) else None,
             split="test" if number % test_every == 0 else "train",
         )
         video = make_video(number, *shape)

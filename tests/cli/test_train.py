@@ -22,6 +22,7 @@ from kinema.cli import main
 from kinema.systems import SYSTEMS
 from kinema.systems.vgan import VGAN
 from kinema.training import checkpoint, load, runlog
+from kinema.training.run import Run
 from kinema.training.trainer import Trainer
 from labelled_dataset import write_labelled
 from small_dataset import write_dataset
@@ -299,6 +300,20 @@ def test_a_stopped_run_goes_on_as_if_it_never_had(
     assert [session["first_step"] for session in json.loads((out / "config.json").read_text())["sessions"]] == [0, 3]
 
 
+def test_a_signal_in_the_last_look_of_a_stage_is_not_lost(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was asked for before that look alone, and the next stage began as if nothing had been said."""
+    out, look = tmp_path / "run", Run.look
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "look", lambda run, trainer: (look(run, trainer), signal.raise_signal(signal.SIGINT)))
+        assert train("vgan-autoencoder", data, "--out", out, *SMALL) == 130
+    assert "fitting" not in capsys.readouterr().err
+    assert (out / "samples" / "000004-reconstructions.mp4").exists()
+    assert train("vgan-autoencoder", data, "--out", out, "--resume") == 0
+    assert [line["stage"] for line in runlog.read_metrics(out) if "log_likelihood" in line] == ["mixture"]
+
+
 def test_killing_at_any_moment_loses_nothing(data: Path, tmp_path: Path) -> None:
     """SIGKILL, twice, while the run saves after every step; then it ends the same as one that was left alone."""
     words = [str(word) for word in ("vgan", data, *SMALL, "--steps", 40, "--save-minutes", 0, "--out")]
@@ -471,6 +486,18 @@ def test_clips_without_what_a_system_needs_are_refused(
     sentence = refused(capsys, "vgan", plain, "--out", tmp_path / "new", *SMALL)
     assert "vgan learns from caption and label and video; the clips of" in sentence
     assert sentence.endswith("come without caption and label: prepare them with it")
+
+
+@pytest.mark.parametrize("mute", [98, 95], ids=["in training", "held out"])
+def test_clips_of_which_some_have_no_caption_are_refused_before_anything_is_written(
+    mute: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asking the first clip, or the first held-out batch, alone let a run begin, and end in the step that drew one without."""
+    monkeypatch.setitem(SYSTEMS, "averager", Averager)
+    monkeypatch.setattr(Averager, "needs", frozenset({"video", "caption"}))
+    some = write_dataset(tmp_path / "some", 100, shape=(8, 16, 16), captions={*range(100)} - {mute})
+    assert "caption" in refused(capsys, "averager", some, "--out", tmp_path / "new", *SMALL)
+    assert not (tmp_path / "new").exists()
 
 
 def test_poses_and_masks_reach_the_system_that_needs_them(

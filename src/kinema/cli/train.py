@@ -71,11 +71,11 @@ def train(run: Run) -> int:
         with run.playing(trainer, loader), runlog.StopSignals() as signals:
             if not trainer.finished:
                 play(run, trainer, loader, signals)
-                if signals.received:
-                    run.save(trainer, loader)
-                    return run.stop(trainer, signals.received)
-                run.look(trainer)
+                if trainer.finished:
+                    run.look(trainer)
                 run.save(trainer, loader)
+                if signals.anywhere(run.device) and signals.received:  # in the last step or look of a stage too
+                    return run.stop(trainer, signals.received)
         run.take_over(trainer)
     run.finish()
     return 0

@@ -24,7 +24,6 @@ class Paper:
     authors: str
     venue: str
     year: int
-    url: str = ""
 
 
 @dataclass(frozen=True)

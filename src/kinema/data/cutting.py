@@ -5,6 +5,7 @@ in a clip or in a refusal.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -218,6 +219,7 @@ class Cutter:
         self.rate = settings.fps or STILL_FPS
         self.frames_read = 0
         self.damage: MediaError | None = None
+        self.first_frames: Counter[int] = Counter()  # of its clips
 
     def cut(self) -> Iterator[Clip | Refusal]:
         """Yield clips and refusals in the order of the footage.
@@ -365,7 +367,7 @@ class Cutter:
         if all(darkness(frame) >= settings.black for frame in window.video):
             share = min(darkness(frame) for frame in window.video)
             return refuse("black", share=round(share, 4), limit=settings.black)
-        if change <= settings.frozen:
+        if len(window.video) > 1 and change <= settings.frozen:
             return refuse("frozen", change=change, limit=settings.frozen)
         if moved < settings.min_motion:
             return refuse("still", motion=moved, limit=settings.min_motion)
@@ -383,8 +385,11 @@ class Cutter:
     def _record(self, window: Window) -> ClipRecord:
         source = self.source
         word = re.sub(r"[^A-Za-z0-9]+", "-", source.name.rpartition(".")[0] or source.name).strip("-")[-40:]
+        # At a low rate the last picture of a shot and the first of the next may have one number.
+        again = self.first_frames[window.first]
+        self.first_frames[window.first] += 1
         return ClipRecord(
-            key=f"{self.number:06d}_{word}_{window.first:07d}",
+            key=f"{self.number:06d}_{word}_{window.first:07d}" + (f"-{again}" if again else ""),
             source=source.name,
             first_frame=window.first,
             fps=self.rate,

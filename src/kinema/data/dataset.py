@@ -23,6 +23,7 @@ import mmap
 import os
 import re
 import tarfile
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,7 @@ from kinema.core.shape import ClipShape
 
 FORMAT_VERSION = 1
 INFO_NAME = "dataset.json"
+MEASURES_NAME = "measures"  # folder with features of the clips, which evaluation makes once and finds again
 ENCODED = "video.mp4"  # member in place of video.npy
 COPIED_BYTES = 2**20  # written at a time; tarfile's 16 KiB make many small writes of a clip
 OPEN_SHARDS = 256  # each map holds a file descriptor, of which a process usually has 1024
@@ -265,6 +267,7 @@ class Dataset:
         self.split = split
         self.info = read_info(self.path)
         self._maps: dict[int, mmap.mmap] = {}
+        self._mapping = threading.Lock()  # a run looks at clips while its loader reads ahead
         self._read_index()
 
     def __len__(self) -> int:
@@ -286,6 +289,11 @@ class Dataset:
         """Class index of every clip; None unless every clip has a class."""
         return self._labels if self.info.labels and (self._labels >= 0).all() else None
 
+    @property
+    def captioned(self) -> bool:
+        """Whether every clip has a caption."""
+        return bool(self._captioned.all())
+
     @cached_property
     def arrays(self) -> frozenset[ArrayName]:
         """Names of the arrays that some clip has."""
@@ -301,7 +309,7 @@ class Dataset:
         part = copy.copy(self)
         part.__dict__.pop("arrays", None)  # another set of clips may have other arrays
         rows = np.asarray(indices, np.int64)
-        part._shards, part._labels = self._shards[rows], self._labels[rows]
+        part._shards, part._labels, part._captioned = self._shards[rows], self._labels[rows], self._captioned[rows]
         part._offsets = {member: positions[rows] for member, positions in self._offsets.items()}
         return part
 
@@ -393,6 +401,7 @@ class Dataset:
     def _read_index(self) -> None:
         shards: list[int] = []
         labels: list[int] = []
+        captioned: list[bool] = []
         offsets: dict[str, list[tuple[int, int]]] = {
             name: [] for name in ("json", ENCODED, *(f"{name}.npy" for name in ARRAYS))
         }
@@ -415,6 +424,7 @@ class Dataset:
                     raise DataError(f"{place} has the label {record.label!r}; {accepted(record.label, numbers)}")
                 shards.append(shard)
                 labels.append(-1 if record.label is None else numbers[record.label])
+                captioned.append(record.caption is not None)
                 for member, positions in offsets.items():
                     positions.append(members.get(member, (0, 0)))
         if not shards:
@@ -422,6 +432,7 @@ class Dataset:
             raise DataError(f"{self.path} has no clip{f' in the split {self.split!r}' if self.split else ''}; it has {held}")
         self._shards = np.array(shards, np.int32)
         self._labels = np.array(labels, np.int64)
+        self._captioned = np.array(captioned, np.bool_)
         # Arrays of numbers, not objects: an index of a million clips stays within some 100 MB.
         self._offsets = {member: np.array(positions, np.int64) for member, positions in offsets.items()}
 
@@ -437,17 +448,18 @@ class Dataset:
             raise DataError(f"{path} is damaged: it has {size} bytes and was written with {written}; {_REPAIR}")
 
     def _map(self, shard: int) -> mmap.mmap:
-        mapped = self._maps.get(shard)
-        if mapped is None:
-            while len(self._maps) >= OPEN_SHARDS:  # views keep their map alive by themselves
-                self._maps.pop(next(iter(self._maps)))
-            path = self.path / self.info.shards[shard]
-            try:
-                with path.open("rb") as file:
-                    mapped = self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:
-                raise DataError(f"cannot map the shard {path}: {error}; {_REPAIR}") from None
-        return mapped
+        with self._mapping:
+            mapped = self._maps.get(shard)
+            if mapped is None:
+                while len(self._maps) >= OPEN_SHARDS:  # views keep their map alive by themselves
+                    self._maps.pop(next(iter(self._maps)))
+                path = self.path / self.info.shards[shard]
+                try:
+                    with path.open("rb") as file:
+                        mapped = self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                except (OSError, ValueError) as error:
+                    raise DataError(f"cannot map the shard {path}: {error}; {_REPAIR}") from None
+            return mapped
 
     def _payload(self, index: int, member: str) -> UInt8[np.ndarray, "bytes"]:
         offset, size = self._offsets[member][index].tolist()

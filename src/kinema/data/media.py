@@ -364,7 +364,7 @@ def _read_video(
         time_base = float(stream.time_base or 1)
         step = interval or 0.04
         painter = None
-        origin, time, read = 0.0, -step, 0
+        origin, time, lasting, read = 0.0, -step, step, 0
         try:
             if start > 0:
                 layout, origin, target = _entrance(path, start, step)
@@ -377,12 +377,13 @@ def _read_video(
                     origin = (picture.pts or 0) * time_base
                 stamp = time + step if picture.pts is None else picture.pts * time_base - origin
                 time = stamp if stamp > time else time + step  # stamps of broken muxers stand still or run back
+                lasting = (picture.duration or 0) * time_base or step
                 if time >= stop:
                     return
                 if time >= start:
                     yield Frame(time, painter.paint(picture), interval)
                     read += 1
-            _refuse_shortfall(stream, origin + time, step)
+            _refuse_shortfall(stream, origin + time + lasting, step)
         except (av.error.FFmpegError, _DamageError) as error:
             raise TruncatedError(f"{path} is damaged after frame {read} ({reason(error)})", read) from None
 
@@ -413,7 +414,7 @@ def _refuse_shortfall(stream: VideoStream, end: float, step: float) -> None:
     """Raise `_DamageError` when a Matroska file ends before its declared duration; FFmpeg does not report its cut-off end."""
     hours, minutes, seconds = (stream.metadata.get("DURATION") or "0:0:0").split(":")
     declared = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    if declared - end > 3 * step:
+    if declared - end > 2 * step:
         raise _DamageError(f"it ends at {end:.2f} s and declares {declared:.2f} s")
 
 

@@ -1,6 +1,7 @@
 """Resumable work on a dataset: a plan written first, one task per shard, every result written beside and renamed.
 
     DATA/prepare/plan.json           settings, sources and tasks; makes a folder without dataset.json an unfinished one
+    DATA/prepare/lock                held by the one process that works on it
     DATA/prepare/000007.json         outcome of task 7: what was kept and refused; its presence means that the shard is done
     DATA/shards/000007.tar           its clips
     DATA/report.html, refused.jsonl  written at the end, then dataset.json, then DATA/prepare is removed
@@ -19,12 +20,12 @@ import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeVar, runtime_checkable
+from typing import Any, BinaryIO, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import cv2
 import numpy as np
@@ -32,15 +33,17 @@ from jaxtyping import UInt8
 from pydantic import TypeAdapter, ValidationError
 
 from kinema.core.errors import DataError
+from kinema.core.lock import is_held
 from kinema.core.shape import ClipShape
-from kinema.data.dataset import ENCODED, INFO_NAME, Clip, DatasetInfo, shard_name, write_info, write_shard
+from kinema.data.dataset import ENCODED, INFO_NAME, MEASURES_NAME, Clip, DatasetInfo, shard_name, write_info, write_shard
 from kinema.data.executor import run_tasks
 from kinema.data.lossless import decode_clip
 
 WORK = "prepare"
+LOCK_NAME = "lock"  # in there; held by the process that hands out the tasks
 REFUSED_NAME = "refused.jsonl"
 REPORT_NAME = "report.html"
-OURS = frozenset({WORK, REFUSED_NAME, REPORT_NAME, INFO_NAME, "shards"})
+OURS = frozenset({WORK, REFUSED_NAME, REPORT_NAME, INFO_NAME, MEASURES_NAME, "shards"})
 
 PLAN_VERSION = 1
 PICTURES_PER_REASON = 3  # of a task's refused clips that the report may show
@@ -222,9 +225,11 @@ def claim(folder: Path, plan: Plan, *, overwrite: bool) -> Plan:
         overwrite: remove what is there, other than unfinished work on the same plan.
 
     Raises:
-        DataError: the folder holds a finished dataset (without `overwrite`), the work of another plan, or something else.
+        DataError: the folder holds a finished dataset (without `overwrite`), the work of another plan, or something else, or
+            another process works in it.
     """
     _refuse_foreign(folder)
+    _refuse_busy(folder)
     if overwrite and not _is_begun(folder, plan):
         _clear(folder)
     earlier = _read_plan(folder)
@@ -263,20 +268,24 @@ def carry_out(
         progress: called after each task.
 
     Raises:
-        DataError: nothing usable came out, or a file cannot be read or written.
+        DataError: nothing usable came out, a file cannot be read or written, or another process works in the folder.
     """
     digest = hashlib.sha256(plan.to_json()).hexdigest()
-    outcomes = _read_outcomes(folder, digest)
-    jobs = [
-        Job(make, folder.absolute(), digest, number, first, stop, plan.items[first:stop], plan.settings, plan.encoded)
-        for number, (first, stop) in enumerate(plan.tasks)
-        if number not in outcomes
-    ]
-    progress(_progress(plan, outcomes))
-    for job, _ in run_tasks(executor, run_job, jobs, in_flight=in_flight):
-        outcomes[job.number] = _parse(Outcome, _outcome_path(folder, job.number))
+    with _explained(folder):
+        lock = (folder / WORK / LOCK_NAME).open("ab")
+    with lock:
+        _hold(lock, folder)
+        outcomes = _read_outcomes(folder, digest)
+        jobs = [
+            Job(make, folder.absolute(), digest, number, first, stop, plan.items[first:stop], plan.settings, plan.encoded)
+            for number, (first, stop) in enumerate(plan.tasks)
+            if number not in outcomes
+        ]
         progress(_progress(plan, outcomes))
-    return finish(folder, plan, [outcomes[number] for number in range(len(plan.tasks))], report)
+        for job, _ in run_tasks(executor, run_job, jobs, in_flight=in_flight):
+            outcomes[job.number] = _parse(Outcome, _outcome_path(folder, job.number))
+            progress(_progress(plan, outcomes))
+        return finish(folder, plan, [outcomes[number] for number in range(len(plan.tasks))], report)
 
 
 def run_job(job: Job) -> None:
@@ -505,6 +514,18 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
+def _refuse_busy(folder: Path) -> None:
+    """Raise `DataError` when another process works in a folder, before anything of it is removed."""
+    with suppress(FileNotFoundError, NotADirectoryError), (folder / WORK / LOCK_NAME).open("rb") as lock:
+        _hold(lock, folder)
+
+
+def _hold(lock: BinaryIO, folder: Path) -> None:
+    """Keep other processes out until the file is closed: what one drops at the end another would still be writing."""
+    if is_held(lock):
+        raise DataError(f"{folder} is being prepared by another process; wait for it, or stop that one first")
+
+
 def _refuse_difference(folder: Path, earlier: Plan, plan: Plan) -> None:
     """Raise `DataError` naming the first difference between the plan of an unfinished dataset and this one."""
     ways = "give the same settings to go on, another --out, or --overwrite to begin again"
@@ -527,8 +548,8 @@ def _clear(folder: Path) -> None:
     """Remove a dataset; dataset.json first, so that what is left after a kill is not taken for a finished one."""
     with _explained(folder):
         (folder / INFO_NAME).unlink(missing_ok=True)
-        shutil.rmtree(folder / WORK, ignore_errors=True)
-        shutil.rmtree(folder / "shards", ignore_errors=True)
+        for name in (WORK, "shards", MEASURES_NAME):
+            shutil.rmtree(folder / name, ignore_errors=True)
         for path in folder.glob("*"):
             path.unlink()
         if folder.is_dir():

@@ -8,7 +8,6 @@ from typing import TypeVar
 from kinema.core.config import Config, from_mapping, to_mapping
 from kinema.data import performers, shapes
 from kinema.data.dataset import Clip
-from kinema.data.motions import ACTIONS
 from kinema.data.performers import PerformersSettings
 from kinema.data.plan import Job, Maker, Plan, Refusal
 from kinema.data.prepare import divide
@@ -49,20 +48,18 @@ class Kind:
     Attributes:
         settings: their settings.
         make: makes the clips of a task.
-        labels: class names.
         skeleton: name of the skeleton of their poses.
     """
 
     settings: type[PerformersSettings] | type[ShapesSettings]
     make: Maker
-    labels: tuple[str, ...]
     skeleton: str | None = None
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "performers": Kind(PerformersSettings, draw_performers, tuple(ACTIONS), COCO_18.name),
-        "shapes": Kind(ShapesSettings, draw_shapes, shapes.LABELS),
+        "performers": Kind(PerformersSettings, draw_performers, COCO_18.name),
+        "shapes": Kind(ShapesSettings, draw_shapes),
     }
 )
 """First word after ``kinema prepare`` -> what it draws."""
@@ -87,7 +84,7 @@ def plan_procedural(kind: str, settings: PerformersSettings | ShapesSettings, sp
         items=[],
         tasks=tasks,
         costs=[float(stop - first) for first, stop in tasks],
-        labels=list(settings.fork if isinstance(settings, PerformersSettings) and settings.fork else KINDS[kind].labels),
+        labels=list(settings.fork or settings.actions if isinstance(settings, PerformersSettings) else shapes.LABELS),
         skeleton=KINDS[kind].skeleton,
     )
 

@@ -1,51 +1,15 @@
 """Shot boundaries, by the score of FFmpeg's scene change filter (scdet)."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
-from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from kinema.data.media import Frame, contain, read_frames
+from kinema.data.media import Frame
 
 LOOK_SIZE = 160
 """Frames are thinned to about this short side before they are compared; a cut shows in every part of the picture."""
-
-
-@dataclass(frozen=True)
-class Shot:
-    """Consecutive frames without a cut."""
-
-    first: int
-    """Position of the first frame."""
-    last: int
-    """Position of the last frame, which belongs to the shot."""
-
-    def __len__(self) -> int:
-        return self.last - self.first + 1
-
-
-def find_shots(source: str | Path | Iterable[Frame], threshold: float = 10.0) -> list[Shot]:
-    """Return the shots of a file or of decoded frames; every frame is in exactly one.
-
-    Args:
-        source: path or frames.
-        threshold: see `number_shots`.
-
-    Raises:
-        MediaError: the file cannot be read.
-    """
-    frames = read_frames(source, resize=contain(LOOK_SIZE, LOOK_SIZE)) if isinstance(source, str | Path) else source
-    shots, first = [], 0
-    for _, shot in groupby(number_shots(frames, threshold), key=itemgetter(0)):
-        length = sum(1 for _ in shot)
-        shots.append(Shot(first, first + length - 1))
-        first += length
-    return shots
 
 
 def number_shots(frames: Iterable[Frame], threshold: float = 10.0) -> Iterator[tuple[int, Frame]]:

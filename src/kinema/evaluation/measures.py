@@ -24,7 +24,7 @@ from torch import Tensor
 
 from kinema.core.errors import EvaluationError
 from kinema.core.seeds import numpy_generator
-from kinema.data.dataset import Dataset
+from kinema.data.dataset import MEASURES_NAME, Dataset
 from kinema.data.encode import beside
 from kinema.data.executor import Kind, open_executor, run_tasks
 from kinema.evaluation.clips import Clip
@@ -291,8 +291,8 @@ class Store:
 def store_folder(dataset: Dataset) -> Path:
     """Return where measures of a dataset are kept: in it, or in the user's cache where it cannot be written."""
     if os.access(dataset.path, os.W_OK):
-        return dataset.path / "measures"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kinema" / "measures"
+        return dataset.path / MEASURES_NAME
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kinema" / MEASURES_NAME
 
 
 def refuse_short(frames: int) -> None:

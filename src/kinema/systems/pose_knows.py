@@ -116,7 +116,6 @@ PAPER = Paper(
     "Jacob Walker, Kenneth Marino, Abhinav Gupta, Martial Hebert",
     "ICCV",
     2017,
-    "https://arxiv.org/abs/1705.00053",
 )
 RELEASE = {"batch_size": 32, "steps": 320000}
 """80,000 steps of poses; 240,000 of video, which see as many clips as the release's 500,000 of batch 16 nearly do."""

@@ -45,7 +45,7 @@ class Metadata:
         config: its full configuration, as JSON values.
         clip: shape of its clips.
         stage: the stage that was trained last.
-        steps: steps played in that stage.
+        steps: steps played in the run, earlier stages included.
         dataset: what it was trained on: fingerprint, labels, frame rate, and whatever else the caller gave.
         provenance: versions, time, machine, command; see `provenance`.
         shared: names of tensors that are stored under another name.

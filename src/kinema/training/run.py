@@ -525,7 +525,7 @@ def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
             f"give --classes {len(labels)}"
         )
     carries = {*dataset.arrays} | ({"label"} if dataset.labels is not None else set())
-    if dataset.record(0).caption is not None:
+    if dataset.captioned:
         carries.add("caption")
     layout = getattr(system.config, "skeleton", dataset.info.skeleton)
     if "pose" in system.needs & carries and dataset.info.skeleton != layout:

@@ -33,21 +33,17 @@ import torch
 from jaxtyping import UInt8
 
 from kinema.core.errors import CheckpointError, KinemaError, TrainingError
+from kinema.core.lock import is_held
 from kinema.training import distributed
 from kinema.training.checkpoint import CHECKPOINT_NAME, replace_file
 from kinema.training.health import Finding
 from kinema.training.memory import peak_memory
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None
-
 CPU = torch.device("cpu")
 FORMAT_VERSION = 1
 CONFIG_NAME, METRICS_NAME, RESUME_NAME, REPORT_NAME = "config.json", "metrics.jsonl", "resume.pt", "index.html"
 SAMPLES_NAME, TENSORBOARD_NAME, LATENTS_NAME = "samples", "tensorboard", "latents"
-FILES = (CONFIG_NAME, METRICS_NAME, RESUME_NAME, CHECKPOINT_NAME, REPORT_NAME)
+FILES = (METRICS_NAME, RESUME_NAME, CHECKPOINT_NAME, REPORT_NAME, CONFIG_NAME)  # last what makes a folder a run
 FOLDERS = (SAMPLES_NAME, TENSORBOARD_NAME, LATENTS_NAME)
 
 Loaded = TypeVar("Loaded")
@@ -124,13 +120,12 @@ def claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
         if not is_run:
             raise TrainingError(f"there is nothing to resume in {folder}: it has no {CONFIG_NAME}; leave --resume out")
         refuse_busy(folder)
-        for left_over in folder.rglob("*.tmp-*"):  # of a process that was killed while it wrote
-            left_over.unlink()
+        remove_left_over(folder)
         return
     if folder.is_dir() and any(folder.iterdir()):
-        if not is_run:
+        if not is_run and not broke_off(folder):
             raise TrainingError(f"{folder} holds files that are no run of kinema; give --out another directory")
-        if not overwrite:
+        if is_run and not overwrite:
             raise TrainingError(f"{folder} holds a run already; add --resume to go on, or --overwrite to begin anew")
         refuse_busy(folder)
     try:
@@ -139,12 +134,26 @@ def claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
+        remove_left_over(folder)
     except OSError as error:
         raise TrainingError(
             f"cannot write to {folder}: {error.strerror}; give --out a directory that you may write to"
         ) from None
     if not os.access(folder, os.W_OK):
         raise TrainingError(f"cannot write to {folder}: Permission denied; give --out a directory that you may write to")
+
+
+def broke_off(folder: Path) -> bool:
+    """Tell whether a folder holds no more than what a start leaves that is stopped before it has written config.json."""
+    names = {path.name.partition(".tmp-")[0] for path in folder.iterdir()}
+    log = folder / METRICS_NAME
+    return names <= {METRICS_NAME, TENSORBOARD_NAME, CONFIG_NAME} and not (log.is_file() and log.stat().st_size)
+
+
+def remove_left_over(folder: Path) -> None:
+    """Remove what a process that was killed was just writing."""
+    for left_over in folder.rglob("*.tmp-*"):
+        left_over.unlink()
 
 
 def refuse_busy(folder: Path) -> None:
@@ -159,14 +168,8 @@ def hold(file: BinaryIO) -> None:
     Raises:
         TrainingError: when another process holds it.
     """
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise TrainingError(f"{Path(file.name).parent} is being trained by another process; stop that one first") from None
-    except OSError:  # a file system without locks
-        return
+    if is_held(file):
+        raise TrainingError(f"{Path(file.name).parent} is being trained by another process; stop that one first")
 
 
 # --- Numbers ------------------------------------------------------------------------------------------------------------------

@@ -33,7 +33,8 @@ class Validation:
         clips = held_out.subset(evenly_spread(len(held_out), COMPARED))
         size, frames = min(PORTION, len(clips)), system.clip_shape.frames
         self._loader = Loader(clips, size, frames=frames, fields=system.needs)
-        check_batch(next(self._batches()), system)  # now, and not at the first look
+        for batch in self._batches():
+            check_batch(batch, system)  # now, and not at the first look
 
     @torch.no_grad()
     def measure(self, sampler: System[Any], stage: str) -> dict[str, float]:

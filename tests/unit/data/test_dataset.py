@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -176,6 +177,22 @@ def test_more_shards_than_open_files(folder: Path, monkeypatch: pytest.MonkeyPat
     views = [dataset.video(number) for number in (9, 0, 5, 1)]
     for number, view in zip((9, 0, 5, 1), views, strict=True):
         np.testing.assert_array_equal(view, make_video(number))
+
+
+def test_threads_share_the_maps_of_more_shards_than_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the lock one of them hits upon maps that another is just closing, in nearly every one of these races."""
+    monkeypatch.setattr(module, "OPEN_SHARDS", 2)
+    dataset = Dataset(write_dataset(tmp_path / "data", 32, per_shard=1))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-7)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            races = [
+                pool.submit(lambda step: sum(len(dataset._map(step * n % 32)) > 0 for n in range(10000)), s) for s in (3, 5, 7)
+            ]
+            assert all(race.result() == 10000 for race in races)
+    finally:
+        sys.setswitchinterval(before)
 
 
 def edit_info(**changes: object) -> Callable[[Path], None]:

@@ -5,7 +5,7 @@ import pytest
 
 from kinema.core.config import from_mapping, to_mapping
 from kinema.core.errors import ConfigError
-from kinema.data.motions import FUTURES, PASTS, sample_fork
+from kinema.data.motions import ACTIONS, FUTURES, PASTS, sample_fork
 from kinema.data.performers import PerformersSettings, pose_futures, render_clip, render_futures
 from kinema.data.procedural import Split, plan_procedural
 from kinema.pose.kinematics import Body, perform
@@ -96,6 +96,13 @@ def test_a_past_alone_has_no_futures() -> None:
 def test_forks_out_of_range_are_refused(values: dict, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         PerformersSettings(**values)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_classes_of_a_dataset_are_the_actions_that_were_asked_for() -> None:
+    """With all actions for classes a system was made to learn, and let itself be asked for, what no clip shows."""
+    two = PerformersSettings(actions=("wave", "walk"))
+    assert plan_procedural("performers", two, Split()).labels == ["wave", "walk"]
+    assert plan_procedural("performers", PerformersSettings(), Split()).labels == list(ACTIONS)
 
 
 def test_the_futures_are_the_labels() -> None:

@@ -223,6 +223,18 @@ def test_a_cut_off_file_is_told_from_a_short_one(tmp_path, name, codec):
         list(read_frames(path))
 
 
+def test_a_last_picture_that_stays_for_long_is_no_damage(tmp_path):
+    """A Matroska file declares how long that lasts; measured to where it begins, the end seemed to be missing."""
+    with av.open(str(tmp_path / "still.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        packets = [p for image in textured(9) for p in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))]
+        packets += stream.encode(None)
+        packets[-1].duration = 50
+        container.mux(packets)
+    assert len(list(read_frames(tmp_path / "still.mkv"))) == 9
+
+
 def bad_file(folder: Path, kind: str) -> Path:
     path = folder / f"{kind}.mp4"
     if kind == "a folder":

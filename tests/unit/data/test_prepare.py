@@ -10,6 +10,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from footage import make_frames, write_footage, write_strip
 from kinema.core.errors import ConfigError, DataError, KinemaError, MediaError
 from kinema.data import cutting, plan
 from kinema.data.cutting import PrepareSettings, fitted
-from kinema.data.dataset import Dataset, DatasetInfo
+from kinema.data.dataset import MEASURES_NAME, Dataset, DatasetInfo
 from kinema.data.encode import write_video
 from kinema.data.executor import Kind
 from kinema.data.media import cover
@@ -45,6 +46,17 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 # --- What comes out -----------------------------------------------------------------------------------------------------------
+
+
+def test_footage_becomes_single_pictures(tmp_path: Path) -> None:
+    """A picture is not frozen for lack of a second one; the fourth of one shot and the first of the next are both second 3."""
+    (tmp_path / "film").mkdir()
+    dark, light = make_frames(85, seed=1), 255 - make_frames(60, seed=2)
+    write_video(tmp_path / "film" / "cut.mp4", np.concatenate([dark, light]), 25)
+    out, info = prepared(tmp_path / "film", frames=1, fps=1)
+    data = Dataset(out)
+    assert [data.record(i).first_frame for i in range(len(data))] == [0, 1, 2, 3, 3, 4, 5]
+    assert len({data.record(i).key for i in range(len(data))}) == info.kept == 7
 
 
 def test_a_folder_of_videos_becomes_a_dataset(tmp_path: Path) -> None:
@@ -488,7 +500,27 @@ def test_a_finished_dataset_is_replaced_only_when_asked(tmp_path: Path) -> None:
     out, info = prepared(footage)
     with pytest.raises(DataError, match="is a finished dataset; give another --out, or --overwrite"):
         prepared(footage)
+    (out / MEASURES_NAME).mkdir()
+    (out / MEASURES_NAME / "of-the-old-clips.npz").touch()
     assert prepare([footage], out, PrepareSettings(**vars(PLAIN) | {"frames": 4}), overwrite=True).kept == 2 * info.kept
+    assert not (out / MEASURES_NAME).exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_two_processes_do_not_prepare_one_dataset(three_tasks: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool) -> None:
+    """Without the lock, what comes second finishes the dataset, and the first then writes into it."""
+    out, run_job = three_tasks.parent / "data", plan.run_job
+
+    def again(job: plan.Job) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(plan, "run_job", run_job)
+            with pytest.raises(DataError, match="is being prepared by another process"):
+                prepare([three_tasks], out, replace(PLAIN, frames=4) if overwrite else PLAIN, overwrite=overwrite)
+        run_job(job)
+
+    monkeypatch.setattr(plan, "run_job", again)
+    assert prepare([three_tasks], out, PLAIN).kept > 0
+    assert "prepare" not in [path.name for path in out.iterdir()]
 
 
 @pytest.mark.parametrize(

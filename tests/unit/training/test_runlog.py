@@ -105,9 +105,24 @@ def test_a_run_is_trained_by_one_process_at_a_time(log: RunLog, tmp_path: Path) 
             runlog.claim(tmp_path, resume=resume, overwrite=not resume)
     log.close()
     left_over = tmp_path / "resume.pt.tmp-123"
-    left_over.touch()
-    runlog.claim(tmp_path, resume=True, overwrite=False)
-    assert not left_over.exists()
+    for resume in (True, False):
+        left_over.touch()
+        runlog.claim(tmp_path, resume=resume, overwrite=not resume)
+        assert not left_over.exists()
+
+
+def test_a_start_that_was_stopped_before_it_was_a_run_does_not_occupy_the_directory(log: RunLog, tmp_path: Path) -> None:
+    """As Ctrl-C leaves it while tensorboard is imported; without the exception every option was refused."""
+    log.start(None, 0)
+    (tmp_path / "config.json.tmp-123").touch()
+    with pytest.raises(TrainingError, match="is being trained by another process"):
+        runlog.claim(tmp_path, resume=False, overwrite=False)
+    log.close()
+    runlog.claim(tmp_path, resume=False, overwrite=False)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "metrics.jsonl").write_text("{}\n")  # of a run whose config.json was lost: somebody's numbers
+    with pytest.raises(TrainingError, match="holds files that are no run"):
+        runlog.claim(tmp_path, resume=False, overwrite=True)
 
 
 # --- Numbers ------------------------------------------------------------------------------------------------------------------
