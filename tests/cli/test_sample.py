@@ -142,6 +142,18 @@ def test_reconstruct_shows_the_original_and_its_memory(runs: Path, tmp_path: Pat
     assert "fast.apng: at 25 frames per second, learnt at 12\n" in capsys.readouterr().out
 
 
+def test_a_reconstruction_alone_is_the_right_half_of_both(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "clip.apng", np.random.default_rng(0).integers(0, 255, (8, 16, 16, 3), np.uint8), 12.0)
+    words = ("reconstruct", runs / "vgan-autoencoder", tmp_path / "clip.apng", "--out")
+    assert run(*words, tmp_path / "both.npy") == 0
+    assert "original left" in capsys.readouterr().out
+    assert run(*words, tmp_path / "alone.npy", "--alone") == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "alone.npy"), np.load(tmp_path / "both.npy")[:, :, 16:])
+    assert "left" not in capsys.readouterr().out
+
+
 def test_reconstruct_goes_on_without_what_is_no_clip(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_video(tmp_path / "good.apng", np.random.default_rng(0).integers(0, 255, (8, 16, 16, 3), np.uint8), 12.0)
     (tmp_path / "bad.mp4").write_text("no video")

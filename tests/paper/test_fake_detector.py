@@ -2,7 +2,7 @@
 
 import torch
 
-from kinema.systems.fake_detector import FakeDetector, FakeDetectorConfig
+from kinema.systems.fake_detector import CERTAIN, FakeDetector, FakeDetectorConfig
 
 
 def test_it_sees_pairs_of_frames_unless_told_otherwise():
@@ -29,7 +29,7 @@ def test_parameters_by_hand():
     assert sum(parameter.numel() for parameter in system.parameters()) == convolutions == 220_129
 
 
-def test_evidence_is_the_mean_over_patches_and_any_size_has_some():
+def test_evidence_is_the_mean_of_bounded_votes_of_patches_and_any_size_has_some():
     torch.manual_seed(0)
     system = FakeDetector(FakeDetectorConfig(height=24, width=40, channels=8)).eval()
     video = torch.rand(2, 3, 2, 24, 40)
@@ -37,4 +37,14 @@ def test_evidence_is_the_mean_over_patches_and_any_size_has_some():
     planes = torch.stack([stacked[:, colour, plane] for colour in range(3) for plane in range(3)], dim=1)
     patches = system.patches(planes)
     assert patches.shape == (2, 1, 4, 12)
-    torch.testing.assert_close(system.evidence(video), patches.mean(dim=(1, 2, 3)))
+    votes = CERTAIN * torch.tanh(patches / CERTAIN)
+    torch.testing.assert_close(system.evidence(video), votes.mean(dim=(1, 2, 3)))
+
+
+@torch.no_grad()
+def test_contrast_does_not_make_a_patch_louder_than_a_vote():
+    torch.manual_seed(0)
+    system = FakeDetector(FakeDetectorConfig(height=24, width=24, channels=8)).eval()
+    loud = 1000 * torch.rand(1, 3, 2, 24, 24)
+    assert float(system.patches(torch.cat([loud, 4 * loud.diff(dim=2)], dim=2).flatten(1, 2)).abs().max()) > 10 * CERTAIN
+    assert float(system.evidence(loud).abs()) <= CERTAIN

@@ -203,6 +203,8 @@ class Reconstruct(BatchSampled):
     """Clips, or folders of them, or prepared datasets; of a longer clip the beginning."""
     count: int = 16
     """Clips taken from each dataset; its test split where there is one."""
+    alone: bool = False
+    """Only the reconstruction, as a video of its own: a made example for kinema train fake-detector."""
 
     def check(self) -> None:
         """Refuse fewer than one clip."""
@@ -323,10 +325,11 @@ def reconstruct(arguments: list[str]) -> int:
     for batch in _progress(list(clips.items()), options.batch_size, "reconstructing"):
         originals = np.stack([clip for _, clip in batch])
         for (name, original), again in zip(batch, trained.reconstruct(originals), strict=True):
-            output.add([original, again])
+            output.add([again] if options.alone else [original, again])
             errors.append(peak_signal_to_noise(original, again))
             print(f"{name}: {errors[-1]:.2f} dB")
-    print(f"peak signal-to-noise ratio, mean over {_clips(len(errors))}: {np.mean(errors):.2f} dB; original left, memory right")
+    sides = "" if options.alone else "; original left, memory right"
+    print(f"peak signal-to-noise ratio, mean over {_clips(len(errors))}: {np.mean(errors):.2f} dB{sides}")
     return max(_done(output, len(clips), trained), int(failed > 0))
 
 

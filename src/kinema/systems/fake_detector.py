@@ -10,9 +10,13 @@ it, and so the network, the numbers and the disturbances here are ours:
 
 What a generator leaves behind is local: missing noise, periods of its upsampling, flicker between neighbours. So the network
 sees windows of frames with their differences at full resolution, judges patches of 17 x 17 pixels and averages the judgements;
-what the picture shows, and how large it is, says little to it. It would rather learn what is no sign of a generator, such
-as the codec or the resizing of one of the two collections. So while it trains, clips of both classes are disturbed alike, each
-kind of disturbance with a probability and strength of its own for every clip: `resampled`, `blurred`, `recompressed`, `noisy`.
+what the picture shows, and how large it is, says little to it. A patch has a vote, from -8 to 8, and no more: nothing is
+normalised, and so what a patch says would grow with the contrast of the clip. A few loud ones would decide, and no line leads
+from evidence of such a spread to a probability.
+
+It would rather learn what is no sign of a generator, such as the codec or the resizing of one of the two collections. So while
+it trains, clips of both classes are disturbed alike, each kind of disturbance with a probability and strength of its own for
+every clip: `resampled`, `blurred`, `recompressed`, `noisy`.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,6 +44,9 @@ LUMINANCE = (
 CHROMINANCE = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))
 """Steps of the first 4 x 4 coefficients of the colour differences, Table K.2; those of all others are 99."""
 TO_YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+
+CERTAIN = 8.0
+"""Log-odds, 3,000 to one, that a patch may approach."""
 
 Strength = Float[Tensor, "B"]
 
@@ -153,11 +160,11 @@ class FakeDetector(System[FakeDetectorConfig]):
         return Objective({"cross_entropy": loss}, {"accuracy": right})
 
     def evidence(self, video: Video) -> Float[Tensor, "B"]:
-        """Return how much the patches of each window speak for class 1 against class 0, on average; not calibrated."""
+        """Return how much the patches of each window speak for class 1 against class 0: their mean vote, not calibrated."""
         differences = 4 * video.diff(dim=2)  # neighbours differ little: about as much contrast as the frames have
         stacked = torch.cat([video, differences], dim=2)
         pictures = rearrange(stacked, "b c t h w -> b (c t) h w").contiguous(memory_format=torch.channels_last)
-        return self.patches(pictures).mean(dim=(1, 2, 3))
+        return (CERTAIN * torch.tanh(self.patches(pictures) / CERTAIN)).mean(dim=(1, 2, 3))
 
     def recognise(self, video: Video) -> Float[Tensor, "B K"]:
         """Return logits of the two classes, whose softmax is the probability, calibrated if the detector is."""

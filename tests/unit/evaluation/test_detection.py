@@ -130,6 +130,33 @@ def test_errors_are_counted_by_class():
     assert any("they are of 2 subjects" in note for note in detection.notes(found))
 
 
+class Smoothness(torch.nn.Module):
+    """Flat patches speak for class 1, textured ones against it, and the louder the stronger their texture is."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return 3 - 500 * pictures.diff(dim=3).abs().mean(dim=1, keepdim=True)
+
+
+def test_loud_textures_do_not_move_the_threshold_into_what_separates():
+    """Seen to fail where patches are louder than a vote: three of twelve real videos are called fake, which calibrated it.
+
+    Platt's line keeps its odds moderate for evidence of -208 too; its slope is then so flat that -8 still stands for fake.
+    """
+    made = detector(("real", "fake"))
+    made.system = FakeDetector(made.system.config)
+    made.system.patches = torch.nn.Sequential(Smoothness())
+    evidence = [made.evidence(frames(*[128] * 4)) for _ in range(12)]
+    for strength in np.geomspace(6, 120, 12):
+        wall = np.random.default_rng(0).uniform(-strength, strength, (17, 17, 3))
+        evidence.append(made.evidence([(128 + wall).round().astype(np.uint8)] * 4))
+    videos = Judged(evidence, np.arange(24) < 12, ["ada"] * 24, ["ada.mp4"] * 24)
+    assert videos.means[:12].min() > 2
+    assert videos.means[12:].max() < -2
+    detection.fit(made, videos)
+    found = detection.measure(made, videos)
+    assert (found["false alarms"]["count"], found["misses"]["count"]) == (0, 0)
+
+
 def test_videos_of_one_class_have_one_error_rate():
     made = detector()
     made.calibrate((5.0, 0.0), (5.0, 0.0))
