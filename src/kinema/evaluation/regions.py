@@ -2,8 +2,8 @@
 
 References:
     Chan, Ginosar, Zhou and Efros, "Everybody Dance Now", ICCV 2019 (arXiv 1808.07371), evaluation: distances on the crop of the
-    body and of the face; hands are not in it. The sizes of the crops are a choice: the face's is a quarter of the frame's height, as the face
-    network of the paper sees it (128 pixels of 512).
+    body and of the face; crops of hands are ours. The sizes of the crops are a choice: the face's is a quarter of the frame's
+    height, as the face network of the paper sees it (128 pixels of 512).
 """
 
 import numpy as np

@@ -398,7 +398,7 @@ def limb_colours(skeleton: Skeleton, palette: Palette) -> tuple[Colour, ...]:
     return tuple(_colour(_limb_hue(*pair, skeleton, palette), palette) for pair in names)
 
 
-FINGERS_APART = 22  # degrees of hue between neighbours: as many as keep the thumb of one hand from the little finger of the other
+FINGERS_APART = 22  # degrees of hue: as many as keep the thumb of one hand from the little finger of the other
 
 
 def hand_colours(side: str, palette: Palette) -> tuple[tuple[Colour, ...], tuple[Colour, ...]]:
@@ -409,7 +409,8 @@ def hand_colours(side: str, palette: Palette) -> tuple[tuple[Colour, ...], tuple
         palette: rule for the body.
     """
     wrist = _hue(f"{side}Wrist", COCO_18, palette)
-    joints = tuple(_colour(wrist + (0 if point == 0 else FINGERS_APART * ((point - 1) // 4 - 2)), palette) for point in range(21))
+    turns = [0, *(FINGERS_APART * (finger - 2) for finger in range(5) for _ in range(4))]
+    joints = tuple(_colour(wrist + turn, palette) for turn in turns)
     return joints, tuple(joints[end] for _, end in HAND_21.edges)
 
 
