@@ -186,7 +186,7 @@ class Dance(System[DanceConfig]):
         known = self.known.read() or {}
         if known.get("faces") != 0:  # checkpoints of the first releases do not say
             return {}
-        joints = " or ".join(dict.fromkeys(name for names in FACE_PLACES for name in names))
+        joints = " or ".join(dict.fromkeys(name for names in FACE_PLACES for name in names if name in self.joints.joints))
         reason = f"No face is visible in any of the {known['frames']:,} frames ({joints}): there is none to learn."
         return {name: reason for name in self.stages() if name.startswith("face")}
 
