@@ -181,7 +181,9 @@ def rows(found: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
             lines.append((f"{region}: {name}{unit}", number(score["value"]), _range(score), _pasted(score), ""))
     for name, score in found.get("poses", {}).items():
         true = f"true frames {_known(score['of true frames'])}"
-        lines.append((name, _known(score["value"]), _range(score), true, f"pasted {_known(score[PASTED])}"))
+        every = len(found["clips"][name])  # a distance is known only where a detector finds something in all three
+        counted = name if score.get("clips", every) == every else f"{name}, in {score['clips']} of {every} clips"
+        lines.append((counted, _known(score["value"]), _range(score), true, f"pasted {_known(score[PASTED])}"))
     return lines
 
 
@@ -258,8 +260,9 @@ def _three(values: Sequence[tuple[float, float, float]]) -> dict[str, Any]:
     table = np.array(values)
     known = table[np.isfinite(table).all(axis=1)]
     if len(known) < 2:
-        return {"value": None, "of true frames": None, PASTED: None}
+        return {"clips": len(known), "value": None, "of true frames": None, PASTED: None}
     return {
+        "clips": len(known),
         **dict(zip(("value", "low", "high"), interval(known[:, 0]), strict=True)),
         "of true frames": float(known[:, 1].mean()),
         PASTED: float(known[:, 2].mean()),
