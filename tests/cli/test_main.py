@@ -91,6 +91,10 @@ def test_parse_reads_positions_options_and_underscores() -> None:
     ("arguments", "sentence"),
     [
         (["here", "--cuont", "3"], "Unrecognized options: --cuont, 3; did you mean --count? (see kinema try --help)"),
+        (
+            ["here", "--cuont", "3", "--fromat", "gif"],
+            "Unrecognized options: --cuont, 3, --fromat, gif; did you mean --count for --cuont and --format for --fromat? (see",
+        ),
         (["here", "--count", "many"], "Error parsing --count: invalid literal for int() with base 10: 'many' (see kinema"),
         (["here", "--format", "avi"], "invalid choice 'avi' for argument '--format'. Expected one of ('mp4', 'gif')"),
         ([], "Missing from kinema try: RUN"),

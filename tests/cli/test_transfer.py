@@ -52,7 +52,9 @@ def poses(points: np.ndarray, fps: float = FPS) -> Poses:
     return Poses(points.astype(np.float32), COCO_18, SIZE, SIZE, fps)
 
 
-def save_run(folder: Path, seed: int, skeleton: str = "coco-18", right: float = 0.0, fit: str = "crop") -> Path:
+def save_run(
+    folder: Path, seed: int, skeleton: str = "coco-18", right: float = 0.0, fit: str = "crop", lacking: tuple[str, ...] = ()
+) -> Path:
     folder.mkdir(parents=True)
     torch.manual_seed(seed)
     system = Dance(replace(Dance.presets["tiny"].config, skeleton=skeleton))
@@ -60,6 +62,7 @@ def save_run(folder: Path, seed: int, skeleton: str = "coco-18", right: float = 
         for weight in system.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
     person = poses(walking_in(12).pose).resized(32, 32).cropped(-right, 0, 32, 32).converted(find_skeleton(skeleton)).filled()
+    person[:, [COCO_18.index(joint) for joint in lacking], 2] = 0
     with torch.no_grad():
         system.fit_statistics([Batch(torch.zeros(1, 3, 12, 32, 32), pose=torch.from_numpy(person[None]))])
     about = {"fps": FPS, "fit": fit}
@@ -339,6 +342,18 @@ def test_no_feet_in_view(place: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     words = ("--poses", tmp_path / "bust.npz", "--target", place / "anna", "--out", tmp_path / "out.mp4")
     assert "no frame of the source shows a head and both feet" in refused(capsys, *words)
     assert run(*words, "--normalise", "relative") == 0
+
+
+def test_a_target_without_feet_is_refused_before_anybody_is_looked_for(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looked(*words: object) -> None:
+        raise AssertionError("somebody was looked for")
+
+    save_run(tmp_path / "bust", 0, lacking=("RAnkle", "LAnkle"))
+    monkeypatch.setattr("kinema.pose.detect.open_detector", looked)
+    words = ("--source", place / "dancer.mp4", "--target", tmp_path / "bust", "--out", tmp_path / "out.mp4")
+    assert "no frame of the target shows a head and both feet" in refused(capsys, *words)
 
 
 def test_another_skeleton(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kinema.core.errors import ConfigError
 from kinema.core.types import Batch
 from kinema.nn.regions import boxes_around, crop
-from kinema.systems.dance import FACE, Dance, DanceConfig, Scene
+from kinema.systems.dance import Dance, DanceConfig, Scene
 from kinema.training import TrainConfig, Trainer
 
 TINY = Dance.presets["tiny"].config
@@ -277,6 +277,19 @@ def test_statistics_and_the_faces_box_come_from_the_body_alone():
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_a_face_whose_nose_the_body_lacks_is_found_by_its_own():
+    """The tip of the nose comes before ears, which are beside the face of somebody who turns."""
+    given, system = with_parts(), dance(skeleton="coco-18+face+hands")
+    wanted = system.face_boxes(given.pose)
+    nose, tip = given.pose[:, :, system.joints.index("Nose")], system.joints.index("NoseBridge3")
+    given.pose[:, :, tip] = nose
+    given.pose[:, :, system.joints.index("Nose"), 2] = 0
+    for one, other in zip(wanted, system.face_boxes(given.pose), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    given.pose[:, :, tip, 2] = 0
+    assert not all(torch.equal(a, b) for a, b in zip(wanted[0], system.face_boxes(given.pose)[0], strict=True))
+
+
 @pytest.mark.parametrize("stage", ["global", "local", "face"])
 def test_every_stage_learns_from_poses_with_parts(stage: str):
     trainer = Trainer(dance(skeleton="coco-18+face+hands"), stage, TrainConfig())
@@ -314,7 +327,7 @@ def test_a_batch_without_a_face_passes():
     system = dance()
     given = batch()
     pose = given.pose.clone()
-    pose[:, :, [system.joints.index(name) for names in FACE for name in names], 2] = 0
+    pose[:, :, [system.joints.index(name) for name in ("Nose", "REar", "LEar")], 2] = 0
     hidden = replace(given, pose=pose)
     assert player(system, "face", "face_generator").objective(hidden).terms == {}
     assert player(system, "face", "face_discriminator").objective(hidden).terms == {}

@@ -71,5 +71,10 @@ def one_sentence(complaint: str) -> str:
         elif line:
             parts[-1].append(line)
     wrong = re.sub(r"\s+", " ", " ".join(parts[0])).strip(" .")
-    near = [line.split()[0] for part in parts if "Perhaps you meant:" in part for line in part if re.match(r" {4}--", line)]
-    return f"{wrong}; did you mean {' or '.join(near)}?" if near else wrong
+    near = {part[0]: [line.split()[0] for line in part[1:] if re.match(r" {4}--", line)] for part in parts[1:]}
+    if one := near.get("Perhaps you meant:"):
+        return f"{wrong}; did you mean {' or '.join(one)}?"
+    similar = re.compile("Arguments similar to (.+):")  # where several options are wrong
+    several = {found[1]: " or ".join(names) for title, names in near.items() if (found := similar.match(title)) and names}
+    meant = [f"{several[name]} for {name}" for name in sorted(several, key=wrong.index)]
+    return f"{wrong}; did you mean {' and '.join(meant)}?" if meant else wrong

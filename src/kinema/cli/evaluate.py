@@ -274,8 +274,9 @@ def _judge_pairs(options: Evaluate, data: Path) -> int:
         question = PairedQuestion(options.count, options.seed, options.futures)
         kept = folder / "unfinished.npz" if is_system(options.run) else None
         if pairing.kind == "transfers":
-            pairing = replace(pairing, protocol={**pairing.protocol, **transfers.protocol(options.detector)})
             reenacted = _reenacted(options, data, perceptual)
+            same = transfers.protocol(options.detector, reenacted.skeleton)
+            pairing = replace(pairing, protocol={**pairing.protocol, **same})
             card = judge_pairs(pairing, question, perceptual, unfinished=kept, said=progress.show, also=reenacted)
             card.report["transfer"] = reenacted.report()
         else:
@@ -292,7 +293,7 @@ def _judge_pairs(options: Evaluate, data: Path) -> int:
 
 
 def _reenacted(options: Evaluate, data: Path, perceptual: "Sequence[PerceptualMeasure]") -> "Reenacted":
-    """Return what looks at body, face and poses of re-enacted clips; pasted frames come from the training clips."""
+    """Return what looks at body, face, hands and poses of re-enacted clips; pasted frames come from the training clips."""
     from kinema.cli.driving import joints_found
     from kinema.cli.trained import stored_pose
     from kinema.data.dataset import Dataset

@@ -102,6 +102,7 @@ class Transfer(Config):
 def run(arguments: list[str]) -> int:
     """Run ``kinema transfer``."""
     from kinema.cli.trained import Trained
+    from kinema.pose.normalise import floor_of
 
     options = parse(Transfer, arguments, "transfer")
     _refuse_output(options)
@@ -110,7 +111,9 @@ def run(arguments: list[str]) -> int:
     for name, target in zip(options.target, targets, strict=True):
         _refuse_other_drawing(options, name, target)
         if not options.as_is:
-            target.target_statistics()  # a target that knows none is refused before anybody is looked for
+            known = target.target_statistics()  # a target that knows none is refused before anybody is looked for
+            if options.normalise == "depth":
+                floor_of("target", known)
     poses, performed = _source_poses(options, info, _parts_drawn(targets))
     _say_lacking(options, poses, targets)
     maps: list[Any] = []

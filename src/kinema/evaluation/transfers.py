@@ -1,4 +1,4 @@
-"""People re-enacted from their own poses: how near, on the whole frame, on the body and on the face.
+"""People re-enacted from their own poses: how near, on the whole frame, on the body, on the face and on the hands.
 
 Held-out frames of the target have a truth: the system is given their poses and should return them. Beside it stands the
 training frame with the nearest pose, pasted. With a detector, the pose that is found in the result is compared with the one
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from kinema.evaluation.clips import Clip
 from kinema.evaluation.paired import CEILING, Measure, PerceptualMeasure, bootstrapped, interval
 from kinema.evaluation.pixels import Planes, planes, psnr, ssim
-from kinema.evaluation.regions import FACE_SHARE, MARGIN, REGIONS, Box
+from kinema.evaluation.regions import FACE_SHARE, HAND_MARGIN, MARGIN, Box, boxes
 from kinema.evaluation.report import number
 from kinema.pose.skeleton import Skeleton
 
@@ -40,10 +40,11 @@ Find = Callable[[Clip], Float32[np.ndarray, "T J 3"]]
 """Clip -> the pose of the one person in every frame, in the layout of the poses that were asked for."""
 
 
-def protocol(detector: str | None) -> dict[str, str]:
+def protocol(detector: str | None, skeleton: Skeleton) -> dict[str, str]:
     """Return what must be equal before two numbers of crops may stand in one table."""
+    hands = f"; hands: box of the points and {HAND_MARGIN:g} of its side" if "hands" in skeleton.parts else ""
     return {
-        "regions": f"body: box of the joints and {MARGIN:g} of its side; face: {FACE_SHARE:g} of the frame's height",
+        "regions": f"body: box of the joints and {MARGIN:g} of its side; face: {FACE_SHARE:g} of the frame's height{hands}",
         "baseline": PASTED,
         "detector": detector or "none",
     }
@@ -58,6 +59,9 @@ class Reenacted:
         pasted: index of a clip and its poses -> the frames of other training clips with the nearest poses.
         perceptual: measures beside PSNR and SSIM.
         find: a pose detector; None for no pose distance.
+
+    Attributes:
+        skeleton: as given.
     """
 
     def __init__(
@@ -68,7 +72,8 @@ class Reenacted:
         perceptual: Sequence[PerceptualMeasure] = (),
         find: Find | None = None,
     ) -> None:
-        self._poses, self._skeleton, self._pasted, self._find = poses, skeleton, pasted, find
+        self.skeleton = skeleton
+        self._poses, self._pasted, self._find = poses, pasted, find
         self._perceptual = perceptual
         self._values: dict[str, list[tuple[float, float]]] = {}
         self._missed: dict[str, list[tuple[float, float, float]]] = {}
@@ -85,14 +90,13 @@ class Reenacted:
         asked = self._poses(index)
         versions = (truth, made, self._pasted(index, asked))
         height, width = truth.shape[1:3]
-        self._measure(FRAME, versions, [(0, 0, width, height)] * len(truth))
-        for name, region in REGIONS.items():
-            body = self._skeleton.body
-            boxes = [region(points[: len(body)], body, width, height) for points in asked]
-            self._measure(name, versions, boxes)
+        self._measure(FRAME, versions, [(frame, (0, 0, width, height)) for frame in range(len(truth))])
+        seen = [boxes(points, self.skeleton, width, height) for points in asked]
+        for name in seen[0]:
+            self._measure(name, versions, [(frame, box) for frame, found in enumerate(seen) for box in found[name]])
         if self._find:
             found = [self._find(version) for version in (made, truth, versions[2])]
-            for part, piece in self._skeleton.pieces.items():
+            for part, piece in self.skeleton.pieces.items():
                 errors = [pose_errors(asked[:, piece], one[:, piece]) for one in found]
                 apart, missed = zip(*errors, strict=True)
                 of = "" if part == "body" else f" of {part}"
@@ -127,11 +131,10 @@ class Reenacted:
             clips |= {name: _plain([made for made, _, _ in values]) for name, values in errors.items()}
         return {**found, "clips": clips}
 
-    def _measure(self, region: str, versions: Sequence[Clip], boxes: Sequence[Box | None]) -> None:
-        """Keep the mean over the frames of a clip that have the region; NaN where none has."""
-        seen = [frame for frame, box in enumerate(boxes) if box is not None]
-        crops = [[_crop(planes(clip[frame : frame + 1]), boxes[frame]) for frame in seen] for clip in versions]
-        for name, values in self._near(crops) if seen else ((name, (np.nan, np.nan)) for name in self._names):
+    def _measure(self, region: str, versions: Sequence[Clip], places: Sequence[tuple[int, Box]]) -> None:
+        """Keep the mean over the places of a region in a clip, each a frame and a box; NaN where there is none."""
+        crops = [[_crop(planes(clip[frame : frame + 1]), box) for frame, box in places] for clip in versions]
+        for name, values in self._near(crops) if places else ((name, (np.nan, np.nan)) for name in self._names):
             self._values.setdefault(f"{region} {name}", []).append(values)
 
     @property
@@ -178,7 +181,9 @@ def rows(found: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
             lines.append((f"{region}: {name}{unit}", number(score["value"]), _range(score), _pasted(score), ""))
     for name, score in found.get("poses", {}).items():
         true = f"true frames {_known(score['of true frames'])}"
-        lines.append((name, _known(score["value"]), _range(score), true, f"pasted {_known(score[PASTED])}"))
+        every = len(found["clips"][name])  # a distance is known only where a detector finds something in all three
+        counted = name if score.get("clips", every) == every else f"{name}, in {score['clips']} of {every} clips"
+        lines.append((counted, _known(score["value"]), _range(score), true, f"pasted {_known(score[PASTED])}"))
     return lines
 
 
@@ -223,8 +228,8 @@ def _wilcoxon(apart: Float64[np.ndarray, "N"]) -> float:
     return float(result.pvalue)
 
 
-def _crop(frame: Planes, box: Box | None) -> Crop:
-    left, top, right, bottom = box or (0, 0, frame.shape[3], frame.shape[2])
+def _crop(frame: Planes, box: Box) -> Crop:
+    left, top, right, bottom = box
     return frame[:, :, top:bottom, left:right]
 
 
@@ -255,8 +260,9 @@ def _three(values: Sequence[tuple[float, float, float]]) -> dict[str, Any]:
     table = np.array(values)
     known = table[np.isfinite(table).all(axis=1)]
     if len(known) < 2:
-        return {"value": None, "of true frames": None, PASTED: None}
+        return {"clips": len(known), "value": None, "of true frames": None, PASTED: None}
     return {
+        "clips": len(known),
         **dict(zip(("value", "low", "high"), interval(known[:, 0]), strict=True)),
         "of true frames": float(known[:, 1].mean()),
         PASTED: float(known[:, 2].mean()),

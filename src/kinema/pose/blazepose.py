@@ -30,7 +30,8 @@ from jaxtyping import Float32, UInt8
 
 from kinema.core.errors import ConfigError
 from kinema.pose.detect import Box, Picture, painted_over, visible
-from kinema.pose.skeleton import BLAZEPOSE_33, HAND_21, whole
+from kinema.pose.sequence import mark_missing
+from kinema.pose.skeleton import BLAZEPOSE_33, HAND_21, Skeleton, whole
 
 MODELS = ("pose_landmark_lite.tflite", "pose_landmark_full.tflite", "pose_landmark_heavy.tflite")
 """By complexity; the package holds the second."""
@@ -140,7 +141,39 @@ class BlazePose:
         points = np.array(marks, np.float64)
         height, width = part.shape[:2]
         points[:, :2] = points[:, :2] * (width, height) - 0.5
-        return visible(points, width, height, self._least)
+        points = visible(points, width, height, self._least)
+        return own_hands(points, self.skeleton) if "hands" in self.skeleton.parts else points
+
+
+STRAY, TWIN = 0.5, 0.1
+"""Shares of a hand's length: from how far from its arm's wrist on a hand is on the other arm, if it is twice as near to that
+one's; and up to what mean distance of their points two hands are one."""
+
+
+def own_hands(points: Float32[np.ndarray, "J 3"], skeleton: Skeleton) -> Float32[np.ndarray, "J 3"]:
+    """Return the points without hands that are those of the other arm.
+
+    Where one hand lies on the other, MediaPipe's two networks often see the same one, which would then be drawn twice.
+
+    Args:
+        points: of one person; missing is confidence 0.
+        skeleton: a layout with hands.
+    """
+    arms = points[[skeleton.index(joint) for joint in ("LWrist", "RWrist")]]
+    piece = skeleton.pieces["hands"]
+    hands = points[piece].reshape(2, len(HAND_21), 3)
+    if (arms[:, 2] == 0).any():
+        return points
+    shown = hands[..., 2] > 0
+    reach = np.where(shown, np.linalg.norm(hands[..., :2] - hands[:, :1, :2], axis=2), 0).max(axis=1)
+    own, other = (np.linalg.norm(hands[:, 0, :2] - wrists[:, :2], axis=1) for wrists in (arms, arms[::-1]))
+    both = shown.all(axis=0)
+    apart = np.linalg.norm(hands[0, both, :2] - hands[1, both, :2], axis=1)
+    twin = both[0] and apart.mean() < TWIN * reach.min()
+    strays = shown[:, 0] & (((own > STRAY * reach) & (other < own / 2)) | (twin & (own > own[::-1])))
+    kept = points.copy()
+    kept[piece] = mark_missing(np.where(strays[:, None, None], 0, hands)).reshape(-1, 3)
+    return kept
 
 
 def _places(found: Any, count: int) -> list[tuple[float, float, float]]:

@@ -216,8 +216,10 @@ LEAST_HALF_WIDTH = 0.8
 """Half a limb's least width in pixels: thinner ones fade away."""
 LEAST_RADIUS = 1.1
 """Of a joint, in pixels."""
-LEAST_DOT = 1.0
-"""Radius of a dot of a face or a hand, in pixels."""
+LEAST_DOT = 0.8
+"""Radius of a dot of a face, in pixels."""
+LEAST_FINGER = 0.7
+"""Half a finger's least width and the radius of its joints, in pixels: fingers of a small hand lie a pixel or two apart."""
 
 
 @dataclass(frozen=True)
@@ -251,8 +253,8 @@ def _person(
         half_width, radius = max(style.half_width * scale, LEAST_HALF_WIDTH), max(style.radius * scale, LEAST_RADIUS)
         shapes += _figure(points, skeleton, colours, half_width, radius, style.threshold, style)
     if style.hands and hands is not None:
-        half_width = max(style.hand_half_width * scale, LEAST_DOT)
-        radius = max(style.hand_radius * scale, LEAST_DOT)
+        half_width = max(style.hand_half_width * scale, LEAST_FINGER)
+        radius = max(style.hand_radius * scale, LEAST_FINGER)
         for side, name in enumerate("LR"):
             colours = hand_colours(name, style.palette)
             shapes += _figure(hands[:, side], HAND_21, colours, half_width, radius, style.hand_threshold, style)
@@ -396,15 +398,19 @@ def limb_colours(skeleton: Skeleton, palette: Palette) -> tuple[Colour, ...]:
     return tuple(_colour(_limb_hue(*pair, skeleton, palette), palette) for pair in names)
 
 
+FINGERS_APART = 22  # degrees of hue: as many as keep the thumb of one hand from the little finger of the other
+
+
 def hand_colours(side: str, palette: Palette) -> tuple[tuple[Colour, ...], tuple[Colour, ...]]:
-    """Return the colours of a hand's points and of its bones: around the wrist's, one per finger.
+    """Return the colours of a hand's points and of its bones: one per finger, around the wrist's, on their side of the circle.
 
     Args:
         side: L or R.
         palette: rule for the body.
     """
     wrist = _hue(f"{side}Wrist", COCO_18, palette)
-    joints = tuple(_colour(wrist + (0 if point == 0 else 10 * ((point - 1) // 4 - 2)), palette) for point in range(21))
+    turns = [0, *(FINGERS_APART * (finger - 2) for finger in range(5) for _ in range(4))]
+    joints = tuple(_colour(wrist + turn, palette) for turn in turns)
     return joints, tuple(joints[end] for _, end in HAND_21.edges)
 
 

@@ -317,7 +317,7 @@ def _depth(source: BodyStatistics, target: BodyStatistics) -> tuple[Depth | None
 
     A target that stays at one distance has an interval without length: whoever comes nearer stays on its line, at its size.
     """
-    own, theirs = _floor_of("source", source), _floor_of("target", target)
+    own, theirs = floor_of("source", source), floor_of("target", target)
     if not own.moves:
         return None, ("the source does not move towards or away from the camera: normaliser affine in place of depth",)
     close, far = (theirs.close, theirs.far) if theirs.moves else (theirs.foot, theirs.foot)
@@ -343,7 +343,12 @@ def _depth(source: BodyStatistics, target: BodyStatistics) -> tuple[Depth | None
     return rule, _limits(source, own, target, rule)
 
 
-def _floor_of(who: str, side: BodyStatistics) -> Floor:
+def floor_of(who: str, side: BodyStatistics) -> Floor:
+    """Return what the normaliser depth stands on.
+
+    Raises:
+        DataError: when there is none, naming the normalisers that need none.
+    """
     if side.floor is None:
         raise DataError(
             f"no frame of the {who} shows a head and both feet in view, on which the normaliser depth stands; "

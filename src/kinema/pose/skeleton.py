@@ -215,6 +215,9 @@ HANDS_42 = Skeleton(
 )
 """The left hand, then the right one."""
 
+FACE_PLACES = (("Nose",), ("NoseBridge3",), ("REar", "LEar"), ("REar",), ("LEar",))
+"""Where a face is: in the middle of the first of these that are all there; the second is the tip of the nose of `FACE_70`."""
+
 PARTS: Mapping[str, Skeleton] = {"face": FACE_70, "hands": HANDS_42}
 """What may follow the joints of a body, in this order."""
 

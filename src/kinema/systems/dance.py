@@ -47,14 +47,13 @@ from kinema.nn.resnet import LocalEnhancer, Overlay, ResidualGenerator, initiali
 from kinema.nn.stillness import still_picture
 from kinema.pose.draw import DrawStyle, draw_points
 from kinema.pose.sequence import Poses
-from kinema.pose.skeleton import Skeleton, find_skeleton
+from kinema.pose.skeleton import FACE_PLACES, Skeleton, find_skeleton
 from kinema.pose.stature import BodyStatistics, measure
 from kinema.systems.dance_config import DanceConfig
 
 Pose = Float[Tensor, "B T J 3"]
 STATISTICS_BYTES = 32768  # half of them are used by the longest
 Frames = list[Image]  # one after the other
-FACE = (("Nose",), ("REar", "LEar"), ("REar",), ("LEar",))  # where the face is: between the first of these that are visible
 
 # --- What is made -------------------------------------------------------------------------------------------------------------
 
@@ -187,7 +186,7 @@ class Dance(System[DanceConfig]):
         known = self.known.read() or {}
         if known.get("faces") != 0:  # checkpoints of the first releases do not say
             return {}
-        joints = " or ".join(dict.fromkeys(name for names in FACE for name in names))
+        joints = " or ".join(dict.fromkeys(name for names in FACE_PLACES for name in names if name in self.joints.joints))
         reason = f"No face is visible in any of the {known['frames']:,} frames ({joints}): there is none to learn."
         return {name: reason for name in self.stages() if name.startswith("face")}
 
@@ -255,7 +254,7 @@ class Dance(System[DanceConfig]):
             deque(watched(), maxlen=0)
         points = torch.cat(poses).numpy()
         found = measure(Poses(points, self.joints, self.config.width, self.config.height, fps=1.0))
-        faces = int(places(torch.cat(poses)[:, 0], self.joints, FACE)[1].sum())
+        faces = int(places(torch.cat(poses)[:, 0], self.joints, FACE_PLACES)[1].sum())
         self.known.write({**found.to_mapping(), "faces": faces})
         standing = found.floor.standing if found.floor else 0
         return {"frames": float(found.frames), "standing": float(standing), "faces": float(faces)}
@@ -320,7 +319,7 @@ class Dance(System[DanceConfig]):
     def face_boxes(self, pose: Pose) -> tuple[list[Corners], list[Bool[Tensor, "B"]]]:
         """Return the corners of the face's box for every frame, and in which items there is one."""
         c = self.config
-        found = [places(points, self.joints, FACE) for points in pose.unbind(1)]
+        found = [places(points, self.joints, FACE_PLACES) for points in pose.unbind(1)]
         return [boxes_around(at, c.face_side, c.height, c.width) for at, _ in found], [seen for _, seen in found]
 
     # What every stage makes

@@ -9,9 +9,9 @@ import pytest
 from scipy.stats import wilcoxon
 
 from kinema.core.errors import EvaluationError
-from kinema.data.dataset import Dataset
+from kinema.data.dataset import Clip, ClipRecord, Dataset, DatasetInfo, write_info, write_shard
 from kinema.evaluation.nearest import NearestFrames
-from kinema.evaluation.regions import body_box, face_box
+from kinema.evaluation.regions import body_box, boxes, face_box
 from kinema.evaluation.transfers import PASTED, Reenacted, compared, difference, pose_errors, rows
 from kinema.pose.skeleton import COCO_18, find_skeleton
 from small_dataset import write_dataset
@@ -31,10 +31,10 @@ STANDING = pose({"Nose": (50, 20), "RAnkle": (40, 80), "LAnkle": (60, 80)})
 
 def test_the_body_s_box_has_a_margin_and_stays_inside() -> None:
     # 60 px tall: 6 px on every side, 6 more above.
-    assert body_box(STANDING, COCO_18, 200, 100) == (34, 8, 66, 86)
-    assert body_box(STANDING, COCO_18, 62, 84) == (34, 8, 62, 84)
-    assert body_box(pose({"Nose": (5, 5), "Neck": (6, 6)}), COCO_18, 200, 100) is None
-    small = body_box(pose({"Nose": (5, 5), "Neck": (6, 6), "RHip": (5, 7)}), COCO_18, 200, 100)
+    assert body_box(STANDING, 200, 100) == (34, 8, 66, 86)
+    assert body_box(STANDING, 62, 84) == (34, 8, 62, 84)
+    assert body_box(pose({"Nose": (5, 5), "Neck": (6, 6)}), 200, 100) is None
+    small = body_box(pose({"Nose": (5, 5), "Neck": (6, 6), "RHip": (5, 7)}), 200, 100)
     assert small is not None
     assert (small[2] - small[0], small[3] - small[1]) == (16, 16)
 
@@ -45,10 +45,35 @@ def test_the_face_s_box_is_a_quarter_of_the_frame_around_nose_or_ears() -> None:
     assert face_box(pose({"RAnkle": (40, 80)}), COCO_18, 200, 100) is None
 
 
+def test_the_tip_of_the_nose_stands_for_a_nose_that_the_body_lacks() -> None:
+    """The face's 31st point; ears, which are turned away from the face, come after it."""
+    skeleton = find_skeleton("coco-18+face")
+    points = np.concatenate([pose({"REar": (40, 20), "LEar": (60, 20)}), np.zeros((70, 3), np.float32)])
+    assert face_box(points, skeleton, 200, 80) == (40, 10, 60, 30)
+    points[18 + 30] = (70, 30, 1)
+    assert face_box(points, skeleton, 200, 80) == (60, 20, 80, 40)
+    points[COCO_18.index("Nose")] = (71, 30, 1)
+    assert face_box(points, skeleton, 200, 80) == (61, 20, 81, 40)
+
+
+def test_every_hand_that_is_seen_has_a_box_with_a_margin() -> None:
+    skeleton = find_skeleton("coco-18+hands")
+    points = np.concatenate([STANDING, np.zeros((42, 3), np.float32)])
+    assert boxes(points, skeleton, 200, 100) == {"body": [(34, 8, 66, 86)], "face": [(37, 7, 63, 33)], "hands": []}
+    points[18:38] = np.linspace((100, 40, 1), (130, 60, 1), 20, dtype=np.float32)  # 30 px long: 6 px on every side
+    assert boxes(points, skeleton, 200, 100)["hands"] == [(94, 34, 136, 66)]
+    points[39:60] = np.linspace((20, 50, 1), (20, 70, 1), 21, dtype=np.float32)
+    assert boxes(points, skeleton, 200, 100)["hands"] == [(94, 34, 136, 66), (12, 46, 28, 74)]
+    assert boxes(points, skeleton, 200, 100)["body"] == [(34, 8, 66, 86)]
+    points[41:60, 2] = 0  # two points of the right hand are left
+    assert boxes(points, skeleton, 200, 100)["hands"] == [(94, 34, 136, 66)]
+    assert "hands" not in boxes(STANDING, COCO_18, 200, 100)
+
+
 def test_missing_joints_never_move_a_box() -> None:
     points = STANDING.copy()
     points[COCO_18.index("Neck")] = (-1000, 5000, 0)
-    assert body_box(points, COCO_18, 200, 100) == body_box(STANDING, COCO_18, 200, 100)
+    assert body_box(points, 200, 100) == body_box(STANDING, 200, 100)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +109,30 @@ def test_joints_that_are_missing_do_not_count_for_nearness(data: Path) -> None:
     wanted[:, :8] = (9999, 9999, 0)
     np.testing.assert_array_equal(NearestFrames(dataset).paste(wanted), dataset.video(5))
     assert list(NearestFrames(dataset).find(np.zeros((2, 18, 3), np.float32))) == [0, 0]
+
+
+def test_the_points_of_a_face_do_not_choose_the_frame_alone(tmp_path: Path) -> None:
+    """Face 3 px and hand 8 px away, face 6 px away, or no hand: the mean over all points would choose the first before the
+    second, and the last before both."""
+    skeleton = find_skeleton("coco-18+face+hands")
+    wanted = np.full((1, len(skeleton), 3), (50, 50, 1), np.float32)
+    wanted[:, 109:, 2] = 0  # the right hand is not seen
+    have = np.repeat(wanted, 3, axis=0)
+    have[0, 18:88, 0] += 3
+    have[0, 88:109, 0] += 8
+    have[1, 18:88, 0] += 6
+    have[2, :88, 0] += 1
+    have[2, 88:109, 2] = 0
+    clips = [
+        Clip(ClipRecord(str(number), "hall.mp4", 0, 25.0), np.zeros((1, 8, 8, 3), np.uint8), points[None])
+        for number, points in enumerate(have)
+    ]
+    write_shard(tmp_path / "shards/0.tar", clips)
+    write_info(tmp_path, DatasetInfo(1, 8, 8, fps=25.0, shards=("shards/0.tar",), kept=3, skeleton=skeleton.name))
+    nearest = NearestFrames(Dataset(tmp_path))
+    assert nearest.find(wanted).tolist() == [1]
+    wanted[:, 88:, 2] = 0  # nor the left one: face and body decide
+    assert nearest.find(wanted).tolist() == [2]
 
 
 def test_data_without_poses_has_no_nearest_frame(tmp_path: Path) -> None:
@@ -143,7 +192,8 @@ def test_scores_by_region_and_the_pasted_frame_beside_them() -> None:
     assert found["clips"]["face psnr"] == pytest.approx([*decibels * 2, None, None])
     assert found["poses"]["pose distance"]["value"] == pytest.approx(1)
     assert found["poses"]["missed detections"]["value"] == 0
-    assert any(line[0] == "face: psnr, dB" for line in rows(found))
+    names = [line[0] for line in rows(found)]
+    assert {"face: psnr, dB", "pose distance, in 4 of 6 clips", "missed detections"} <= set(names)
 
 
 def test_a_face_that_is_never_seen_is_said() -> None:
@@ -185,8 +235,10 @@ def test_face_and_hands_are_counted_apart_from_the_body() -> None:
         lambda index: np.stack([asked] * 2), skeleton, lambda index, poses: truth, find=lambda clip: np.stack([seen] * 2)
     )
     for index in range(2):
-        found.add(index, truth, truth)
+        found.add(index, truth, truth + np.uint8(index))
     report = found.report()
+    assert report["regions"]["hands"]["psnr"]["clips"] == 2
+    assert report["clips"]["hands psnr"] == pytest.approx([100, 20 * np.log10(255)])
     numbers = {name: score["value"] for name, score in report["poses"].items()}
     assert numbers == pytest.approx(
         {

@@ -10,9 +10,9 @@ import pytest
 from kinema.core.errors import ConfigError
 from kinema.data.dataset import Clip
 from kinema.data.performers import PerformersSettings, render_clip
-from kinema.pose.blazepose import MESH, require_model
+from kinema.pose.blazepose import MESH, own_hands, require_model
 from kinema.pose.detect import PoseDetector, collect, has_trunk, open_detector, painted_over, paired, visible
-from kinema.pose.skeleton import COCO_17, COCO_18, FACE_70, anonymous
+from kinema.pose.skeleton import COCO_17, COCO_18, FACE_70, anonymous, find_skeleton
 from kinema.pose.topdown import decode_axes, decode_heatmaps
 from small_onnx import picture, write_network
 
@@ -233,6 +233,49 @@ def test_faces_and_hands_come_in_openposes_order_and_what_is_not_found_is_missin
     assert hands[:20, 2].tolist() == [1] * 20
     assert not hands[20:, 2].any()  # a finger tip outside of the frame, and the right hand
     assert np.isnan(hands[20:, :2]).all()
+
+
+def crossed(right_at: tuple[float, float], right_tip: tuple[float, float]) -> np.ndarray:
+    """A person with wrists at (20, 50) and (80, 50), a left hand that points up from its wrist, and a right hand anywhere."""
+    skeleton = find_skeleton("coco-18+hands")
+    points = np.ones((len(skeleton), 3), np.float32)
+    points[skeleton.index("RWrist"), :2], points[skeleton.index("LWrist"), :2] = (20, 50), (80, 50)
+    points[18:39, :2] = np.linspace((78, 50), (78, 30), 21)
+    points[39:, :2] = np.linspace(right_at, right_tip, 21)
+    return points
+
+
+@pytest.mark.parametrize(
+    ("right_at", "right_tip", "kept"),
+    [
+        ((22, 50), (22, 30), True),  # where it belongs
+        ((70, 50), (70, 30), False),  # beside the left hand, far from its own wrist
+        ((22, 50), (88, 50), True),  # points at the left wrist, and hangs on its own
+        ((45, 50), (45, 30), True),  # on no wrist: far from its own, not near to the other
+        ((78.5, 50), (78.5, 30), False),  # the left hand once more
+    ],
+)
+def test_a_hand_on_the_other_arm_is_dropped(right_at: tuple[float, float], right_tip: tuple[float, float], kept: bool) -> None:
+    given = crossed(right_at, right_tip)
+    skeleton = find_skeleton("coco-18+hands")
+    found = own_hands(given, skeleton)
+    np.testing.assert_array_equal(found[:39], given[:39])
+    if kept:
+        np.testing.assert_array_equal(found, given)
+    else:
+        assert not found[39:, 2].any()
+        assert np.isnan(found[39:, :2]).all()
+
+
+def test_of_two_hands_that_are_one_the_nearer_arm_has_it_and_without_a_wrist_nothing_is_known() -> None:
+    skeleton = find_skeleton("coco-18+hands")
+    folded = crossed((78.5, 50), (78.5, 30))
+    folded[skeleton.index("RWrist"), :2] = (72, 50)  # so near that distance alone would keep both
+    assert not own_hands(folded, skeleton)[39:, 2].any()
+    folded[skeleton.index("LWrist")] = np.nan, np.nan, 0
+    np.testing.assert_array_equal(own_hands(folded, skeleton), folded)
+    folded[skeleton.index("LWrist")], folded[39:] = (80, 50, 1), (np.nan, np.nan, 0)
+    np.testing.assert_array_equal(own_hands(folded, skeleton), folded)
 
 
 @needs_mediapipe

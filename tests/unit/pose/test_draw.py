@@ -134,6 +134,26 @@ def test_both_hands_differ() -> None:
         assert len(bones) == 20
 
 
+def test_fingers_can_be_told_apart_and_hands_keep_their_side() -> None:
+    """Neighbours differ by 40 levels or more in some colour; with hues 10 degrees apart they differed by 36."""
+    for side in "LR":
+        points, bones = hand_colours(side, "sides")
+        fingers = np.array([points[1 + 4 * finger] for finger in range(5)])
+        assert np.abs(np.diff(fingers, axis=0)).max(axis=1).min() >= 40
+        assert [bones[4 * finger] for finger in range(5)] == [tuple(finger) for finger in fingers.tolist()]
+        assert all((red > blue) == (side == "R") for red, _, blue in fingers[1:4].tolist())
+
+
+def test_fingers_two_pixels_apart_stay_two_lines() -> None:
+    """As on a hand of 16 pixels; as wide as a dot of 1 pixel's radius they ran together."""
+    hands = np.zeros((1, 2, 21, 3), np.float32)
+    for finger, x in ((1, 30), (2, 32)):
+        hands[0, 0, 1 + 4 * finger : 5 + 4 * finger] = np.stack([np.full(4, x), np.linspace(20, 40, 4), np.ones(4)], axis=1)
+    picture = draw_points(np.zeros((1, 18, 3), np.float32), COCO_18, SIZE, SIZE, STYLES["edn"], hands=hands)[0].min(axis=2)
+    row = picture[24].astype(int)
+    assert max(row[30], row[32]) + 25 < row[31]
+
+
 def test_missing_joints_leave_no_pixels() -> None:
     points = only("RWrist")
     points[0, :, :2] = np.where(points[0, :, 2:] > 0, points[0, :, :2], (50, 50))
