@@ -36,6 +36,7 @@ from kinema.core.errors import DataError
 from kinema.core.lock import is_held
 from kinema.core.shape import ClipShape
 from kinema.data.dataset import ENCODED, INFO_NAME, MEASURES_NAME, Clip, DatasetInfo, shard_name, write_info, write_shard
+from kinema.data.duplicates import find_duplicates, signature
 from kinema.data.executor import run_tasks
 from kinema.data.lossless import decode_clip
 
@@ -47,8 +48,6 @@ OURS = frozenset({WORK, REFUSED_NAME, REPORT_NAME, INFO_NAME, MEASURES_NAME, "sh
 
 PLAN_VERSION = 1
 PICTURES_PER_REASON = 3  # of a task's refused clips that the report may show
-SIGNATURE_FRAMES = 3
-SIGNATURE_CELLS = 16
 
 _Read = TypeVar("_Read")
 _adapter = cache(TypeAdapter)  # making one takes as long as cutting a clip
@@ -317,8 +316,9 @@ def finish(folder: Path, plan: Plan, outcomes: Sequence[Outcome], report: Report
         DataError: nothing usable came out, or a file cannot be read or written.
     """
     refused = [*(Refused(**refusal) for refusal in plan.refused), *(r for outcome in outcomes for r in outcome.refused)]
-    twins = {} if plan.duplicates is None else find_duplicates([k for o in outcomes for k in o.kept], plan.duplicates)
     clips = {kept.key: kept for outcome in outcomes for kept in outcome.kept}
+    tiny = {key: clip.signature for key, clip in clips.items()}
+    twins = {} if plan.duplicates is None else find_duplicates(tiny, plan.duplicates)
     for key, (twin, difference) in twins.items():
         clip = clips[key]
         detail = {"of": f"{clips[twin].source}, frame {clips[twin].first}", "difference": difference, "limit": plan.duplicates}
@@ -337,50 +337,6 @@ def finish(folder: Path, plan: Plan, outcomes: Sequence[Outcome], report: Report
     info = write_info(folder, _describe(plan, [clip for key, clip in clips.items() if key not in twins], refused, shards))
     shutil.rmtree(folder / WORK)
     return info
-
-
-def signature(video: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "N C C"]:
-    """Reduce a clip to tiny grey pictures of its first, middle and last frame."""
-    chosen = np.linspace(0, len(video) - 1, SIGNATURE_FRAMES).round().astype(int)
-    size = (SIGNATURE_CELLS, SIGNATURE_CELLS)
-    grey = [cv2.cvtColor(video[t], cv2.COLOR_RGB2GRAY) for t in chosen]
-    return np.stack([cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in grey])
-
-
-def find_duplicates(clips: Sequence[Kept], limit: float) -> dict[str, tuple[str, int]]:
-    """Find clips that hardly differ from an earlier one that is kept.
-
-    With a fixed camera most of the picture is the same in all clips. So what counts is the largest difference of any cell of
-    the signatures, not the mean: a small thing that moved elsewhere makes a difference of its own contrast. And it must be at
-    most half of what changes within the clip, or else all clips of a thing that hardly moves would be taken for one.
-
-    Args:
-        clips: in order.
-        limit: largest difference of near-duplicates, in grey levels; copies, which do not differ, are always found.
-
-    Returns:
-        Key of a duplicate -> key of the earlier clip, and their difference in grey levels.
-    """
-    from scipy.spatial import KDTree  # here, not above: workers never come here and start faster without
-
-    if not clips:
-        return {}
-    signatures = np.stack([np.frombuffer(base64.b64decode(clip.signature), np.uint8) for clip in clips])
-    pictures = signatures.reshape(len(clips), SIGNATURE_FRAMES, -1).astype(np.int16)
-    limits = np.minimum(limit, np.abs(pictures - pictures[:, :1]).max(axis=(1, 2)) / 2)
-    # A tree over the cells that vary most finds candidates: within the limit everywhere is within the limit there.
-    telling = np.argsort(-signatures.std(axis=0), kind="stable")[:12]
-    tree = KDTree(signatures[:, telling].astype(np.float32))
-    twins: dict[int, tuple[int, int]] = {}
-    for one in range(len(clips)):
-        if one in twins:
-            continue
-        near = [other for other in tree.query_ball_point(signatures[one, telling], limit, p=np.inf) if other > one]
-        differences = np.abs(pictures[near] - pictures[one]).max(axis=(1, 2), initial=0)
-        for other, difference in zip(near, differences.tolist(), strict=True):
-            if difference <= limits[one]:
-                twins.setdefault(other, (one, difference))
-    return {clips[other].key: (clips[one].key, difference) for other, (one, difference) in sorted(twins.items())}
 
 
 def motion(video: UInt8[np.ndarray, "T H W 3"]) -> float:
@@ -421,8 +377,9 @@ def _kept(made: Iterator[Clip | Refusal], kept: list[Kept], refused: list[Refuse
         record = result.record
         moved = record.extra.get("motion")
         moved = motion(result.video) if moved is None else moved
-        tiny = base64.b64encode(signature(result.video).tobytes()).decode()
-        kept.append(Kept(record.key, record.source, record.first_frame, record.fps, moved, tiny, record.label))
+        kept.append(
+            Kept(record.key, record.source, record.first_frame, record.fps, moved, signature(result.video), record.label)
+        )
         yield replace(result, record=replace(record, extra=record.extra | {"motion": moved}))
 
 
