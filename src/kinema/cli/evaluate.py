@@ -315,7 +315,8 @@ def _reenacted(options: Evaluate, data: Path, perceptual: "Sequence[PerceptualMe
 def _judge_forecasts(options: Evaluate, data: Path) -> int:
     from kinema.cli.forecast import open_forecaster
     from kinema.data.dataset import Dataset
-    from kinema.evaluation.forecast import ForecastQuestion, chosen_clips, judge_forecasts, refuse_unfit
+    from kinema.evaluation.clips import chosen_clips
+    from kinema.evaluation.forecast import ForecastQuestion, judge_forecasts, refuse_unfit
     from kinema.evaluation.forecast_page import rows, write_forecast_reports
     from kinema.evaluation.report import HTML_NAME
     from kinema.evaluation.unfinished import UNFINISHED
@@ -325,7 +326,7 @@ def _judge_forecasts(options: Evaluate, data: Path) -> int:
     forecaster, real = open_forecaster(options.run, options.device), Dataset(data, split)
     folder = _free_folder(options, forecaster.name, "forecast")
     refuse_unfit(forecaster, real)
-    chosen_clips(forecaster, real, options.count)
+    chosen_clips(real, options.count, "forecast")
     with Progress() as progress:
         question = ForecastQuestion(options.count, options.seed, options.samples)
         card = judge_forecasts(forecaster, real, question, progress.show, folder / UNFINISHED)
@@ -342,7 +343,8 @@ def _judge_forecasts(options: Evaluate, data: Path) -> int:
 def _judge_completions(options: Evaluate, data: Path) -> int:
     from kinema.cli.trained import open_completer
     from kinema.data.dataset import Dataset
-    from kinema.evaluation.completion import CompletionQuestion, chosen_clips, judge_completions, refuse_unfit
+    from kinema.evaluation.clips import chosen_clips
+    from kinema.evaluation.completion import CompletionQuestion, judge_completions, refuse_unfit
     from kinema.evaluation.completion_page import COLUMNS, rows, write_completion_reports
     from kinema.evaluation.report import HTML_NAME
     from kinema.evaluation.unfinished import UNFINISHED
@@ -352,7 +354,7 @@ def _judge_completions(options: Evaluate, data: Path) -> int:
     completer, real = open_completer(options.run, data, split, options.device, options.sampling)
     folder = _free_folder(options, completer.name, "completion")
     refuse_unfit(completer, real)
-    chosen_clips(real, options.count)
+    chosen_clips(real, options.count, "complete")
     every = Dataset(data)
     learnt = any(every.record(index).split == "train" for index in range(len(every)))
     with Progress() as progress:

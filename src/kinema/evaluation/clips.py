@@ -18,6 +18,8 @@ CLIP_SUFFIXES = VIDEO_SUFFIXES | {".webp", ARRAY_SUFFIX}
 PIXELS = "pixels"  # storage of clips that never went through a lossy encoder
 ALIKE = "give clips of one {}, or prepare the folder with kinema prepare and judge that dataset"
 
+MINIMUM_CLIPS, USUAL_CLIPS = 8, 64  # of those that have a truth of their own
+
 Clip = UInt8[np.ndarray, "T H W 3"]
 
 
@@ -153,3 +155,23 @@ def _load(file: Path) -> np.ndarray:
     if array.dtype != np.uint8 or array.ndim not in (4, 5) or array.shape[-1] != 3 or not array.size:
         raise EvaluationError(f"{file} is {array.dtype} of shape {array.shape}; clips are uint8 of T H W 3 or N T H W 3")
     return array
+
+
+def chosen_clips(data: Dataset, count: int | None, what: str) -> int:
+    """Return how many clips are judged of which each has a truth of its own.
+
+    Args:
+        data: the clips.
+        count: as many as were asked for; None takes `USUAL_CLIPS`, or all where there are fewer.
+        what: is done with them, in an infinitive.
+
+    Raises:
+        EvaluationError: when there are fewer, or fewer than `MINIMUM_CLIPS`.
+    """
+    if len(data) < MINIMUM_CLIPS:
+        raise EvaluationError(
+            f"{data.path} has {len(data)} clips to {what}; a mean with an interval needs at least {MINIMUM_CLIPS}"
+        )
+    if count is not None and not MINIMUM_CLIPS <= count <= len(data):
+        raise EvaluationError(f"--count is {count}; {data.path} has {len(data)} clips: give {MINIMUM_CLIPS} to {len(data)}")
+    return min(USUAL_CLIPS, len(data)) if count is None else count

@@ -28,7 +28,7 @@ from kinema.core.errors import EvaluationError
 from kinema.core.shape import ClipShape
 from kinema.data.dataset import Dataset
 from kinema.data.masks import Known, ends, first_frames, last_frames, outside_box
-from kinema.evaluation.clips import Clip
+from kinema.evaluation.clips import Clip, chosen_clips
 from kinema.evaluation.measures import changes, drawn
 from kinema.evaluation.paired import CEILING, Said, bootstrapped
 from kinema.evaluation.pixels import C1, C2, SIGMA, WINDOW, planes, psnr, refuse_small, ssim
@@ -37,7 +37,6 @@ from kinema.nn.stillness import LEVELS, still_picture
 
 PROTOCOL_VERSION = 1
 KIND = "completions"
-MINIMUM_CLIPS, USUAL_CLIPS = 8, 64
 MINIMUM_FRAMES = 3  # with fewer nothing lies between two ends
 AT_ONCE = 8
 SHOWN = 4
@@ -175,7 +174,7 @@ class CompletionQuestion:
     """What is asked.
 
     Attributes:
-        count: clips; None takes up to `USUAL_CLIPS`.
+        count: clips; None takes the usual number, see `chosen_clips`.
         seed: of the drawing of clips; clip i gets the seed of its place in the data after this one.
         tasks: out of `TASKS`.
         completions: of each clip; the first has the clip's seed, each further one the seed `SEEDS_APART` after it.
@@ -223,7 +222,7 @@ def judge_completions(
         EvaluationError: for clips that are too few, too short, too small or of another shape.
     """
     refuse_unfit(completer, data)
-    count = chosen_clips(data, question.count)
+    count = chosen_clips(data, question.count, "complete")
     order = drawn(count, len(data), question.seed)
     scene, camera = None, None
     if training is not None:
@@ -286,21 +285,6 @@ def refuse_unfit(completer: Completer, data: Dataset) -> None:
             f"clips of {data.shape.frames} frames have nothing between two ends; give {MINIMUM_FRAMES} or more"
         )
     refuse_small(data.shape.height, data.shape.width)
-
-
-def chosen_clips(data: Dataset, count: int | None) -> int:
-    """Return how many clips are judged.
-
-    Raises:
-        EvaluationError: when there are fewer, or fewer than `MINIMUM_CLIPS`.
-    """
-    if len(data) < MINIMUM_CLIPS:
-        raise EvaluationError(
-            f"{data.path} has {len(data)} clips to complete; a mean with an interval needs at least {MINIMUM_CLIPS}"
-        )
-    if count is not None and not MINIMUM_CLIPS <= count <= len(data):
-        raise EvaluationError(f"--count is {count}; {data.path} has {len(data)} clips: give {MINIMUM_CLIPS} to {len(data)}")
-    return min(USUAL_CLIPS, len(data)) if count is None else count
 
 
 def _hidden(clip: Clip, known: Known) -> Clip:

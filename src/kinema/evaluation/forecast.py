@@ -23,7 +23,7 @@ from kinema.core.errors import EvaluationError
 from kinema.core.shape import ClipShape
 from kinema.data.dataset import Dataset
 from kinema.data.performers import PerformersSettings, pose_futures
-from kinema.evaluation.clips import Clip
+from kinema.evaluation.clips import MINIMUM_CLIPS, Clip, chosen_clips
 from kinema.evaluation.measures import drawn
 from kinema.evaluation.paired import interval
 from kinema.evaluation.posewise import (
@@ -43,8 +43,6 @@ from kinema.pose.skeleton import find_skeleton
 
 PROTOCOL_VERSION = 1
 KIND = "forecasts"
-MINIMUM_CLIPS = 8
-USUAL_CLIPS = 64
 AT_ONCE = 8
 SHOWN = 6
 ALIKE = 0.5  # DLow's threshold
@@ -88,7 +86,7 @@ class ForecastQuestion:
     """What is asked.
 
     Attributes:
-        count: clips; None takes up to `USUAL_CLIPS`.
+        count: clips; None takes the usual number, see `chosen_clips`.
         seed: of the drawing of clips; clip i gets the seed of its place in the data after this one.
         samples: futures of each clip.
     """
@@ -191,7 +189,7 @@ def judge_forecasts(
         EvaluationError: for clips of another shape, skeleton or length, or too few.
     """
     refuse_unfit(forecaster, data)
-    count = chosen_clips(forecaster, data, question.count)
+    count = chosen_clips(data, question.count, "forecast")
     order = drawn(count, len(data), question.seed)
     forks, futures = fork_settings(data), _futures(forecaster, data, question)
     if unfinished:
@@ -232,21 +230,6 @@ def refuse_unfit(forecaster: Forecaster, data: Dataset) -> None:
             f"{data.path} has clips of {here.frames} frames; {forecaster.name} forecasts {forecaster.future} from "
             f"{forecaster.past}, so that clips need {forecaster.past + forecaster.future}"
         )
-
-
-def chosen_clips(forecaster: Forecaster, data: Dataset, count: int | None) -> int:
-    """Return how many clips are judged.
-
-    Raises:
-        EvaluationError: when there are fewer, or fewer than `MINIMUM_CLIPS`.
-    """
-    if len(data) < MINIMUM_CLIPS:
-        raise EvaluationError(
-            f"{data.path} has {len(data)} clips to forecast; a mean with an interval needs at least {MINIMUM_CLIPS}"
-        )
-    if count is not None and not MINIMUM_CLIPS <= count <= len(data):
-        raise EvaluationError(f"--count is {count}; {data.path} has {len(data)} clips: give {MINIMUM_CLIPS} to {len(data)}")
-    return min(USUAL_CLIPS, len(data)) if count is None else count
 
 
 def fork_settings(data: Dataset) -> PerformersSettings | None:
