@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from kinema.core.errors import ConfigError
 from kinema.core.types import Batch
 from kinema.nn.stillness import still_picture
 from kinema.systems.vgan import (
@@ -356,6 +357,54 @@ def test_a_still_stream_that_starts_from_the_footage_shows_it_before_it_learns(t
         background = system.train().make(tiny_batch).background
     assert (background - picture.clamp(-0.98, 0.98)).abs().max() < 0.2
     assert parameters(system.generator) == parameters(VGAN(tiny()).generator)
+
+
+def of_two_places(shares: tuple[int, int]) -> Batch:
+    """Clips that are black or white all over."""
+    levels = torch.tensor([-0.9] * shares[0] + [0.9] * shares[1])
+    return Batch(levels[:, None, None, None, None].repeat(1, 3, 8, 16, 16))
+
+
+def test_the_code_chooses_a_place_as_often_as_clips_show_it():
+    torch.manual_seed(0)
+    system = VGAN(tiny(background_start="still", background_scenes=3))
+    found = system.fit_still([of_two_places((12, 4))])
+    assert found == {"still_picture": pytest.approx(-0.45, abs=0.02), "scenes": 2}
+    with torch.no_grad():
+        made = system.train().make(of_two_places((200, 200))).background.mean(dim=(1, 2, 3))
+        assert abs((made > 0).float().mean() - 0.25) < 0.05  # 400 draws: a standard deviation is 0.022
+    assert parameters(system.generator) == parameters(VGAN(tiny()).generator)
+
+
+def test_the_streams_are_told_the_place_by_the_first_dimensions_of_the_code():
+    system = VGAN(tiny(background_start="still", background_scenes=3)).eval()
+    system.fit_still([of_two_places((8, 8))])
+    seen = []
+    system.generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    system.generate(range(8))
+    (code, start), plain = seen[0], system._codes(range(8))
+    told, rest = code[:, :3, 0, 0], code[:, 3:]
+    assert torch.equal(rest, plain[:, 3:])  # what says the place is no longer noise, the rest is as it was
+    assert torch.equal((told > 0).sum(dim=1), torch.ones(8, dtype=torch.long))
+    assert torch.allclose(told.square().sum(dim=1), torch.tensor(3.0))
+    assert torch.equal(start, system.still[told.argmax(dim=1)])
+    assert {0, 1} == set(told.argmax(dim=1).tolist())
+
+
+def test_footage_of_one_place_leaves_the_code_as_it_is(tiny_batch):
+    one, several = (VGAN(tiny(background_start="still", background_scenes=n)).eval() for n in (1, 3))
+    several.generator.load_state_dict(one.generator.state_dict())
+    still = Batch(tiny_batch.video[:1].repeat(4, 1, 1, 1, 1))
+    for system in (one, several):
+        system.fit_still([still])
+    assert torch.equal(one.generate([1, 2]), several.generate([1, 2]))
+
+
+def test_places_without_pictures_of_them_are_refused():
+    with pytest.raises(ConfigError, match="background_scenes above 1 needs background_start 'still'"):
+        VGAN(tiny(background_scenes=2))
+    with pytest.raises(ConfigError, match="from 1 to the code's dimensions"):
+        VGAN(tiny(background_start="still", background_scenes=9))
 
 
 def test_a_future_whose_still_stream_starts_from_the_image_shows_it_before_it_learns(tiny_batch):

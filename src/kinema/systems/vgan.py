@@ -33,6 +33,7 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kinema.core.errors import ConfigError
 from kinema.core.seeds import draw_rows, great_circle, normal_codes
@@ -43,7 +44,7 @@ from kinema.nn.convolution import Normalisation, Upsampling, down_block, initial
 from kinema.nn.discriminators import StridedConfig, StridedNetwork, VideoNetwork
 from kinema.nn.losses import Adversary, discriminator_terms, generator_term, r1_penalty
 from kinema.nn.mixture import GaussianMixture
-from kinema.nn.stillness import still_picture
+from kinema.nn.stillness import still_picture, still_pictures
 
 PAPER = Paper("Generating Videos with Scene Dynamics", "Carl Vondrick, Hamed Pirsiavash, Antonio Torralba", "NIPS", 2016)
 
@@ -356,12 +357,22 @@ class VGANConfig(AdversarialConfig):
 
     generator_streams: Literal["one", "two"] = "two"
     """One space-time stream, or a masked foreground over a still background."""
+    background_scenes: int = 1
+    """Places, at most, that the still stream starts from, a still picture each; the code chooses as often as clips show it."""
+
+    def check(self) -> None:
+        """Refuse places that nothing can be known of."""
+        super().check()
+        self.require(1 <= self.background_scenes <= self.code, "background_scenes", "from 1 to the code's dimensions")
+        if self.background_scenes > 1 and self.background_start != "still":
+            raise ConfigError("background_scenes above 1 needs background_start 'still': their pictures come from the footage")
 
 
 class VGAN(Adversarial[VGANConfig]):
     """Generates clips from codes (Sections 2.1 to 2.3)."""
 
-    still: Tensor | None  # what the still stream adds to
+    still: Tensor | None  # what the still stream adds to: a picture for every place
+    scene_shares: Tensor | None  # of the clips that show each place
     name = "vgan"
     paper = PAPER
     config_class = VGANConfig
@@ -374,23 +385,44 @@ class VGAN(Adversarial[VGANConfig]):
         super().__init__(config)
         two_streams = config.generator_streams == "two"
         self.generator = Generator(config, two_streams=two_streams)
-        known = two_streams and config.background_start == "still"
-        self.register_buffer("still", torch.zeros(1, 3, config.size, config.size) if known else None)
+        known, scenes = two_streams and config.background_start == "still", config.background_scenes
+        self.register_buffer("still", torch.zeros(scenes, 3, config.size, config.size) if known else None)
+        self.register_buffer("scene_shares", torch.zeros(scenes) if known and scenes > 1 else None)
         self.apply(initialise_dcgan)
 
     def stages(self) -> Mapping[str, Stage]:
-        """Return the game, and before it, where the still stream starts from the footage, the stage that finds that picture."""
+        """Return the game, and before it, where the still stream starts from the footage, the stage that finds its pictures."""
         return super().stages() if self.still is None else {"background": Fit(self.fit_still), **super().stages()}
 
     def fit_still(self, batches: Iterable[Batch]) -> Mapping[str, float]:
-        """Find the picture that stands still in the footage; returns its mean, in [-1, 1]."""
-        self.still = still_picture(batch.video for batch in batches)[None]
-        return {"still_picture": float(self.still.mean())}
+        """Find what stands still in the footage; returns its mean over places, in [-1, 1], and the number of places."""
+        videos = (batch.video for batch in batches)
+        if self.scene_shares is None:
+            self.still = still_picture(videos)[None]
+            return {"still_picture": float(self.still.mean())}
+        self.still, self.scene_shares = still_pictures(videos, len(self.scene_shares))
+        mean = self.still.mean(dim=(1, 2, 3)) @ self.scene_shares
+        return {"still_picture": float(mean), "scenes": float(self.scene_shares.count_nonzero())}
+
+    def generated(self, code: CodeMap) -> Generated:
+        """Return what the generator makes of codes: a code's first dimensions choose its place and then tell the streams.
+
+        The choice is the Gumbel-max trick on those dimensions, so that N(0, I) gives every place its share of the clips, and
+        the same code always the same place.
+        """
+        if self.scene_shares is None or self.still is None or self.scene_shares.count_nonzero() <= 1:
+            return self.generator(code, None if self.still is None else self.still[:1])
+        scenes = len(self.scene_shares)
+        uniform = torch.special.ndtr(code[:, :scenes, 0, 0].double()).clamp(1e-12, 1 - 1e-12)
+        place = (self.scene_shares.double().log() - (-uniform.log()).log()).argmax(dim=1)
+        told = F.one_hot(place, scenes).to(code) * scenes**0.5  # as much variance as the normal numbers it replaces
+        code = torch.cat([told[:, :, None, None], code[:, scenes:]], dim=1)
+        return self.generator(code, self.still[place])
 
     def make(self, batch: Batch) -> Generated:
         """Generate from z ~ N(0, I)."""
         code = draw_rows(lambda rows: torch.randn(rows, self.config.code, 1, 1), len(batch))
-        return self.generator(code.to(batch.video.device), self.still)
+        return self.generated(code.to(batch.video.device))
 
     def averaged(self) -> tuple[nn.Module, ...]:
         """Return the generator; nothing else is needed for sampling."""
@@ -400,11 +432,11 @@ class VGAN(Adversarial[VGANConfig]):
         """Return one clip per seed; labels are refused."""
         if label is not None:
             raise ConfigError(f"{self.name} is unconditional: it cannot generate by label")
-        return self.generator(self._codes(seeds), self.still).video
+        return self.generated(self._codes(seeds)).video
 
     def streams(self, seeds: Sequence[int]) -> Mapping[str, Video]:
         """Return background, foreground, mask (white = foreground) and result, as in Figure 3; one stream is refused."""
-        made = self.generator(self._codes(seeds), self.still)
+        made = self.generated(self._codes(seeds))
         if made.background is None or made.foreground is None or made.mask is None:
             raise ConfigError("this vgan has generator_streams 'one': there is only the result; train one with 'two'")
         return {
@@ -416,7 +448,7 @@ class VGAN(Adversarial[VGANConfig]):
 
     def interpolate(self, start: int, end: int, steps: int) -> Video:
         """Return clips whose codes lead from seed `start` to seed `end` along the great circle between them."""
-        return self.generator(great_circle(self._codes([start, end]), steps), self.still).video
+        return self.generated(great_circle(self._codes([start, end]), steps)).video
 
     def _codes(self, seeds: Sequence[int]) -> CodeMap:
         return normal_codes(seeds, self.config.code, 1, 1, device=self.steps.device)

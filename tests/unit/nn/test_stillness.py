@@ -2,15 +2,16 @@
 
 import torch
 
-from kinema.nn.stillness import still_picture
+from kinema.nn import stillness
+from kinema.nn.stillness import ENOUGH, still_picture, still_pictures
 
 
 def test_the_still_picture_is_the_median_of_colours_that_stay():
     """A wall behind something that stands in front of it most of the time, but never in one colour for long."""
     generator = torch.Generator().manual_seed(0)
     wall = torch.randint(0, 256, (3, 8, 8), generator=generator)
-    clips = wall[None, :, None].repeat(6, 1, 16, 1, 1)
-    clips[:4, :, :, 2:6, 2:6] = torch.randint(0, 256, (4, 3, 16, 4, 4), generator=generator)
+    clips = wall[None, :, None].repeat(12, 1, 16, 1, 1)
+    clips[:8, :, :, 2:6, 2:6] = torch.randint(0, 256, (8, 3, 16, 4, 4), generator=generator)
     assert (clips.flatten(0, 0).permute(1, 3, 4, 0, 2).flatten(3).median(3).values != wall).any()  # a plain median sees it
     picture = still_picture(part / 127.5 - 1 for part in clips.float().split(4))
     assert torch.equal(((picture + 1) * 127.5).round().long(), wall)
@@ -31,3 +32,55 @@ def test_where_the_clips_disagree_a_pixel_is_a_mean_over_its_neighbours():
     assert torch.allclose(picture[..., :16], walls[0, ..., :16], atol=1e-3)
     medians = walls.median(dim=0).values
     assert 2 * picture[..., 16:].std() < medians[..., 16:].std()
+
+
+def test_colours_that_stay_by_chance_do_not_count():
+    """A fountain that is white in two looks that follow each other, and another grey in all others."""
+    levels = torch.arange(40, 40 + 5 * (ENOUGH + 2), 5).float()
+    levels[3:5] = 255
+    clip = levels.repeat_interleave(4).reshape(1, 1, -1, 1, 1).expand(1, 3, -1, 4, 4) / 127.5 - 1
+    assert (still_picture([clip]) + 1).mul(127.5).max() < 200
+
+
+def films(places: list[int], walls: torch.Tensor) -> torch.Tensor:
+    """Clips of walls with something before them that moves and hides a fifth of the wall."""
+    clips = walls[places][:, :, None].repeat(1, 1, 8, 1, 1)
+    for i, clip in enumerate(clips):
+        clip[:, :, :, (5 * i) % 13 :][..., :3] = torch.randint(0, 256, (3, 8, 1, 1), generator=torch.Generator().manual_seed(i))
+    return clips / 127.5 - 1
+
+
+def test_places_are_told_apart_and_counted():
+    walls = torch.tensor([[60.0, 60, 60], [180, 150, 90], [20, 200, 20]])[:, :, None, None].expand(-1, -1, 16, 16)
+    places = [2] * 6 + [0] * 12 + [1] * 3
+    pictures, shares = still_pictures(iter(films(places, walls).split(4)), 5)
+    assert torch.allclose(shares, torch.tensor([12, 6, 3, 0, 0]) / 21)
+    for picture, wall in zip(pictures, walls[[0, 2, 1]], strict=False):
+        assert ((picture + 1) * 127.5 - wall).abs().median() <= 1
+    assert (pictures[3:] == -1).all()
+
+
+def test_of_more_places_than_asked_for_the_nearest_are_merged():
+    walls = torch.tensor([20.0, 60, 120, 240])[:, None, None, None].expand(-1, 3, 16, 16)
+    close = walls.clone()
+    close[1, :, :5] = walls[0, :, :5]  # a third of the second wall is the first
+    clips = close[[0, 0, 1, 2, 2, 2, 3, 3]][:, :, None].repeat(1, 1, 8, 1, 1) / 127.5 - 1
+    _, shares = still_pictures([clips], 3)
+    assert torch.allclose(shares, torch.tensor([3, 3, 2]) / 8)
+
+
+def test_places_of_many_clips_are_found_in_an_even_sample(monkeypatch):
+    monkeypatch.setattr(stillness, "SAMPLE", 60)
+    walls = torch.tensor([50.0, 200])[:, None, None, None].expand(-1, 3, 8, 8)
+    clips = walls[[0] * 300 + [1] * 100][:, :, None].repeat(1, 1, 4, 1, 1) / 127.5 - 1
+    torch.manual_seed(0)
+    pictures, shares = still_pictures(clips.split(8), 2)
+    assert torch.isclose(shares.sum(), torch.tensor(1.0))
+    assert 0.1 < shares[1] < 0.4
+    assert torch.allclose((pictures.mean(dim=(1, 2, 3)) + 1) * 127.5, torch.tensor([50.0, 200]), atol=0.1)
+
+
+def test_one_clip_is_one_place():
+    pictures, shares = still_pictures([torch.zeros(1, 3, 8, 8, 8)], 4)
+    assert shares.tolist() == [1, 0, 0, 0]
+    assert pictures[0].abs().max() < 0.01
