@@ -31,7 +31,7 @@ from kinema.data.masks import Known, ends, first_frames, last_frames, outside_bo
 from kinema.evaluation.clips import Clip, chosen_clips
 from kinema.evaluation.measures import changes, drawn
 from kinema.evaluation.paired import CEILING, Said, bootstrapped
-from kinema.evaluation.pixels import C1, C2, SIGMA, WINDOW, planes, psnr, refuse_small, ssim
+from kinema.evaluation.pixels import C1, C2, PEAK, SIGMA, WINDOW, Planes, Region, planes, psnr, refuse_small, ssim
 from kinema.evaluation.unfinished import keeping
 from kinema.nn.stillness import LEVELS, still_picture
 
@@ -301,10 +301,12 @@ def _checked(completer: Completer, made: Sequence[Clip]) -> Sequence[Clip]:
 # --- Numbers ------------------------------------------------------------------------------------------------------------------
 
 BEST, MEAN = "best", "mean"  # of several completions
-MEASURES: Mapping[str, tuple[str, Callable[..., Any]]] = {
-    "psnr": ("dB", lambda *sides: psnr(*sides).clamp_max(CEILING)),
-    "ssim": ("", ssim),
+MEASURES: Mapping[str, tuple[str, Callable[[Planes, Planes, Region], float]]] = {
+    "psnr": ("dB", lambda *sides: _mean(psnr(*sides).clamp_max(CEILING))),
+    "psnr of all at once": ("dB", lambda *sides: _psnr_of_all(*sides)),
+    "ssim": ("", lambda *sides: _mean(ssim(*sides))),
 }
+"""Name -> its unit, and a number of a clip's frames: true ones, made ones, and the places that count."""
 
 
 class _Found:
@@ -348,7 +350,7 @@ class _Found:
             for name, clip in sides.items():
                 other = planes(clip)[frames]
                 for measure, (_, between) in MEASURES.items():
-                    numbers[measure].setdefault(name, []).append(_mean(between(true[frames], other, region[frames])))
+                    numbers[measure].setdefault(name, []).append(between(true[frames], other, region[frames]))
         self.shares.append(float((~known).mean()))
         self.motion.append((_motion(truth, known), _motion(made, known)))
         self.seams.append((_seam(truth, known), _seam(made, known)))
@@ -360,7 +362,7 @@ class _Found:
         frames = region.any(dim=2).any(dim=1)
         versions = [planes(_pasted(truth, known, clip))[frames] for clip in (mean, *several)]
         for measure, (_, between) in MEASURES.items():
-            of_mean, *of_each = (_mean(between(true[frames], one, region[frames])) for one in versions)
+            of_mean, *of_each = (between(true[frames], one, region[frames]) for one in versions)
             self.several[measure][MEAN].append(of_mean)
             self.several[measure][BEST].append(max(of_each))
 
@@ -369,6 +371,14 @@ def _mean(frames: Float64[torch.Tensor, "T"]) -> float:
     """Return the mean over the frames that have a number; NaN where none has."""
     there = frames[~frames.isnan()]
     return float(there.mean()) if len(there) else float("nan")
+
+
+def _psnr_of_all(truth: Planes, made: Planes, region: Region) -> float:
+    """Return the PSNR of all places of a clip together, in which exact frames weigh no more than others."""
+    if not region.any():
+        return float("nan")
+    errors = (truth - made).square().movedim(1, -1)[region]
+    return min(float(10 * torch.log10(PEAK**2 / errors.mean())), CEILING)
 
 
 def _motion(clip: Clip, known: Known) -> float:
@@ -434,6 +444,7 @@ def _report(
             "width": data.shape.width,
             "fps": data.info.fps,
             "psnr": f"of hidden pixels, mean over frames that hide some, equal ones count as {CEILING:g} dB",
+            "psnr of all at once": "of the mean squared error of all hidden pixels of a clip",
             "ssim": f"Gaussian {WINDOW}x{WINDOW}, sigma {SIGMA}, C1 {C1:g}, C2 {C2:g}, around hidden pixels, known ones pasted",
             "seed": question.seed,
             "seeds": "of a clip: its place in the split after the seed",

@@ -18,6 +18,7 @@ from kinema.evaluation.completion import (
     COPIED,
     FADED,
     HIDDEN,
+    MEASURES,
     MEDIAN,
     SCENE,
     SEEDS_APART,
@@ -166,6 +167,7 @@ def test_the_truth_is_as_good_as_can_be(data: Path) -> None:
     card = judged(data, remember=lambda clips: list(clips))
     for name, score in card.report["scores"].items():
         assert (score["psnr"]["value"], score["psnr"]["compressor"]) == (100, 100)
+        assert score["psnr of all at once"]["value"] == 100
         assert score["ssim"]["value"] == pytest.approx(1)
         assert score["psnr"]["gain over it"]["low"] > 0
         motion = card.report["motion"][name]
@@ -262,7 +264,7 @@ def test_a_camera_that_pans_or_has_gone_elsewhere_is_said(tmp_path: Path) -> Non
 
 def test_what_is_worse_than_a_repeated_frame_is_said(data: Path) -> None:
     report = judged(data, 60, tasks=("image-to-video",)).report
-    assert f"image-to-video: {COPIED} is nearer to the truth by psnr." in report["warnings"]
+    assert f"image-to-video: {COPIED} is nearer to the truth by psnr and psnr of all at once." in report["warnings"]
     assert any("no compressor" in said for said in report["warnings"])
 
 
@@ -304,3 +306,18 @@ def test_measures_of_a_part_are_those_of_what_it_shows() -> None:
     middle = torch.zeros(3, 24, 24, dtype=torch.bool)
     middle[:, 10, 12] = True  # one window, that of 11x11 around it
     assert ssim(one, other, middle).tolist() == pytest.approx(ssim(one[:, :, 5:16, 7:18], other[:, :, 5:16, 7:18]).tolist())
+
+
+def test_frames_that_are_exact_win_the_mean_over_frames_and_not_all_pixels_at_once() -> None:
+    truth = planes(np.full((4, 24, 24, 3), 100, np.uint8))
+    exact_or_far, near = truth.clone(), truth + 5
+    exact_or_far[2:] += 30
+    region = torch.zeros(4, 24, 24, dtype=torch.bool)
+    region[:, 4:16, 8:20] = True
+    region[3, 4:16] = False  # the last frame hides nothing
+    (_, each), (_, together) = MEASURES["psnr"], MEASURES["psnr of all at once"]
+    of_30, of_5 = (20 * np.log10(255 / error) for error in (30, 5))
+    assert each(truth, exact_or_far, region) == pytest.approx((100 + 100 + of_30) / 3)
+    assert each(truth, near, region) == together(truth, near, region) == pytest.approx(of_5)
+    assert together(truth, exact_or_far, region) == pytest.approx(of_30 + 10 * np.log10(3))
+    assert np.isnan(together(truth, near, torch.zeros_like(region)))
