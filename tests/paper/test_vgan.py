@@ -383,10 +383,10 @@ def test_the_streams_are_told_the_place_by_the_first_dimensions_of_the_code():
     system.generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     system.generate(range(8))
     (code, start), plain = seen[0], system._codes(range(8))
-    told, rest = code[:, :3, 0, 0], code[:, 3:]
-    assert torch.equal(rest, plain[:, 3:])  # what says the place is no longer noise, the rest is as it was
+    told, rest = code[:, :2, 0, 0], code[:, 2:]
+    assert torch.equal(rest, plain[:, 2:])  # two numbers say which of two places, the rest is as it was
     assert torch.equal((told > 0).sum(dim=1), torch.ones(8, dtype=torch.long))
-    assert torch.allclose(told.square().sum(dim=1), torch.tensor(3.0))
+    assert torch.allclose(told.square().sum(dim=1), torch.tensor(2.0))
     assert torch.equal(start, system.still[told.argmax(dim=1)])
     assert {0, 1} == set(told.argmax(dim=1).tolist())
 

@@ -405,19 +405,18 @@ class VGAN(Adversarial[VGANConfig]):
         return {"still_picture": float(mean), "scenes": float(self.scene_shares.count_nonzero())}
 
     def generated(self, code: CodeMap) -> Generated:
-        """Return what the generator makes of codes: a code's first dimensions choose its place and then tell the streams.
+        """Return what the generator makes of codes: as many of a code's dimensions as there are places choose one and tell it.
 
         The choice is the Gumbel-max trick on those dimensions, so that N(0, I) gives every place its share of the clips, and
         the same code always the same place.
         """
-        if self.scene_shares is None or self.still is None or self.scene_shares.count_nonzero() <= 1:
+        places = 1 if self.scene_shares is None else int(self.scene_shares.count_nonzero())
+        if self.still is None or self.scene_shares is None or places <= 1:
             return self.generator(code, None if self.still is None else self.still[:1])
-        scenes = len(self.scene_shares)
-        uniform = torch.special.ndtr(code[:, :scenes, 0, 0].double()).clamp(1e-12, 1 - 1e-12)
-        place = (self.scene_shares.double().log() - (-uniform.log()).log()).argmax(dim=1)
-        told = F.one_hot(place, scenes).to(code) * scenes**0.5  # as much variance as the normal numbers it replaces
-        code = torch.cat([told[:, :, None, None], code[:, scenes:]], dim=1)
-        return self.generator(code, self.still[place])
+        uniform = torch.special.ndtr(code[:, :places, 0, 0].double()).clamp(1e-12, 1 - 1e-12)
+        place = (self.scene_shares[:places].double().log() - (-uniform.log()).log()).argmax(dim=1)
+        told = F.one_hot(place, places).to(code) * places**0.5  # as much variance as the normal numbers it replaces
+        return self.generator(torch.cat([told[:, :, None, None], code[:, places:]], dim=1), self.still[place])
 
     def make(self, batch: Batch) -> Generated:
         """Generate from z ~ N(0, I)."""
