@@ -14,6 +14,7 @@ from kinema.core.types import Video
 FRAMES_APART, LEVELS = 4, 3  # what changes by no more than so many levels of 256 in so many frames stands still
 ENOUGH = 12  # looks at a colour that stays; fewer stay by chance
 AGREEMENT, REACH = 24, 4  # levels between quartiles at which neighbours, so many pixels around, count as much as the pixel
+RARE = 0.01  # share of the clips below which a place is none of its own
 SAMPLE, GRID = 512, 16  # places are told apart in so many clips, by the means of so many fields across and down
 
 
@@ -27,12 +28,42 @@ def still_picture(videos: Iterable[Video]) -> Float[Tensor, "3 H W"]:
     Args:
         videos: batches of clips of at least two frames; at least one batch.
     """
+    return _still(map(_looks, videos))
+
+
+def still_pictures(videos: Iterable[Video], scenes: int) -> tuple[Float[Tensor, "scenes 3 H W"], Float[Tensor, "scenes"]]:
+    """Return what stands still in every kind of place that the footage shows, and the share of the clips that show it.
+
+    Two clips show the same place where they agree in more than half of the picture: what moves may cover the rest. Clips are
+    merged by their mean disagreement (average linkage) until no two groups show the same place, and on until there are at most
+    `scenes`; clips of a place that less than a hundredth show join the place they disagree with least. Where there are fewer
+    places, the other pictures are black and have share 0. Commonest first. At most `SAMPLE` clips, drawn evenly, decide.
+
+    Args:
+        videos: batches of clips of at least two frames; at least one batch.
+        scenes: the largest number of places.
+    """
+    clips = _sample(map(_looks, videos))
+    of = _places(torch.stack([_fields(clip) for clip in clips]), scenes)
+    shares = torch.bincount(of, minlength=scenes) / len(clips)
+    found = range(int(of.max()) + 1)
+    pictures = [_still(clip[None] for clip, place in zip(clips, of, strict=True) if place == k) for k in found]
+    black = [torch.full_like(pictures[0], -1)] * (scenes - len(pictures))
+    return torch.stack(pictures + black), shares.to(pictures[0])
+
+
+def _looks(video: Video) -> UInt8[Tensor, "B 3 L H W"]:
+    """Return every few frames of clips in levels."""
+    apart = min(FRAMES_APART, video.shape[2] - 1)
+    return ((video[:, :, ::apart].float() + 1) * 127.5).round().byte()
+
+
+def _still(looks: Iterable[UInt8[Tensor, "B 3 L H W"]]) -> Float[Tensor, "3 H W"]:
+    """Return what stands still in frames that are `FRAMES_APART`."""
     counts, height = torch.zeros(0), 0  # of the colours that stay, and of all
-    for video in videos:
-        apart = min(FRAMES_APART, video.shape[2] - 1)
-        frames = ((video[:, :, ::apart].float() + 1) * 127.5).round().long()
+    for frames in (one.long() for one in looks):
         if not len(counts):
-            height, counts = frames.shape[-2], torch.zeros(2, frames[0, :, 0].numel(), 256, device=video.device)
+            height, counts = frames.shape[-2], torch.zeros(2, frames[0, :, 0].numel(), 256, device=frames.device)
         change = (frames[:, :, 1:] - frames[:, :, :-1]).abs().amax(dim=1, keepdim=True).expand(-1, 3, -1, -1, -1)
         levels, change = (rearrange(x, "b c t h w -> (c h w) (b t)") for x in (frames[:, :, 1:], change))
         stays = (change <= LEVELS).to(counts)
@@ -48,41 +79,18 @@ def still_picture(videos: Iterable[Video]) -> Float[Tensor, "3 H W"]:
     return torch.lerp(middle, around, doubt) / 127.5 - 1
 
 
-def still_pictures(videos: Iterable[Video], scenes: int) -> tuple[Float[Tensor, "scenes 3 H W"], Float[Tensor, "scenes"]]:
-    """Return what stands still in every kind of place that the footage shows, and the share of the clips that show it.
-
-    Two clips show the same place where they agree in more than half of the picture: what moves may cover the rest. Clips are
-    merged by their mean disagreement (average linkage) until no two groups show the same place, and on until there are at most
-    `scenes`; where there are fewer, the other pictures are black and have share 0. Commonest first. At most `SAMPLE` clips,
-    drawn evenly, decide.
-
-    Args:
-        videos: batches of clips of at least two frames; at least one batch.
-        scenes: the largest number of places.
-    """
-    clips = _sample(videos)
-    of = _places(torch.stack([_fields(clip) for clip in clips]), scenes)
-    shares = torch.bincount(of, minlength=scenes) / len(clips)
-    pictures = [
-        still_picture(clip[None] / 127.5 - 1 for clip, place in zip(clips, of, strict=True) if place == k)
-        for k in range(int(of.max()) + 1)
-    ]
-    black = [torch.full_like(pictures[0], -1)] * (scenes - len(pictures))
-    return torch.stack(pictures + black), shares.to(pictures[0])
-
-
-def _sample(videos: Iterable[Video]) -> list[UInt8[Tensor, "3 T H W"]]:
-    """Return at most `SAMPLE` clips in bytes, every one with the same chance (reservoir sampling)."""
+def _sample(looks: Iterable[UInt8[Tensor, "B 3 L H W"]]) -> list[UInt8[Tensor, "3 L H W"]]:
+    """Return at most `SAMPLE` clips, every one with the same chance (reservoir sampling)."""
     kept, position = [], count()
-    for clip in (clip for video in videos for clip in video):
+    for clip in (clip for some in looks for clip in some):
         i = next(position)
         place = i if i < SAMPLE else int(torch.randint(i + 1, ()))
         if place < SAMPLE:
-            kept[place : place + 1] = [((clip.float() + 1) * 127.5).round().byte()]
+            kept[place : place + 1] = [clip.clone()]
     return kept
 
 
-def _fields(clip: UInt8[Tensor, "3 T H W"]) -> Float[Tensor, "3 F"]:
+def _fields(clip: UInt8[Tensor, "3 L H W"]) -> Float[Tensor, "3 F"]:
     """Return the mean levels of the fields of a grid over the clip's median picture."""
     median = clip.float().median(dim=1).values
     return F.adaptive_avg_pool2d(median, GRID).flatten(1)
@@ -101,5 +109,8 @@ def _places(fields: Float[Tensor, "N 3 F"], scenes: int) -> Int[Tensor, "N"]:
     found = fcluster(tree, 0.5, "distance")
     if found.max() > scenes:
         found = fcluster(tree, scenes, "maxclust")
-    numbers = torch.from_numpy(found).long() - 1
+    groups = F.one_hot(torch.from_numpy(found).long() - 1).double()
+    shares = groups.mean(dim=0)
+    groups = groups[:, shares >= min(RARE, float(shares.max()))]  # clips of the others join whom they disagree with least
+    numbers = (apart @ groups / groups.sum(dim=0)).argmin(dim=1)
     return torch.bincount(numbers).argsort(descending=True, stable=True).argsort()[numbers]

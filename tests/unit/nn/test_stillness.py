@@ -80,6 +80,14 @@ def test_places_of_many_clips_are_found_in_an_even_sample(monkeypatch):
     assert torch.allclose((pictures.mean(dim=(1, 2, 3)) + 1) * 127.5, torch.tensor([50.0, 200]), atol=0.1)
 
 
+def test_a_clip_unlike_all_others_is_no_place_but_one_of_those_it_is_most_like():
+    walls = torch.tensor([50.0, 80, 200])[:, None, None, None].repeat(1, 3, 8, 8)
+    walls[1, :, :3] = 200  # three rows of eight are those of the last wall
+    clips = walls[[0] * 80 + [1] + [2] * 60][:, :, None].repeat(1, 1, 4, 1, 1) / 127.5 - 1
+    _, shares = still_pictures([clips], 4)
+    assert torch.allclose(shares, torch.tensor([80, 61, 0, 0]) / 141)
+
+
 def test_one_clip_is_one_place():
     pictures, shares = still_pictures([torch.zeros(1, 3, 8, 8, 8)], 4)
     assert shares.tolist() == [1, 0, 0, 0]
