@@ -121,6 +121,7 @@ class AdversarialConfig(NetworkConfig):
 
 SMOOTH: dict[str, Any] = {"upsampling": "smoothed"}
 STILL: dict[str, Any] = {"background_rate": 0.1, "background_start": "still"}
+PLACES: dict[str, Any] = {"background_scenes": 16}
 STABILISERS: dict[str, Any] = SMOOTH | STILL | {"discriminator_norm": "spectral", "r1_weight": 1.0, "augment": tuple(FAMILIES)}
 LIGHT = STABILISERS | {"augment": ("translation",)}  # an hour on two cores is over before more is needed
 LONG: dict[str, Any] = {"batch_size": 64, "steps": 65000}
@@ -131,12 +132,13 @@ def presets_of(
     small: Mapping[str, Any],
     laptop: Mapping[str, Any],
     paper: Mapping[str, Any] = {},
+    tiny: Mapping[str, Any] = {},
 ) -> dict[str, Preset[Any]]:
     """Return the presets that the generative systems share, with further fields for each kind."""
     narrow, miniature = {"width": 24, "discriminator_width": 24}, {"frames": 8, "size": 16, "code": 8}
     return {
         "laptop": Preset(
-            "A few hundred clips of one scene, three quarters of an hour on two cores: narrow networks, small batches.",
+            "A few hundred clips of a few places, three quarters of an hour on two cores: narrow networks, small batches.",
             config_class(**narrow, **laptop),
             {"batch_size": 8, "ema_samples": 4000, "minutes": 40.0},
         ),
@@ -148,7 +150,7 @@ def presets_of(
         "paper": Preset("The paper's numbers, for hundreds of thousands of clips on a GPU.", config_class(**paper), LONG),
         "tiny": Preset(
             "For tests: seconds, and nothing to look at.",
-            config_class(**miniature, width=4, discriminator_width=4, **small),
+            config_class(**miniature, width=4, discriminator_width=4, **(small | tiny)),
             {"batch_size": 4, "steps": 4, "ema_samples": 8},
         ),
     }
@@ -377,7 +379,7 @@ class VGAN(Adversarial[VGANConfig]):
     paper = PAPER
     config_class = VGANConfig
     presets: ClassVar[Mapping[str, Preset[Any]]] = {
-        **presets_of(VGANConfig, STABILISERS, LIGHT),
+        **presets_of(VGANConfig, STABILISERS | PLACES, LIGHT | PLACES, tiny={"background_scenes": 4}),
         "code": Preset("The authors' release: two logits, cross-entropy.", VGANConfig(discriminator_logits=2), LONG),
     }
 
