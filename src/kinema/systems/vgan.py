@@ -151,7 +151,7 @@ def presets_of(
         "paper": Preset("The paper's numbers, for hundreds of thousands of clips on a GPU.", config_class(**paper), LONG),
         "tiny": Preset(
             "For tests: seconds, and nothing to look at.",
-            config_class(**miniature, width=4, discriminator_width=4, **(small | tiny)),
+            config_class(**miniature, width=4, discriminator_width=4, **{**small, **tiny}),
             {"batch_size": 4, "steps": 4, "ema_samples": 8},
         ),
     }
