@@ -21,7 +21,7 @@ Departures from the paper, each a field of the configuration:
   the release and the text, the widths copy the discriminator.
 - `small-data` and `laptop`: `upsampling="smoothed"`, spectral norm in place of the discriminator's batch norm, R1,
   augmentation, averaged weights. Nothing in Equation 2 says which stream draws what: a still stream that starts from what
-  stands still in the footage (`background_start`), a picture for every place (`background_scenes`), and hardly learns
+  stands still in the footage (`background_start`), a picture for every place (`background_scenes`), and learns slower
   (`background_rate`) keeps moving things out of it.
 """
 
@@ -122,7 +122,7 @@ class AdversarialConfig(NetworkConfig):
 
 SMOOTH: dict[str, Any] = {"upsampling": "smoothed"}
 STILL: dict[str, Any] = {"background_rate": 0.1, "background_start": "still"}
-PLACES: dict[str, Any] = {"background_scenes": 16, "background_rate": 0.01}  # pictures that are right need hardly learn
+PLACES: dict[str, Any] = {"background_scenes": 16}
 STABILISERS: dict[str, Any] = SMOOTH | STILL | {"discriminator_norm": "spectral", "r1_weight": 1.0, "augment": tuple(FAMILIES)}
 LIGHT = STABILISERS | {"augment": ("translation",)}  # an hour on two cores is over before more is needed
 LONG: dict[str, Any] = {"batch_size": 64, "steps": 65000}
