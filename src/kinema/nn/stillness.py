@@ -1,7 +1,6 @@
 """What stands still in footage, and the places that it shows."""
 
 from collections.abc import Iterable
-from itertools import count
 
 import torch
 from einops import rearrange
@@ -81,9 +80,8 @@ def _still(looks: Iterable[UInt8[Tensor, "B 3 L H W"]]) -> Float[Tensor, "3 H W"
 
 def _sample(looks: Iterable[UInt8[Tensor, "B 3 L H W"]]) -> list[UInt8[Tensor, "3 L H W"]]:
     """Return at most `SAMPLE` clips, every one with the same chance (reservoir sampling)."""
-    kept, position = [], count()
-    for clip in (clip for some in looks for clip in some):
-        i = next(position)
+    kept = []
+    for i, clip in enumerate(clip for some in looks for clip in some):
         place = i if i < SAMPLE else int(torch.randint(i + 1, ()))
         if place < SAMPLE:
             kept[place : place + 1] = [clip.clone()]
