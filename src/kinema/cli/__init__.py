@@ -25,7 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "detect-fake": ("kinema.cli.detect_fake", "is a video synthesised? with measured error rates"),
     "units": ("kinema.cli.units", "show what the units of a trained network look for"),
     "study": ("kinema.cli.study", "let people judge: which of two clips do they prefer?"),
-    "pose": ("kinema.cli.pose", "find, convert, smooth and draw poses"),
+    "pose": ("kinema.cli.pose", "find, convert, smooth, draw and compare poses"),
     "list": ("kinema.cli.catalogue:list_systems", "show systems, what they can do and their presets"),
     "info": ("kinema.cli.catalogue:info", "say what is inside a run, a checkpoint or a dataset"),
     "demo": ("kinema.cli.demo", "make data, train, generate and open a gallery"),

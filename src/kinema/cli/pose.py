@@ -8,6 +8,7 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "detect": ("kinema.cli.pose_detect", "find the people in films and images"),
     "draw": ("kinema.cli.pose_draw", "draw poses as stick figures, alone or over the film"),
     "convert": ("kinema.cli.pose_convert", "choose people, change layout, fill gaps, smooth, resize and write poses"),
+    "compare": ("kinema.cli.pose_compare", "measure poses against the true ones"),
 }
 """Action -> (module with ``run(arguments)``, one line of help)."""
 
@@ -17,7 +18,7 @@ def usage() -> str:
     actions = "\n".join(f"  {action:<13}{about}" for action, (_, about) in ACTIONS.items())
     return f"""usage: kinema pose ACTION ...
 
-Find, convert, smooth and draw poses.
+Find, convert, smooth, draw and compare poses.
 
 {actions}
 

@@ -77,17 +77,6 @@ def frechet_distance(real: Features, fake: Features) -> float:
     return _distance(real.mean(axis=0) - fake.mean(axis=0), _root(real), _root(fake))
 
 
-def frechet_of_moments(
-    mean: Float[np.ndarray, "D"],
-    covariance: Float[np.ndarray, "D D"],
-    other_mean: Float[np.ndarray, "D"],
-    other_covariance: Float[np.ndarray, "D D"],
-) -> float:
-    """Return the squared Frechet distance of two normal distributions, see `frechet_distance`."""
-    offset = np.asarray(mean, np.float64) - other_mean
-    return _distance(offset, _symmetric_root(covariance), _symmetric_root(other_covariance))
-
-
 def kernel_distance(real: Features, fake: Features, *, subset: int = SUBSET, subsets: int = SUBSETS) -> float:
     r"""Return the unbiased squared maximum mean discrepancy under $k(x, y) = (x \cdot y / D + 1)^3$; it may be below zero.
 
@@ -157,12 +146,10 @@ def _distance(offset: Float64[np.ndarray, "D"], root: Float64[np.ndarray, "_ D"]
 def _root(vectors: Float64[np.ndarray, "N D"]) -> Float64[np.ndarray, "_ D"]:
     """Return R with R^T R the covariance of the vectors (with N - 1 in the denominator)."""
     centred = (vectors - vectors.mean(axis=0)) / np.sqrt(len(vectors) - 1)
-    return centred if len(vectors) <= vectors.shape[1] else _symmetric_root(centred.T @ centred)
-
-
-def _symmetric_root(covariance: Float[np.ndarray, "D D"]) -> Float64[np.ndarray, "D D"]:
-    values, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
-    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    if len(vectors) <= vectors.shape[1]:
+        return centred
+    variances, directions = np.linalg.eigh(centred.T @ centred)
+    return (directions * np.sqrt(variances.clip(min=0))) @ directions.T
 
 
 def _discrepancy(real: Float64[np.ndarray, "N D"], fake: Float64[np.ndarray, "M D"]) -> float:

@@ -14,6 +14,7 @@ References:
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -39,6 +40,66 @@ _SIDED = {
 }
 SIGMAS = MappingProxyType({"Nose": 0.026, **{f"{side}{name}": sigma for name, sigma in _SIDED.items() for side in "LR"}})
 """Spread of people's own marks by name of the joint, of COCO's 17; other joints have none and stay out of OKS."""
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """How near joints are to the true ones.
+
+    Attributes:
+        distance: mean in pixels, see `pose_distance`; None where no joint is in both.
+        missing: share of the true joints that are not made, see `missing_keypoint_rate`.
+        right: share of the true joints that a made one is near to, see `correct_keypoints`.
+    """
+
+    distance: float | None
+    missing: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How near poses are to the true ones.
+
+    Attributes:
+        all: over all true joints.
+        joints: by the name of the joint; those that the truth never has are left out.
+        coordinate: see `average_keypoint_distance`, in pixels.
+        similarity: see `object_keypoint_similarity`, mean over poses; None where the truth has no joint of COCO.
+    """
+
+    all: Nearness
+    joints: dict[str, Nearness]
+    coordinate: float
+    similarity: float | None
+
+
+def compare_poses(made: Pose, truth: Pose, skeleton: Skeleton, share: float = 0.2) -> Comparison:
+    """Measure poses against the true ones in every way of this module.
+
+    Args:
+        made: poses.
+        truth: the true ones; a joint without confidence is not asked for.
+        skeleton: of both.
+        share: of the longer edge of the box around a pose's true joints, within which a joint is right.
+
+    Raises:
+        EvaluationError: when no joint is in both.
+    """
+    reach = share * sizes(truth)
+
+    def near(columns: slice) -> Nearness:
+        one, other = made[..., columns, :], truth[..., columns, :]
+        both = (_present(one) & _present(other)).any()
+        distance = pose_distance(one, other) if both else None
+        return Nearness(distance, missing_keypoint_rate(one, other), correct_keypoints(one, other, reach))
+
+    coordinate = average_keypoint_distance(made, truth)
+    known = _present(truth).reshape(-1, len(skeleton)).any(axis=0)
+    joints = {joint: near(slice(place, place + 1)) for place, joint in enumerate(skeleton.joints) if known[place]}
+    similarity = object_keypoint_similarity(made, truth, skeleton)
+    counted = similarity[~np.isnan(similarity)]
+    return Comparison(near(slice(None)), joints, coordinate, float(counted.mean()) if counted.size else None)
 
 
 def pose_distance(made: Pose, truth: Pose) -> float:
