@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from footage import write_footage
+from footage import make_frames, write_footage, write_strip
 from kinema.cli import main
 from kinema.data.dataset import Dataset
 from kinema.data.media import probe
@@ -52,6 +52,25 @@ def test_footage_in_dataset_out(footage: Path, capsys: pytest.CaptureFixture[str
     data = Dataset("data")
     assert str(data.shape) == "8x24x32"
     assert data.info.settings["labels"] == "folder"
+
+
+def test_many_refusals_for_one_reason_say_what_keeps_the_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = np.zeros((8, 32, 32, 3), np.uint8)
+    for time_, frame in enumerate(small):
+        frame[10:13, 3 * time_ : 3 * time_ + 3] = 255
+    write_strip(tmp_path / "strips" / "a.png", small)
+    write_strip(tmp_path / "strips" / "b.png", make_frames(8, width=32, height=32))
+    command = ["prepare", "strips", "--strip", "32x32", "--frames", "8", "--size", "32", "--stabilise", "off", "--workers", "1"]
+    assert main([*command, "--out", "one"]) == 0
+    note = "note: 50% were refused as black; look at them in the report: if they are good, --black 1 keeps them"
+    assert note in capsys.readouterr().out
+    assert main([*command, "--out", "two", "--black", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "two: 2 clips" in shown
+    assert "note" not in shown
 
 
 @pytest.mark.parametrize("what", [["footage", "--stabilise", "off"], ["performers", "--clips", "3"]])

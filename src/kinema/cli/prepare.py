@@ -105,6 +105,18 @@ class Mocap:
     settings: tyro.conf.OmitArgPrefixes[MocapSettings] = field(default_factory=MocapSettings)
 
 
+KEPT_BY = {
+    "black": "--black 1",
+    "frozen": "--frozen -1",
+    "still": "a lower --min-motion",
+    "duplicate": "--duplicates -1",
+    "unsteady": "--stabilise off",
+    "no person": "a lower --min-pose",
+}
+"""What keeps clips that are refused for a reason about what they show."""
+MANY = 0.25  # of all clips are refused for one reason: perhaps a threshold is wrong for this footage
+
+
 def run(arguments: list[str]) -> int:
     """Prepare a dataset; returns the exit status."""
     began = time.monotonic()
@@ -203,6 +215,12 @@ def _summarise(out: Path, info: DatasetInfo, seconds: float) -> None:
     if info.refused:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(info.refused.items(), key=lambda item: -item[1]))
         print(f"refused: {reasons} (each is listed in {out / plan.REFUSED_NAME})")
+    for reason, option in KEPT_BY.items():
+        share = info.refused.get(reason, 0) / (info.kept + sum(info.refused.values()))
+        if share > MANY:
+            print(
+                f"note: {share:.0%} were refused as {reason}; look at them in the report: if they are good, {option} keeps them"
+            )
     if info.ignored:
         first, *others = info.ignored
         several = f"{len(info.ignored):,} files that are no footage, the first {first} (all are listed in {out / INFO_NAME})"
