@@ -33,6 +33,11 @@ VERBS: dict[str, tuple[str, str]] = {
 """Verb -> (module, or module:function where a module has several verbs; one line of help)."""
 
 
+SPINS = "10000"
+"""How often a thread of GNU's OpenMP looks for work before it sleeps, about 0.3 ms: longer than what Python does between two
+operations. Its own 300,000 burn a core that another process could use, and while that has the core everybody waits for one."""
+
+
 def usage() -> str:
     """Return the text of ``kinema --help``."""
     verbs = "\n".join(f"  {verb:<13}{about}" for verb, (_, about) in VERBS.items())
@@ -49,6 +54,8 @@ kinema VERB --help explains a verb; kinema --version prints the version.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status: 0, 2 after bad input (one sentence on stderr), 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when a verb's module imports torch
     try:
         status = dispatch(arguments)
         sys.stdout.flush()  # while a reader that has gone is still our business
