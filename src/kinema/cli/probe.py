@@ -42,14 +42,16 @@ class Arguments:
 def run(arguments: list[str]) -> int:
     """Run ``kinema probe``."""
     options = parse(Arguments, arguments, "probe")
-    from kinema.evaluation.labelled import open_labelled
+    from kinema.evaluation.labelled import described, open_labelled
     from kinema.evaluation.probe import Probe, open_pretrained
     from kinema.training.distributed import choose_device
 
     device = choose_device(options.device)
     pretrained, clips = open_pretrained(options.run), open_labelled(options.data)
     probe = Probe(pretrained, clips, options.settings, options.out, device=device, overwrite=options.overwrite)
-    print(f"{options.run}, {pretrained.about['part']}: checkpoint {pretrained.about['checkpoint sha256'][:16]}", flush=True)
+    print(f"{options.run}, {pretrained.about['part']}: checkpoint {pretrained.about['checkpoint sha256'][:16]}")
+    for held_out in dict.fromkeys(described(clips, division) for division in probe.divisions):
+        print(f"held out: {held_out}", flush=True)
     try:
         report = _answer(probe)
     except KeyboardInterrupt:

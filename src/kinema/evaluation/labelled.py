@@ -96,7 +96,9 @@ def open_labelled(path: Path) -> Labelled:
 
 
 def divide(clips: Labelled, seed: int, *, held_out: float = 0.3, within: bool = False) -> Division:
-    """Hold clips out: the dataset's own test split, or else whole groups, or else (`within`) the end of every video.
+    """Hold clips out: the dataset's own test split, or else whole groups; `within` groups the end of every video.
+
+    A test split of other groups is not what `within` asks for, and set aside then; one of the same groups is.
 
     Args:
         clips: labelled clips.
@@ -107,8 +109,15 @@ def divide(clips: Labelled, seed: int, *, held_out: float = 0.3, within: bool = 
     Raises:
         EvaluationError: a group is in both splits, all clips are of one group, or a class has no clip to train on.
     """
-    if len(set(clips.splits)) == 2:
-        division = _as_prepared(clips, within)
+    prepared, leaks = _as_prepared(clips)
+    if leaks and not within:
+        raise EvaluationError(
+            f"the group {leaks[0]!r} of {clips.dataset.path} is in both splits"
+            f"{f', and {len(leaks) - 1} more' if len(leaks) > 1 else ''}: who is recognised may be the group; prepare it "
+            "with --group, or ask for --within"
+        )
+    if prepared and (leaks or not within):
+        division = prepared
     elif within:
         division = _by_time(clips, held_out)
     else:
@@ -118,6 +127,18 @@ def divide(clips: Labelled, seed: int, *, held_out: float = 0.3, within: bool = 
         name = clips.classes[int(counts.argmin())]
         raise EvaluationError(f"with {division.about} held out, the class {name!r} has no clip to train on; leave it out")
     return division
+
+
+def described(clips: Labelled, division: Division) -> str:
+    """Say what is held out, and which classes have no clip there."""
+    videos = len({clips.videos[index] for index in division.test})
+    seen = {int(clips.labels[index]) for index in division.test}
+    absent = [name for number, name in enumerate(clips.classes) if number not in seen]
+    said = f"{division.about}, {len(division.test):,} clips of {videos:,} video{'s' * (videos != 1)}"
+    if not absent:
+        return said
+    names = ", ".join(absent if len(absent) <= 4 else (*absent[:4], "..."))
+    return f"{said}; {len(absent)} of {len(clips.classes)} classes have no clip there ({names})"
 
 
 def portion(clips: Labelled, training: Sequence[int], fraction: float, seed: int, *, spread: bool = False) -> tuple[int, ...]:
@@ -143,17 +164,11 @@ def portion(clips: Labelled, training: Sequence[int], fraction: float, seed: int
     return tuple(sorted(chosen))
 
 
-def _as_prepared(clips: Labelled, within: bool) -> Division:
-    training = tuple(index for index, split in enumerate(clips.splits) if split == "train")
-    test = tuple(index for index, split in enumerate(clips.splits) if split == "test")
+def _as_prepared(clips: Labelled) -> tuple[Division | None, list[str]]:
+    """Return the dataset's own division, if it has both splits, and the groups that are in both."""
+    training, test = (tuple(i for i, split in enumerate(clips.splits) if split == name) for name in ("train", "test"))
     leaks = sorted({clips.groups[index] for index in training} & {clips.groups[index] for index in test})
-    if leaks and not within:
-        raise EvaluationError(
-            f"the group {leaks[0]!r} of {clips.dataset.path} is in both splits"
-            f"{f', and {len(leaks) - 1} more' if len(leaks) > 1 else ''}: who is recognised may be the group; prepare it "
-            "with --group, or ask for --within"
-        )
-    return Division(training, test, "the dataset's own test split")
+    return Division(training, test, "the dataset's own test split") if training and test else None, leaks
 
 
 def _by_group(clips: Labelled, seed: int, held_out: float) -> Division:

@@ -25,7 +25,8 @@ class ProbeSettings(Config):
     """Share of the groups, or with --within of every video, that is tested on; without effect where the dataset has a test
     split."""
     within: bool = False
-    """Test on other stretches of the same groups: no group is held out, but the end of every video."""
+    """Test on other stretches of the same groups: no group is held out, but the end of every video, or a test split of the
+    dataset that holds the same groups."""
     spread: bool = False
     """Take labelled clips at random out of all training videos: few labels for each of many people. Without: whole videos,
     so that fewer labels are also fewer people."""

@@ -1,12 +1,13 @@
 """Divisions without leaks, and the labelled part of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kinema.core.errors import EvaluationError
-from kinema.evaluation.labelled import divide, open_labelled, portion
+from kinema.evaluation.labelled import described, divide, open_labelled, portion
 from labelled_dataset import write_labelled
 from small_dataset import write_dataset
 
@@ -56,6 +57,23 @@ def test_the_split_of_the_dataset_is_kept(tmp_path: Path) -> None:
         division = divide(clips, seed)
         assert {clips.groups[index] for index in division.test} == {"cleo"}
         assert division.about == "the dataset's own test split"
+
+
+def test_within_sets_a_test_split_of_other_groups_aside(tmp_path: Path) -> None:
+    """A split by whole films: the end of every film is tested, of those that were held out too."""
+    clips = open_labelled(write_labelled(tmp_path, splits={"cleo": "test"}))
+    division = divide(clips, 0, within=True)
+    assert division.about == "the end of every video"
+    assert {clips.videos[index] for index in division.test} == set(clips.videos)
+
+
+def test_classes_without_a_clip_to_test_on_are_named(tmp_path: Path) -> None:
+    clips = open_labelled(write_labelled(tmp_path, splits={"cleo": "test"}))
+    division = divide(clips, 0)
+    whole = described(clips, division)
+    assert whole == f"the dataset's own test split, {len(division.test)} clips of 2 videos"
+    one = replace(division, test=tuple(index for index in division.test if clips.labels[index] == 0))
+    assert described(clips, one).endswith(f"clips of 1 video; 1 of 2 classes have no clip there ({clips.classes[1]})")
 
 
 def test_a_group_in_both_splits_is_refused_unless_within(tmp_path: Path) -> None:
