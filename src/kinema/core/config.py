@@ -71,6 +71,32 @@ def override(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
     return replace(config, **values)
 
 
+def shape_options(config: Config, frames: int, height: int, width: int) -> str:
+    """Return the options with which a system trains on clips of a shape, such as ``--frames 16 --size 64``.
+
+    Args:
+        config: settings of another shape.
+        frames: of the clips, or fewer.
+        height: of the clips.
+        width: of the clips.
+
+    Returns:
+        The options that change something; nothing where the system has none for it, or refuses their values.
+    """
+    if hasattr(config, "size"):  # the edge of a square; a width beside it is that of the network
+        sides = {"size": height} if height == width else {}
+    else:
+        sides = {"height": height, "width": width} if hasattr(config, "height") else {}
+    known = sides | ({"frames": frames} if hasattr(config, "frames") else {})
+    if not sides:
+        return ""
+    try:
+        replace(config, **known)
+    except ConfigError:
+        return ""
+    return " ".join(f"--{name} {value}" for name, value in known.items() if getattr(config, name) != value)
+
+
 def refuse_unknown(config_class: type[Config], values: Mapping[str, Any]) -> None:
     """Raise `ConfigError` for the first key of `values` that is no field of `config_class`."""
     known = [field.name for field in fields(config_class)]

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import kinema
-from kinema.core.config import Config, to_mapping
+from kinema.core.config import Config, shape_options, to_mapping
 from kinema.core.errors import CheckpointError, KinemaError, TrainingError
 from kinema.core.system import Fit, System
 from kinema.core.tasks import Forecasts, Transfers, Validates, abilities
@@ -506,9 +506,10 @@ def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
     """
     has, wants = dataset.shape, system.clip_shape
     if (has.height, has.width) != (wants.height, wants.width) or has.frames < wants.frames:
+        options = shape_options(system.config, min(has.frames, wants.frames), has.height, has.width)
         raise TrainingError(
             f"{dataset.path} holds clips of {has}, and {system.name} with these settings trains on {wants}; "
-            f"prepare the footage at that size, or choose other settings"
+            f"prepare the footage at that size, or {f'give {options}' if options else 'choose other settings'}"
         )
     labels = dataset.info.labels
     known = getattr(system, "class_names", None)  # of a system that learns these classes and no others

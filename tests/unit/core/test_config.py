@@ -3,7 +3,7 @@ from typing import Literal
 
 import pytest
 
-from kinema.core.config import Config, differences, from_mapping, override, to_mapping
+from kinema.core.config import Config, differences, from_mapping, override, shape_options, to_mapping
 from kinema.core.errors import ConfigError, accepted
 
 
@@ -48,3 +48,32 @@ def test_differences_name_both_values():
 def test_accepted_without_anything_near_lists_all():
     assert accepted("zzz", ["b", "a"]) == "accepted: a, b"
     assert accepted("x", []) == "accepted: none"
+
+
+@dataclass(frozen=True)
+class Square(Config):
+    frames: int = 32
+    size: int = 64
+    width: int = 24  # of the network
+
+    def check(self) -> None:
+        self.require(self.size % 16 == 0, "size", "a multiple of 16")
+
+
+@dataclass(frozen=True)
+class Oblong(Config):
+    frames: int = 32
+    height: int = 64
+    width: int = 64
+
+
+def test_options_for_a_shape_are_those_that_change_something() -> None:
+    assert shape_options(Square(), 16, 64, 64) == "--frames 16"
+    assert shape_options(Square(), 32, 128, 128) == "--size 128"
+    assert shape_options(Oblong(), 32, 48, 96) == "--height 48 --width 96"
+
+
+def test_no_options_where_there_are_none_for_a_shape_or_they_are_refused() -> None:
+    assert shape_options(Square(), 16, 64, 80) == ""
+    assert shape_options(Square(), 16, 60, 60) == ""
+    assert shape_options(Config(), 16, 64, 64) == ""
