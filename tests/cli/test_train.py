@@ -408,6 +408,25 @@ def test_numbers_that_are_not_finite_stop_the_run_and_keep_the_last_checkpoint(
     assert "--clip-gradients 1" in (out / "index.html").read_text()
 
 
+def test_weights_that_are_not_finite_are_not_saved_and_nobody_is_told_to_make_room(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The still picture is clamped before anything is added to it, so that no loss tells."""
+    original, out = VGAN.generator_objective, tmp_path / "run"
+
+    def poisoned(self: VGAN, batch: Any) -> Any:
+        objective = original(self, batch)
+        assert self.still is not None
+        self.still.fill_(float("inf"))
+        return objective
+
+    monkeypatch.setattr(VGAN, "generator_objective", poisoned)
+    sentence = refused(capsys, "vgan", data, "--out", out, *SMALL, "--steps", 4, "--ema-samples", 0)
+    assert "it is not saved; nothing was saved before: lower the learning rate or clip gradients" in sentence
+    found = [finding for line in runlog.read_metrics(out) for finding in line.get("health", ())]
+    assert ("finite numbers", "bad") in [(finding["name"], finding["verdict"]) for finding in found]
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one_and_stop_as_one(data: Path, tmp_path: Path) -> None:
     """``torchrun --nproc-per-node 2 -m kinema train``: half a minute on two cores, hence slow.

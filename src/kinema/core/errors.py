@@ -24,6 +24,10 @@ class CheckpointError(KinemaError):
     """A checkpoint or run directory that is missing, damaged, too new or of another kind."""
 
 
+class NotFiniteWeightsError(CheckpointError):
+    """Weights or statistics of a system that are NaN or infinite, and are not written."""
+
+
 class TrainingError(KinemaError):
     """A training run that cannot start or cannot go on."""
 

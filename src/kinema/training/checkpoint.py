@@ -25,7 +25,7 @@ from torch import Tensor
 
 import kinema
 from kinema.core.config import from_mapping, to_mapping
-from kinema.core.errors import CheckpointError, ConfigError, accepted
+from kinema.core.errors import CheckpointError, ConfigError, NotFiniteWeightsError, accepted
 from kinema.core.system import System
 from kinema.core.types import ClipShape
 from kinema.systems import SYSTEMS
@@ -236,7 +236,9 @@ def _storable(system: System[Any], dtype: torch.dtype) -> tuple[dict[str, Tensor
         first[place] = name
         stored = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype)
         if tensor.is_floating_point() and not torch.isfinite(stored).all():
-            raise CheckpointError(f"{name} of {system.name} holds numbers that are not finite in {dtype}; it is not saved")
+            raise NotFiniteWeightsError(
+                f"{name} of {system.name} holds numbers that are not finite in {dtype}; it is not saved"
+            )
         tensors[name] = stored.clone(memory_format=torch.contiguous_format)
     return tensors, shared
 

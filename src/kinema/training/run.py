@@ -21,7 +21,7 @@ import torch
 
 import kinema
 from kinema.core.config import Config, shape_options, to_mapping
-from kinema.core.errors import CheckpointError, KinemaError, TrainingError
+from kinema.core.errors import CheckpointError, KinemaError, NotFiniteWeightsError, TrainingError
 from kinema.core.system import Fit, System
 from kinema.core.tasks import Forecasts, Transfers, Validates, abilities
 from kinema.core.types import Batch
@@ -198,7 +198,7 @@ class Run:
         """Write the sampler and everything that the next step depends on.
 
         Raises:
-            TrainingError: when a file cannot be written; the previous ones are then intact.
+            TrainingError: when a file cannot be written, or weights are not finite; the previous ones are then intact.
         """
         if not self.first and not trainer.needs_all:
             return
@@ -219,6 +219,8 @@ class Run:
             save_resume(self.folder / runlog.RESUME_NAME, state)
         except CheckpointError as error:
             kept = f"the checkpoint of step {self.steps_saved} is intact" if self.steps_saved else "nothing was saved before"
+            if isinstance(error, NotFiniteWeightsError):
+                raise NotFiniteError(f"{error}; {kept}: lower the learning rate or clip gradients") from None
             raise TrainingError(f"{error}; {kept}: make room and go on with --resume") from None
         self.steps_saved, self.saved_at = self.step(trainer), time.monotonic()
 
