@@ -88,7 +88,7 @@ def test_a_run_gets_a_report_card(place: Path, tmp_path: Path, capsys: pytest.Ca
 def test_the_page_is_one_file(place: Path, tmp_path: Path) -> None:
     judge(place, tmp_path, place / "run", "--count", 32)
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/webp;base64,") == 2 + 3  # both sides and the nearest pairs
+    assert page.count("data:image/webp;base64,") == 2 + 10  # both sides and the nearest pairs
     assert not re.search(r"(?:src|href)=\"(?!data:)", page)
     assert "frechet[small_features:Colours]" in page
     assert "{{" not in page

@@ -229,8 +229,8 @@ class InceptionFeatures(FeatureNetwork):
     names: ClassVar[Mapping[str, str]] = {"frechet": "FID", "kernel": "KID"}
 
     def __init__(self, weights: Path | None, sha256: str | None, device: torch.device) -> None:
-        weights = weights.resolve() if weights else packaged_weights()
-        super().__init__(weights, sha256, device)
+        weights = weights or packaged_weights()
+        super().__init__(weights and weights.resolve(), sha256, device)
         self._weights = _as_tensors(load_weights(NAME, weights, PUBLISHED, sha256))
         self._device, self.sha256, self.notes = device, self._weights.sha256, self._weights.notes
         self._program = self._weights.program is not None
