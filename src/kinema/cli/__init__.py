@@ -34,8 +34,9 @@ VERBS: dict[str, tuple[str, str]] = {
 
 
 SPINS = "10000"
-"""How often a thread of GNU's OpenMP looks for work before it sleeps, about 0.3 ms: longer than what Python does between two
-operations. Its own 300,000 burn a core that another process could use, and while that has the core everybody waits for one."""
+"""How often a thread of GNU's OpenMP looks for work before it sleeps: enough for what Python does between two operations, since
+a training alone is as fast with it (benchmarks/shared_cores.py). Its own 300,000 burn a core that another process could use,
+and while that has the core everybody waits for one."""
 
 
 def usage() -> str:

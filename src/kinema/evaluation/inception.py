@@ -263,13 +263,14 @@ def packaged_weights() -> Path | None:
 
 
 def _as_tensors(weights: Weights) -> Weights:
-    """Take the tensors out of a program that is nothing but the units of `InceptionV3`, which runs faster and on any device.
+    """Take the tensors out of a program that is nothing but the units of `InceptionV3`, so that none of its code runs.
 
     There each unit has TensorFlow's weight, beta, mean and var, in the order in which the units are stated here; gamma is 1,
-    and there is no classifier.
+    and there is no classifier: that stays random, and no feature depends on it.
     """
-    tensors = [] if weights.program is None else list(weights.program.state_dict().items())
-    state = InceptionV3().state_dict()
+    if weights.program is None:
+        return weights
+    tensors, state = list(weights.program.state_dict().items()), InceptionV3().state_dict()
     units = [name.removesuffix(".conv.weight") for name in state if name.endswith(".conv.weight")]
     if [name.rpartition(".")[2] for name, _ in tensors] != ["weight", "beta", "mean", "var"] * len(units):
         return weights

@@ -22,8 +22,8 @@ class ProbeSettings(Config):
     regularisation: float = 1.0
     """Inverse strength C of the logistic regression's L2 penalty, on features of unit variance."""
     held_out: float = 0.3
-    """Share of the groups, or with --within of every video, that is tested on; without effect where the dataset has a test
-    split."""
+    """Share of the groups, or with --within of every video, that is tested on; without effect where the dataset's own test
+    split is taken."""
     within: bool = False
     """Test on other stretches of the same groups: no group is held out, but the end of every video, or a test split of the
     dataset that holds the same groups."""
