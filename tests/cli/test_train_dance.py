@@ -59,6 +59,7 @@ def test_where_no_face_is_ever_visible_its_stage_is_skipped(tmp_path: Path, caps
     assert main([*again, "7"]) == 2
     assert "there is nothing to resume" in capsys.readouterr().err
     assert main([*again, "14"]) == 0  # 12 of the steps are for "local", of which 6 are done; none for "face"
+    assert "done already: global; a larger budget lengthens what is left alone" in capsys.readouterr().err
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert (last["stage"], last["step"], last["end"]) == ("local", 13, "finished")
 

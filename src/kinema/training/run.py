@@ -316,6 +316,9 @@ class Run:
             f"{len(self.dataset):,} to train on, {held_out}, on {session['device']}"
             + (f", from step {step:,} on" if step else "")
         )
+        left = {*self.stages_to_do(), *self.system.skipped()}
+        if done := [name for name, stage in self.stages.items() if name not in left and not isinstance(stage, Fit)]:
+            self.display.say(f"done already: {', '.join(done)}; a larger budget lengthens what is left alone")
         for name in plan.filled:
             labels = ", ".join(self.dataset.info.labels[:12]) + (", ..." if len(self.dataset.info.labels) > 12 else "")
             self.display.say(f"{name}: {getattr(plan.config, name)}, as the dataset has them ({labels})")
