@@ -1,15 +1,16 @@
 """A second device where there is one: its tensors lie in the processor's memory, and refuse to meet any that were left there.
 
 What runs on it takes the paths that are not the processor's own, and fails where a tensor was forgotten, as on a GPU. It
-computes what the processor computes, so that numbers can be compared. Only autocast is missing.
+computes what the processor computes, so that numbers can be compared. Autocast has the operations that CUDA's has.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import DispatchKey, DispatchKeySet, _ExcludeDispatchKeyGuard  # pyright: ignore[reportPrivateUsage]
 from torch.library import Library, fallthrough_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -158,9 +159,10 @@ def _register() -> None:
     kernels.impl("empty.memory_format", _empty, "PrivateUse1")
     kernels.impl("_copy_from", _copy_from, "PrivateUse1")
     kernels.impl("_thnn_fused_lstm_cell", _lstm_cell, "AutogradPrivateUse1")
-    casts = Library("_", "IMPL")
-    casts.fallback(fallthrough_kernel, "AutocastPrivateUse1")
-    _registered.extend((kernels, casts))
+    _register_casts(kernels)
+    others = Library("_", "IMPL")
+    others.fallback(fallthrough_kernel, "AutocastPrivateUse1")
+    _registered.extend((kernels, others))
 
 
 def _empty_strided(size: Any, stride: Any, dtype: Any = None, **_: object) -> Tensor:
@@ -187,6 +189,51 @@ def _lstm_cell(
     enter, forget, new, leave = gates.chunk(4, dim=1)
     after = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
     return leave.sigmoid() * after.tanh(), after, gates
+
+
+# --- Autocast -----------------------------------------------------------------------------------------------------------------
+
+# The lists of CUDA, https://docs.pytorch.org/docs/stable/amp.html, as far as they are operations of aten.
+IN_BF16 = """
+addbmm addmm addmv addr baddbmm bmm chain_matmul conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d
+conv_transpose3d convolution linear lstm_cell matmul mm mv prelu scaled_dot_product_attention einsum linalg_vecdot linalg_multi_dot
+"""
+IN_FP32 = """
+acos asin binary_cross_entropy_with_logits cdist cosh cosine_embedding_loss cosine_similarity cross_entropy_loss cumprod cumsum
+dist erfinv exp expm1 frobenius_norm group_norm hinge_embedding_loss huber_loss kl_div l1_loss layer_norm log log10 log1p log2
+log_softmax logsumexp margin_ranking_loss mse_loss multi_margin_loss multilabel_margin_loss nll_loss nll_loss2d norm
+nuclear_norm pdist poisson_nll_loss pow prod reciprocal renorm rsqrt sinh smooth_l1_loss soft_margin_loss softmax softplus sum tan
+triplet_margin_loss upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
+upsample_nearest3d upsample_trilinear3d
+"""
+IN_THE_WIDEST = "addcdiv addcmul atan2 bilinear cat cross dot grid_sampler index_put scatter_add stack tensordot vdot"
+
+
+def _register_casts(kernels: Library) -> None:
+    for names, kind in ((IN_BF16, torch.bfloat16), (IN_FP32, torch.float32), (IN_THE_WIDEST, None)):
+        for name in names.split():
+            packet = getattr(aten, name)
+            for overload in packet.overloads():
+                if "out" not in overload:
+                    full = name if overload == "default" else f"{name}.{overload}"
+                    kernels.impl(full, _casting(getattr(packet, overload), kind), "AutocastPrivateUse1")
+
+
+def _casting(operation: Any, kind: torch.dtype | None) -> Callable[..., Any]:
+    """Return the operation on floats of a kind; of the widest among them without one."""
+
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        found = {leaf.dtype for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.is_floating_point()}
+        wanted = kind or (torch.float32 if torch.float32 in found else torch.bfloat16)
+
+        def cast(tensor: Tensor) -> Tensor:
+            return tensor.to(wanted) if tensor.dtype in (torch.float32, torch.bfloat16) else tensor
+
+        with _ExcludeDispatchKeyGuard(DispatchKeySet(DispatchKey.AutocastPrivateUse1)):
+            args, kwargs = tree_map_only(Tensor, cast, (args, kwargs))
+            return operation(*args, **kwargs)
+
+    return kernel
 
 
 _register()  # on import, for autograd counts the devices once: when the first gradient of the process is taken

@@ -9,7 +9,7 @@ from kinema.training import distributed
 from pretended_device import pretended_device
 from small_dataset import write_dataset
 
-TRAIN = "train {system} {data} --out {run} --preset tiny --precision fp32"
+TRAIN = "train {system} {data} --out {run} --preset tiny --precision bf16"
 PAIRED = "evaluate {run} --against {data} --paired --count 8 --perceptual none --out {out}/card"
 COMMANDS = {
     "vgan": [
