@@ -3,12 +3,12 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell comma
 MINUTES ?= 8
 BIN := .venv/bin
 SOURCES := src tests benchmarks examples
-# Not those that compare runs, which they must be given, or train for a quarter of an hour and longer.
-LONG := $(addprefix benchmarks/,background_flicker.py ddpm_steps.py future_video.py pixel_diffusion.py pose_futures.py \
+# Not those that compare runs, which they must be given, or train for a quarter of an hour and longer; nor what they share.
+LONG := $(addprefix benchmarks/,background_flicker.py clock.py ddpm_steps.py future_video.py pixel_diffusion.py pose_futures.py \
 	transfer_performers.py)
 BENCHMARKS := $(filter-out $(LONG),$(wildcard benchmarks/*.py))
 
-.PHONY: demo test test-browser test-all lint type docs bench clean help
+.PHONY: demo test test-browser test-all lint type docs bench bench-gpu clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,14 @@ docs: .venv/.dev ## build site/; a broken link fails
 
 bench: .venv/.dev ## measure; one JSON line each
 	for script in $(BENCHMARKS); do $(BIN)/python $$script || exit 1; done
+
+bench-gpu: .venv/.dev ## on a GPU: its tests, and what is measured there
+	$(BIN)/pytest -m gpu
+	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/dit_step.py --preset small-gpu --batch 64
+	$(BIN)/python benchmarks/dance_step.py --size 512
+	$(BIN)/python benchmarks/transfer_speed.py --size 512
+	$(BIN)/python benchmarks/loader.py
 
 clean: ## remove what the other targets make, but .venv and the demo
 	rm -rf site .cache build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

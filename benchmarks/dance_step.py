@@ -1,4 +1,4 @@
-"""Speed of Everybody Dance Now on a processor: a training step against the same step in plain fp32, and generation.
+"""Speed of Everybody Dance Now: a training step against the same step in plain fp32, and generation.
 
 Preset `laptop` at 128 pixels, stage "global". The reference is the same trainer, networks and losses in fp32 and contiguous
 memory, with torch's own instance norm, reflection padding and convolutions. Both sides take turns (A B A B ...), so that other
@@ -6,6 +6,7 @@ load on the machine falls on both; medians are compared, of time on the clock an
 less).
 
     python benchmarks/dance_step.py --threads 2
+    python benchmarks/dance_step.py --device cuda --size 512
 
 Prints one JSON line. Targets on two cores: ratio at least 1.8, generation at least 8 frames per second.
 """
@@ -13,14 +14,13 @@ Prints one JSON line. Targets on two cores: ratio at least 1.8, generation at le
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from clock import name_of, timed
 from kinema.core.types import Batch
 from kinema.nn.convolution import TransposedImages
 from kinema.nn.resnet import InstanceNorm, NarrowConvolution, Overlay, ReflectionPad
@@ -30,6 +30,14 @@ from kinema.training import TrainConfig, Trainer
 FRAMES = 24  # of a generated film
 
 
+class TorchInstanceNorm(nn.Module):
+    """torch's own, for any number of channels."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the normalised features."""
+        return nn.functional.instance_norm(features)
+
+
 def plain(system: Dance) -> Dance:
     """Put torch's own modules in place of the written ones."""
     for module in list(system.modules()):
@@ -37,7 +45,7 @@ def plain(system: Dance) -> Dance:
             module.forward = partial(composed, module)
         for name, part in list(module.named_children()):
             if isinstance(part, InstanceNorm):
-                setattr(module, name, nn.InstanceNorm2d(0))
+                setattr(module, name, TorchInstanceNorm())
             elif isinstance(part, ReflectionPad):
                 setattr(module, name, nn.ReflectionPad2d(part.reach))
             elif isinstance(part, TransposedImages):
@@ -53,13 +61,6 @@ def composed(overlay: Overlay, numbers: Tensor) -> Tensor:
     return mask * generated + (1 - mask) * overlay.background
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Return seconds on the clock and of the processor."""
-    clock, processor = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - clock, time.process_time() - processor
-
-
 def poses(rows: int, frames: int, side: int) -> Tensor:
     """Return joints at random places."""
     return torch.rand(rows, frames, 18, 3) * torch.tensor([side, side, 1.0])
@@ -72,34 +73,39 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="pairs of a step")
     parser.add_argument("--rounds", type=int, default=7, help="steps of either side that are timed")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    device = torch.device(options.device)
     config = replace(Dance.presets["laptop"].config, height=options.size, width=options.size)
-    video = torch.rand(options.batch, 3, config.chain, options.size, options.size) * 2 - 1
-    batch = Batch(video, pose=poses(options.batch, config.chain, options.size))
+    video = torch.rand(options.batch, 3, config.chain, options.size, options.size, device=device) * 2 - 1
+    batch = Batch(video, pose=poses(options.batch, config.chain, options.size).to(device))
     dance = Dance(config)
-    ours = Trainer(dance, "global", TrainConfig(precision="bf16"))
-    theirs = Trainer(plain(Dance(config)), "global", TrainConfig(precision="fp32", channels_last=False))
+    ours = Trainer(dance, "global", TrainConfig(precision="bf16"), device)
+    theirs = Trainer(plain(Dance(config)), "global", TrainConfig(precision="fp32", channels_last=False), device)
     for trainer in (ours, theirs, ours, theirs):
         trainer.step(batch)
-    rounds = [[timed(lambda trainer=trainer: trainer.step(batch)) for trainer in (ours, theirs)] for _ in range(options.rounds)]
+    rounds = [
+        [timed(lambda trainer=trainer: trainer.step(batch), device) for trainer in (ours, theirs)]
+        for _ in range(options.rounds)
+    ]
     seconds = [[statistics.median(one[side][kind] for one in rounds) for kind in (0, 1)] for side in (0, 1)]
 
     dance.eval()
-    film = poses(1, FRAMES, options.size)
+    film = poses(1, FRAMES, options.size).to(device)
 
     def generate() -> None:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
             dance.transfer(film)
 
     generate()
-    made = min(timed(generate) for _ in range(3))
+    made = min(timed(generate, device) for _ in range(3))
     numbers = {
         "benchmark": "dance_step",
         "size": options.size,
         "batch": options.batch,
-        "threads": options.threads,
+        "device": name_of(device),
         "step_s": seconds[0][0],
         "plain_step_s": seconds[1][0],
         "ratio": seconds[1][0] / seconds[0][0],

@@ -1,19 +1,20 @@
-"""Speed of the latent video transformer on a processor: a training step of either stage against the same step in plain fp32.
+"""Speed of the latent video transformer: a training step of either stage against the same step in plain fp32.
 
-Preset `laptop`. The reference is the same trainer, networks and losses in fp32 and contiguous memory, with torch's own
-attention, depthwise convolution and Muon, and it encodes its clips in every step of the transformer. Both sides take turns
+Preset `laptop` unless said. The reference is the same trainer, networks and losses in fp32 and contiguous memory, with torch's
+own attention, depthwise convolution and Muon, and it encodes its clips in every step of the transformer. Both sides take turns
 (A B A B ...), so that other load on the machine falls on both; medians are compared, of time on the clock and of processor time
 (which other load disturbs less).
 
     python benchmarks/dit_step.py --threads 1
+    python benchmarks/dit_step.py --device cuda --preset small-gpu --batch 64
 
-Prints one JSON line. Target: ratio of a step of the transformer at least 1.8.
+Prints one JSON line; on a GPU with the share of a large bf16 product's speed that the operations of ours reach. Target: ratio
+of a step of the transformer at least 1.8.
 """
 
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Muon
+from torch.utils.flop_counter import FlopCounterMode
 
+from clock import matmul_tflops, name_of, timed
 from kinema.core.muon import BatchedMuon
 from kinema.core.types import Batch
 from kinema.systems.latent_video_dit import LatentVideoDiT
@@ -58,18 +61,11 @@ def alone(trainer: Trainer) -> Trainer:
     return trainer
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Return seconds on the clock and of the processor."""
-    clock, processor = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - clock, time.process_time() - processor
-
-
-def compared(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> dict[str, float]:
+def compared(ours: Callable[[], object], theirs: Callable[[], object], rounds: int, device: torch.device) -> dict[str, float]:
     """Return the medians of both and their ratio."""
     for work in (ours, theirs, ours, theirs):
-        work()
-    times = [[timed(work) for work in (ours, theirs)] for _ in range(rounds)]
+        timed(work, device)
+    times = [[timed(work, device) for work in (ours, theirs)] for _ in range(rounds)]
     medians = [[statistics.median(one[side][kind] for one in times) for kind in (0, 1)] for side in (0, 1)]
     return {
         "step_s": medians[0][0],
@@ -82,27 +78,36 @@ def compared(ours: Callable[[], object], theirs: Callable[[], object], rounds: i
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Speed of the latent video transformer.")
-    parser.add_argument("--size", type=int, default=32, help="of a frame in pixels")
+    parser.add_argument("--preset", default="laptop")
+    parser.add_argument("--size", type=int, help="of a frame in pixels; default: the preset's")
     parser.add_argument("--batch", type=int, default=16, help="clips of a step")
     parser.add_argument("--rounds", type=int, default=9, help="steps of either side that are timed")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    config = replace(
-        LatentVideoDiT.presets["laptop"].config, height=options.size, width=options.size, condition="label", classes=CLASSES
-    )
-    batch = Batch(torch.rand(options.batch, 3, 16, options.size, options.size) * 2 - 1, torch.arange(options.batch) % CLASSES)
+    device = torch.device(options.device)
+    config = replace(LatentVideoDiT.presets[options.preset].config, condition="label", classes=CLASSES)
+    size = options.size or config.height
+    config = replace(config, height=size, width=size)
+    video = torch.rand(options.batch, 3, config.frames, size, size, device=device) * 2 - 1
+    batch = Batch(video, torch.arange(options.batch, device=device) % CLASSES)
     numbers: dict[str, dict[str, float]] = {}
     for stage in ("compressor", "transformer"):
-        system = LatentVideoDiT(config)
+        system = LatentVideoDiT(config).to(device)
         cached = batch if stage == "compressor" else replace(batch, latent=system.encode(batch.video).detach())
-        ours = Trainer(system, stage, TrainConfig(precision="bf16", **BUDGET))
+        ours = Trainer(system, stage, TrainConfig(precision="bf16", **BUDGET), device)
         reference = TrainConfig(precision="fp32", channels_last=False, **BUDGET)
-        theirs = alone(Trainer(plain(LatentVideoDiT(config)), stage, reference))
-        numbers[stage] = compared(lambda: ours.step(cached), lambda: theirs.step(batch), options.rounds)  # noqa: B023
+        theirs = alone(Trainer(plain(LatentVideoDiT(config)), stage, reference, device))
+        numbers[stage] = compared(lambda: ours.step(cached), lambda: theirs.step(batch), options.rounds, device)  # noqa: B023
+        if device.type == "cuda":
+            with FlopCounterMode(display=False) as counter:
+                ours.step(cached)
+            numbers[stage]["tflops"] = counter.get_total_flops() / numbers[stage]["step_s"] / 1e12
+            numbers[stage]["share_of_matmul"] = numbers[stage]["tflops"] / matmul_tflops(device)
     rounded = {stage: {name: round(value, 3) for name, value in found.items()} for stage, found in numbers.items()}
-    about = {"size": options.size, "batch": options.batch, "threads": options.threads}
+    about = {"preset": options.preset, "size": size, "batch": options.batch, "device": name_of(device)}
     print(json.dumps({"benchmark": "dit_step", **about, **rounded}))
 
 

@@ -16,7 +16,6 @@ import json
 import multiprocessing
 import os
 import statistics
-import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from clock import matmul_tflops, timed
 from kinema.core.types import Batch
 from kinema.systems.vgan import VGAN
 from kinema.training import TrainConfig, Trainer
@@ -32,8 +32,6 @@ from kinema.training.memory import keep_freed_memory
 GAINS = ("bf16", "channels_last", "kept_memory", "frozen", "broadcast", "fused_adam", "shared_fakes", "compile")
 GIGAFLOP = 42.6
 """Per sample and training step: 3 generator and 7 discriminator forward units, 21.3 GMAC."""
-MATMUL = 8192
-"""Side of the matrices whose product is the ceiling on a GPU."""
 
 
 class PlainGenerator(nn.Module):
@@ -141,18 +139,12 @@ def kinema_loop(device: torch.device, compiled: bool) -> Callable[[Tensor], obje
     return lambda real: trainer.step(Batch(real))
 
 
-def matmul_loop(device: torch.device) -> Callable[[Tensor], object]:
-    """Return a large bf16 matrix product: the ceiling of what a step can reach."""
-    left = torch.randn(MATMUL, MATMUL, device=device, dtype=torch.bfloat16)
-    return lambda _: left @ left
-
-
 def build(name: str, device: torch.device) -> Callable[[Tensor], object]:
-    """Return the step of a side: ``plain``, ``plain+GAIN``, ``kinema``, ``kinema+compile`` or ``matmul``."""
+    """Return the step of a side: ``plain``, ``plain+GAIN``, ``kinema`` or ``kinema+compile``."""
     kind, *gains = name.split("+")
     if kind == "plain":
         return PlainLoop(device, frozenset(gains))
-    return matmul_loop(device) if kind == "matmul" else kinema_loop(device, "compile" in gains)
+    return kinema_loop(device, "compile" in gains)
 
 
 def serve(pipe: Connection, name: str, arguments: argparse.Namespace) -> None:
@@ -163,11 +155,7 @@ def serve(pipe: Connection, name: str, arguments: argparse.Namespace) -> None:
     real = (torch.rand(arguments.batch, 32, 64, 64, 3) * 2 - 1).permute(0, 4, 1, 2, 3).to(device)
     loop = build(name, device)
     while pipe.recv():
-        start, busy = time.perf_counter(), time.process_time()
-        loop(real)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        pipe.send((time.perf_counter() - start, time.process_time() - busy))
+        pipe.send(timed(lambda: loop(real), device))
 
 
 def measure(names: list[str], arguments: argparse.Namespace) -> dict[str, tuple[float, float]]:
@@ -220,7 +208,7 @@ def main() -> None:
         "seconds": {"plain": round(plain, 4), "kinema": round(ours, 4)},
     }
     if on_gpu:
-        ceiling = 2 * MATMUL**3 / measure(["matmul"], arguments)["matmul"][0] / 1e12
+        ceiling = matmul_tflops(torch.device(arguments.device))
         report |= {"matmul_tflops": round(ceiling), "share_of_matmul": round(clips * GIGAFLOP / 1000 / ceiling, 3)}
     if arguments.gains:
         against_plain = {}
