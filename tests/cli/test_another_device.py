@@ -15,6 +15,7 @@ COMMANDS = {
     "vgan": [
         "generate {run} --count 3 --streams --out {out}/made.webp",
         "interpolate {run} --from 0 --to 1 --out {out}/between",
+        "evaluate {run} --against {data} --count 32 --features small_features:Colours --replicates 2 --out {out}/card",
     ],
     "vgan-autoencoder": ["reconstruct {run} {data} --count 3 --out {out}/again", PAIRED],
     "latent-video-dit": [

@@ -295,7 +295,7 @@ class WrittenOut(torch.autograd.Function):
     def forward(ctx: Any, joined: Float[Tensor, "B N joined"], scale: Float[Tensor, "d"], heads: int) -> Float[Tensor, "B N D"]:
         """Return what every token takes from all; `scale` is that of queries times that of keys."""
         query_key, value = rearrange(joined, "b n (k h d) -> k (b h) n d", k=3, h=heads).contiguous().split((2, 1))
-        length = torch.linalg.vector_norm(query_key, dim=-1, keepdim=True, dtype=torch.float32)
+        length = torch.linalg.vector_norm(query_key, dim=-1, keepdim=True).float()  # summed in float32 whatever it is given
         rate = (length.square() / len(scale) + EPSILON).rsqrt().to(joined.dtype)
         unit, scale = query_key * rate, scale * len(scale) ** -0.5
         share = torch.softmax(unit[0] * scale @ unit[1].mT, dim=-1)
@@ -359,17 +359,23 @@ class DepthwiseConvolution(torch.autograd.Function):
         into_features = conv3d(gradient, weight.flip(2, 3, 4), padding=1, groups=len(weight))
         # Frame by frame, for every shift in time: of two axes alone is there a fast gradient of the weight.
         t, plain = features.shape[2], ((1, 1), (1, 1), (1, 1), False, (0, 0), len(weight), (False, True, False))
+        made, seen = by_time(gradient), by_time(features)
         into_weight = []
         for shift in (-1, 0, 1):
             first, last = max(0, -shift), min(t, t - shift)
-            made, seen = pictures(gradient[:, :, first:last]), pictures(features[:, :, first + shift : last + shift])
-            into_weight.append(torch.ops.aten.convolution_backward(made, seen, weight[:, :, 0], [0], *plain)[1])
+            pair = pictures(made[first:last]), pictures(seen[first + shift : last + shift])
+            into_weight.append(torch.ops.aten.convolution_backward(*pair, weight[:, :, 0], [0], *plain)[1])
         return into_features, torch.stack(into_weight, dim=2), gradient.sum(dim=(0, 2, 3, 4))
 
 
-def pictures(features: Float[Tensor, "B C t h w"]) -> Float[Tensor, "N C h w"]:
-    """Return frames as a batch of pictures, their channels together in memory."""
-    return rearrange(rearrange(features, "b c t h w -> (b t) h w c").contiguous(), "n h w c -> n c h w")
+def by_time(features: Float[Tensor, "B C t h w"]) -> Float[Tensor, "t B h w C"]:
+    """Return features so in memory that any stretch of time is one piece, and their channels lie together."""
+    return rearrange(features, "b c t h w -> t b h w c").contiguous()
+
+
+def pictures(frames: Float[Tensor, "t B h w C"]) -> Float[Tensor, "N C h w"]:
+    """Return frames as a batch of pictures."""
+    return rearrange(frames, "t b h w c -> (t b) c h w")
 
 
 class Block(nn.Module):
