@@ -6,9 +6,10 @@ its contiguous slice of each global batch.
 """
 
 import math
+import re
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -27,6 +28,7 @@ from kinema.data.latents import Cut, LatentStore
 from kinema.pose.skeleton import Skeleton, find_skeleton
 
 BATCHES_AHEAD = 2
+SIDE = re.compile(r"(?<![a-z])(left|right)(?=(ward|wards|most)?(?![a-z]))", re.IGNORECASE)
 
 Extra = Literal["pose", "mask"]  # arrays of a clip that are read only for those who ask
 Draw = tuple[int, int]  # (epoch, clip)
@@ -85,7 +87,8 @@ class Loader:
         rank: which process this is.
         processes: how many there are.
         shuffle: False keeps the dataset's order in every epoch.
-        flip: mirror half of the clips.
+        flip: mirror half of the clips; what their captions call left is right then, and of two classes that differ in this
+            alone they are of the other.
         frames: length of a window drawn at random within each clip; None takes whole clips.
         fields: what the batches must carry, as in `System.needs`; poses and masks are read only if they are among it.
         pin_memory: keep batches in page-locked memory, from which a GPU copies without waiting.
@@ -135,6 +138,7 @@ class Loader:
         for name in self.extras:
             dataset.require(name)
         self._skeleton = _skeleton_of(dataset) if flip and "pose" in self.extras else None
+        self._opposite = opposites(dataset.info.labels) if flip else None
         self.latents: LatentStore | None = None
         self._place = (0, 0)  # epoch, and clips of it that were delivered
         # Memory of batches that nobody holds any more.
@@ -209,15 +213,18 @@ class Loader:
             row.numpy()[...] = self.dataset.video(index, first, self.frames)  # numpy copies without the GIL
             if mirrored:
                 row.copy_(row.flip(2))  # in the cache by now, and vectorised: 8 times as fast as numpy's reversed copy
-        indices = [index for index, _, _ in cuts]
+        indices, turned = [index for index, _, _ in cuts], [mirrored for _, _, mirrored in cuts]
         records = [self.dataset.record(index) for index in indices]
-        captions = tuple(record.caption for record in records if record.caption is not None)
-        labels = self.dataset.labels
+        captions = [record.caption for record in records if record.caption is not None]
+        complete = len(captions) == len(records)
+        labels = None if self.dataset.labels is None else self.dataset.labels[indices]
+        if labels is not None and self._opposite is not None:
+            labels = np.where(turned, self._opposite[labels], labels)
         return Clips(
             frames,
             keys=tuple(record.key for record in records),
-            label=None if labels is None else torch.from_numpy(labels[indices]),
-            caption=captions if len(captions) == len(records) else None,
+            label=None if labels is None else torch.from_numpy(labels),
+            caption=tuple(map(said_of, captions, turned)) if complete else None,
             **{name: self._read_extra(name, cuts) for name in self.extras},
             latent=None if self.latents is None else self._read_latents(self.latents, cuts),
         )
@@ -263,6 +270,22 @@ class Loader:
             return 0, False
         generator = numpy_generator(self.seed, epoch, 1 + index)  # numpy takes (seed, epoch, 0) for (seed, epoch)
         return firsts[int(generator.integers(len(firsts)))], self.flip and bool(generator.random() < 0.5)
+
+
+def said_of(text: str, mirrored: bool) -> str:
+    """Return what a caption or the name of a class says of its clip, or of that clip mirrored."""
+
+    def other(side: re.Match[str]) -> str:
+        word = "right" if side[1].lower() == "left" else "left"
+        return word.upper() if side[1].isupper() else word.title() if side[1].istitle() else word
+
+    return SIDE.sub(other, text) if mirrored else text
+
+
+def opposites(names: Sequence[str]) -> Int64[np.ndarray, "N"]:
+    """Return for every class the one of its mirrored clips: ``turn_left`` for ``turn_right``, itself where there is none."""
+    numbers = {name: number for number, name in enumerate(names)}
+    return np.array([numbers.get(said_of(name, True), number) for name, number in numbers.items()], np.int64)
 
 
 def _known(names: Collection[str]) -> Collection[str]:

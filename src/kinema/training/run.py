@@ -53,7 +53,7 @@ class Options(Config):
     split: Literal["train", "test", "all"] = "train"
     """The clips to train on; those of the other split, if any, are held out to watch over-fitting."""
     flip: bool = False
-    """Mirror half of the clips, left to right."""
+    """Mirror half of the clips, with left and right in their captions and classes."""
     dry_run: bool = False
     """Only say what every stage would take, in memory and arithmetic; train and write nothing. Needs no --out."""
     resume: bool = False

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kinema.core.errors import DataError
 from kinema.core.seeds import numpy_generator
 from kinema.data.dataset import Clip, Dataset, read_info, shard_name, write_info, write_shard
-from kinema.data.loader import Clips, Loader
+from kinema.data.loader import Clips, Loader, said_of
 from kinema.pose.skeleton import COCO_18
 from small_dataset import make_mask, make_pose, make_video, write_dataset
 
@@ -118,6 +118,41 @@ def test_a_clip_is_mirrored_as_a_whole_or_not_at_all(dataset: Dataset) -> None:
         draws = [numpy_generator(5, epoch, 1 + number) for epoch in (0, 1)]
         assert turned == [bool((draw.integers(1), draw.random())[1] < 0.5) for draw in draws]
     assert {turn for turns in mirrored.values() for turn in turns} == {True, False}
+
+
+def test_what_is_left_of_a_clip_is_right_of_it_mirrored(tmp_path: Path) -> None:
+    names = ("stand", "turn_left", "turn_right", "look_left")
+    folder = write_dataset(tmp_path / "data", 8, labels=names, captions=False)
+    records = [replace(Dataset(folder).record(number), caption=f"To the Left, {number}") for number in range(8)]
+    for first, shard in zip((0, 4), read_info(folder).shards, strict=True):
+        write_shard(folder / shard, [Clip(records[number], make_video(number)) for number in range(first, first + 4)])
+    seen = set()
+    for batch in islice(Loader(Dataset(folder), 8, flip=True), 6):
+        assert batch.label is not None
+        assert batch.caption is not None
+        for key, frames, label, caption in zip(batch.keys, batch.frames.numpy(), batch.label, batch.caption, strict=True):
+            turned = not np.array_equal(frames, make_video(int(key)))
+            name = names[int(key) % 4]
+            other = {"turn_left": "turn_right", "turn_right": "turn_left"}.get(name, name)
+            assert names[int(label)] == (other if turned else name)
+            assert caption.startswith("To the Right" if turned else "To the Left")
+            seen.add((name, turned))
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "mirrored"),
+    [
+        ("turns left, then RIGHT", "turns right, then LEFT"),
+        ("a left-handed wave", "a right-handed wave"),
+        ("Leftmost, upright, leftovers, bright", "Rightmost, upright, leftovers, bright"),
+        ("arm_left", "arm_right"),
+    ],
+)
+def test_words_for_sides_change_and_no_others(text: str, mirrored: str) -> None:
+    assert said_of(text, True) == mirrored
+    assert said_of(mirrored, True) == text
+    assert said_of(text, False) == text
 
 
 def test_windows_are_contiguous_and_start_anywhere(dataset: Dataset) -> None:
