@@ -1,8 +1,14 @@
 """The detector against what is known of the paper's, and its own stated numbers; the paper has no equation for it."""
 
 import torch
+from scipy.ndimage import uniform_filter
 
-from kinema.systems.fake_detector import CERTAIN, FakeDetector, FakeDetectorConfig
+from kinema.systems.fake_detector import CERTAIN, FakeDetector, FakeDetectorConfig, residual
+
+
+def by_hand(video: torch.Tensor) -> torch.Tensor:
+    """Four times what SciPy's mean over 5 x 5 pixels leaves."""
+    return torch.from_numpy(4 * (video.numpy() - uniform_filter(video.numpy(), (0, 0, 0, 5, 5), mode="mirror")))
 
 
 def test_it_sees_pairs_of_frames_unless_told_otherwise():
@@ -14,7 +20,7 @@ def test_a_judgement_sees_17_x_17_pixels_of_every_frame():
     torch.manual_seed(0)
     system = FakeDetector(FakeDetectorConfig(frames=3, height=48, width=48, channels=8))
     stacked = torch.rand(1, 3 * 5, 48, 48, requires_grad=True)
-    made = system.patches(stacked)
+    made = system.judges(stacked)
     made[0, 0, made.shape[2] // 2, made.shape[3] // 2].backward()
     assert stacked.grad is not None
     seen = stacked.grad[0].abs().sum(dim=0) > 0
@@ -33,9 +39,10 @@ def test_evidence_is_the_mean_of_bounded_votes_of_patches_and_any_size_has_some(
     torch.manual_seed(0)
     system = FakeDetector(FakeDetectorConfig(height=24, width=40, channels=8)).eval()
     video = torch.rand(2, 3, 2, 24, 40)
-    stacked = torch.cat([video, 4 * (video[:, :, 1:] - video[:, :, :1])], dim=2)
+    left = by_hand(video)
+    stacked = torch.cat([left, left[:, :, 1:] - left[:, :, :1]], dim=2)
     planes = torch.stack([stacked[:, colour, plane] for colour in range(3) for plane in range(3)], dim=1)
-    patches = system.patches(planes)
+    patches = system.judges(planes)
     assert patches.shape == (2, 1, 4, 12)
     votes = CERTAIN * torch.tanh(patches / CERTAIN)
     torch.testing.assert_close(system.evidence(video), votes.mean(dim=(1, 2, 3)))
@@ -46,5 +53,16 @@ def test_contrast_does_not_make_a_patch_louder_than_a_vote():
     torch.manual_seed(0)
     system = FakeDetector(FakeDetectorConfig(height=24, width=24, channels=8)).eval()
     loud = 1000 * torch.rand(1, 3, 2, 24, 24)
-    assert float(system.patches(torch.cat([loud, 4 * loud.diff(dim=2)], dim=2).flatten(1, 2)).abs().max()) > 10 * CERTAIN
+    assert float(system.judges(torch.cat([loud, 4 * loud.diff(dim=2)], dim=2).flatten(1, 2)).abs().max()) > 10 * CERTAIN
     assert float(system.evidence(loud).abs()) <= CERTAIN
+
+
+@torch.no_grad()
+def test_neither_colour_nor_light_that_changes_slowly_says_anything():
+    torch.manual_seed(0)
+    system = FakeDetector(FakeDetectorConfig(height=24, width=24, channels=8)).eval()
+    video = 0.2 * torch.rand(1, 3, 2, 24, 24)
+    tinted = video + torch.tensor([0.3, -0.1, 0.2]).view(1, 3, 1, 1, 1)
+    lit = video + 0.02 * torch.arange(24.0)
+    torch.testing.assert_close(system.evidence(tinted), system.evidence(video), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(residual(lit)[..., 2:-2], residual(video)[..., 2:-2], rtol=1e-3, atol=1e-4)
