@@ -144,7 +144,7 @@ def test_loud_textures_do_not_move_the_threshold_into_what_separates():
     """
     made = detector(("real", "fake"))
     made.system = FakeDetector(made.system.config)
-    made.system.patches = torch.nn.Sequential(Smoothness())
+    made.system.judges = torch.nn.Sequential(Smoothness())
     evidence = [made.evidence(frames(*[128] * 4)) for _ in range(12)]
     for strength in np.geomspace(6, 120, 12):
         wall = np.random.default_rng(0).uniform(-strength, strength, (17, 17, 3))
