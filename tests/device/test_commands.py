@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from device.pretended_device import pretended_device
 from kinema.cli import main, trained
 from kinema.training import distributed
-from pretended_device import pretended_device
 from small_dataset import write_dataset
 
 TRAIN = "train {system} {data} --out {run} --preset tiny --precision bf16"
@@ -28,10 +28,13 @@ COMMANDS = {
         "evaluate {run} --against {data} --forecast --count 8 --samples 3 --out {out}/card",
     ],
 }
+LONGER = ("pose-knows", "vgan-autoencoder")
 SHAPES = {"dance": (2, 32, 32), "pose-knows": (9, 16, 16)}
 
 
-@pytest.mark.parametrize("system", COMMANDS)
+@pytest.mark.parametrize(
+    "system", [pytest.param(name, marks=[pytest.mark.slow] if name in LONGER else []) for name in COMMANDS]
+)
 def test_commands_work_where_the_system_is_on_another_device(
     system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
