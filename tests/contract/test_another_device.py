@@ -1,4 +1,4 @@
-"""Runs `tests/device` in a process of its own: torch keeps a device that it once knows, and every gradient would wait for it."""
+"""Runs `tests/device` in a process of its own: torch keeps a device that it once knows, and every gradient waits for it."""
 
 import subprocess
 import sys

@@ -28,7 +28,7 @@ COMMANDS = {
         "evaluate {run} --against {data} --forecast --count 8 --samples 3 --out {out}/card",
     ],
 }
-LONGER = ("pose-knows", "vgan-autoencoder")
+LONGER = ("dance", "pose-knows", "vgan", "vgan-autoencoder")
 SHAPES = {"dance": (2, 32, 32), "pose-knows": (9, 16, 16)}
 
 
