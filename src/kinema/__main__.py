@@ -2,6 +2,6 @@
 
 import sys
 
-from kinema.cli import main
+from kinema.cli import program
 
-sys.exit(main())
+sys.exit(program())

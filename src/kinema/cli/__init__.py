@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from kinema.cli.allocator import prefer_mimalloc
 from kinema.core.errors import ConfigError, KinemaError, accepted
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -50,6 +51,13 @@ Deep generative video on your own footage.
 
 kinema VERB --help explains a verb; kinema --version prints the version.
 """
+
+
+def program() -> int:
+    """Be the program ``kinema``: what a verb computes, it computes with the quickest allocator."""
+    if set(sys.argv[1:2]) & set(VERBS) and not set(sys.argv) & {"-h", "--help"}:
+        prefer_mimalloc()
+    return main()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
