@@ -1,10 +1,17 @@
-"""What benchmarks share, no benchmark itself: a clock that waits for the device, and the ceiling of what it can compute."""
+"""What benchmarks share, no benchmark itself: a clock that waits for the device, steps of both sides by turns, and the ceiling."""
 
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+
+from kinema.cli import SPINS
+from kinema.cli.allocator import prefer_mimalloc
 
 MATMUL = 8192
 """Side of the matrices whose product is the ceiling on a GPU."""
@@ -16,6 +23,68 @@ def timed(work: Callable[[], object], device: torch.device) -> tuple[float, floa
     work()
     wait_for(device)
     return time.perf_counter() - clock, time.process_time() - processor
+
+
+class Side:
+    """A process that takes a step whenever it is asked to.
+
+    Args:
+        script: the benchmark, whose ``--side NAME`` calls `serve`.
+        arguments: of the benchmark.
+        name: of the side.
+        mimalloc: start as `kinema` does; otherwise as Python does, with glibc's malloc.
+    """
+
+    def __init__(self, script: str, arguments: Sequence[str], name: str, mimalloc: bool) -> None:
+        inherited = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+        environment = inherited | {"GOMP_SPINCOUNT": SPINS} | ({} if mimalloc else {"LD_PRELOAD": ""})
+        command = [sys.executable, script, *arguments, "--side", name]
+        self.process = subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def step(self) -> list[float]:
+        """Return the seconds of a step on the clock and of the processor."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        print(file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit("a side of the benchmark has died; its words are above")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+
+def serve(build: Callable[[], Callable[[], object]], device: torch.device) -> None:
+    """Be a `Side`: build what takes a step, take two, and then one for every line of input; print how long it took."""
+    prefer_mimalloc()
+    step = build()
+    for _ in range(2):
+        step()
+    for _ in sys.stdin:
+        print(json.dumps(timed(step, device)), flush=True)
+
+
+def compared(script: str, arguments: Sequence[str], ours: str, plain: str, rounds: int) -> dict[str, float]:
+    """Return the medians of steps that two sides take by turns, and their ratios.
+
+    Each side has a process of its own, ours as `kinema` starts and the plain one as Python does. In `ratio_of_arithmetic` the plain
+    step has our allocator as well.
+    """
+    sides = [Side(script, arguments, *side) for side in ((ours, True), (plain, False), (plain, True))]
+    times = [[side.step() for side in sides] for _ in range(rounds + 1)][1:]
+    for side in sides:
+        side.close()
+    (our, our_processor), (other, other_processor), (same, _) = (
+        [statistics.median(one[side][kind] for one in times) for kind in (0, 1)] for side in range(3)
+    )
+    return {
+        "step_s": our,
+        "plain_step_s": other,
+        "ratio": other / our,
+        "processor_ratio": other_processor / our_processor,
+        "ratio_of_arithmetic": same / our,
+    }
 
 
 def wait_for(device: torch.device) -> None:

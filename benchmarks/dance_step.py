@@ -1,9 +1,10 @@
 """Speed of Everybody Dance Now: a training step against the same step in plain fp32, and generation.
 
 Preset `laptop` at 128 pixels, stage "global". The reference is the same trainer, networks and losses in fp32 and contiguous
-memory, with torch's own instance norm, reflection padding and convolutions. Both sides take turns (A B A B ...), so that other
-load on the machine falls on both; medians are compared, of time on the clock and of processor time (which other load disturbs
-less).
+memory, with torch's own instance norm, reflection padding and convolutions. Each side has a process of its own, ours as `kinema`
+starts, the reference as Python does; they take turns (A B A B ...), so that other load on the machine falls on both. Medians are
+compared, of time on the clock and of processor time (which other load disturbs less). `ratio_of_arithmetic` compares with a
+reference that has our allocator as well.
 
     python benchmarks/dance_step.py --threads 2
     python benchmarks/dance_step.py --device cuda --size 512
@@ -13,14 +14,15 @@ Prints one JSON line. Targets on two cores: ratio at least 1.8, generation at le
 
 import argparse
 import json
-import statistics
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from clock import name_of, timed
+from clock import compared, name_of, serve, timed
 from kinema.core.types import Batch
 from kinema.nn.convolution import TransposedImages
 from kinema.nn.resnet import InstanceNorm, NarrowConvolution, Overlay, ReflectionPad
@@ -71,28 +73,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Speed of Everybody Dance Now.")
     parser.add_argument("--size", type=int, default=128, help="of a frame in pixels")
     parser.add_argument("--batch", type=int, default=4, help="pairs of a step")
-    parser.add_argument("--rounds", type=int, default=7, help="steps of either side that are timed")
+    parser.add_argument("--rounds", type=int, default=11, help="steps of either side that are timed")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--side", choices=("ours", "plain"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     device = torch.device(options.device)
     config = replace(Dance.presets["laptop"].config, height=options.size, width=options.size)
-    video = torch.rand(options.batch, 3, config.chain, options.size, options.size, device=device) * 2 - 1
-    batch = Batch(video, pose=poses(options.batch, config.chain, options.size).to(device))
-    dance = Dance(config)
-    ours = Trainer(dance, "global", TrainConfig(precision="bf16"), device)
-    theirs = Trainer(plain(Dance(config)), "global", TrainConfig(precision="fp32", channels_last=False), device)
-    for trainer in (ours, theirs, ours, theirs):
-        trainer.step(batch)
-    rounds = [
-        [timed(lambda trainer=trainer: trainer.step(batch), device) for trainer in (ours, theirs)]
-        for _ in range(options.rounds)
-    ]
-    seconds = [[statistics.median(one[side][kind] for one in rounds) for kind in (0, 1)] for side in (0, 1)]
 
-    dance.eval()
+    def build() -> Callable[[], object]:
+        video = torch.rand(options.batch, 3, config.chain, options.size, options.size, device=device) * 2 - 1
+        batch = Batch(video, pose=poses(options.batch, config.chain, options.size).to(device))
+        if options.side == "ours":
+            trainer = Trainer(Dance(config), "global", TrainConfig(precision="bf16"), device)
+        else:
+            trainer = Trainer(plain(Dance(config)), "global", TrainConfig(precision="fp32", channels_last=False), device)
+        return partial(trainer.step, batch)
+
+    if options.side:
+        serve(build, device)
+        return
+    numbers = compared(__file__, sys.argv[1:], "ours", "plain", options.rounds)
+
+    dance = Dance(config).to(device).eval()
     film = poses(1, FRAMES, options.size).to(device)
 
     def generate() -> None:
@@ -101,19 +106,9 @@ def main() -> None:
 
     generate()
     made = min(timed(generate, device) for _ in range(3))
-    numbers = {
-        "benchmark": "dance_step",
-        "size": options.size,
-        "batch": options.batch,
-        "device": name_of(device),
-        "step_s": seconds[0][0],
-        "plain_step_s": seconds[1][0],
-        "ratio": seconds[1][0] / seconds[0][0],
-        "processor_ratio": seconds[1][1] / seconds[0][1],
-        "frames_per_s": FRAMES / made[0],
-        "frames_per_processor_s": FRAMES / made[1],
-    }
-    print(json.dumps({name: round(value, 3) if isinstance(value, float) else value for name, value in numbers.items()}))
+    numbers |= {"frames_per_s": FRAMES / made[0], "frames_per_processor_s": FRAMES / made[1]}
+    about = {"benchmark": "dance_step", "size": options.size, "batch": options.batch, "device": name_of(device)}
+    print(json.dumps({**about, **{name: round(value, 3) for name, value in numbers.items()}}))
 
 
 if __name__ == "__main__":

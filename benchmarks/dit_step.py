@@ -1,9 +1,10 @@
 """Speed of the latent video transformer: a training step of either stage against the same step in plain fp32.
 
 Preset `laptop` unless said. The reference is the same trainer, networks and losses in fp32 and contiguous memory, with torch's
-own attention, depthwise convolution and Muon, and it encodes its clips in every step of the transformer. Both sides take turns
-(A B A B ...), so that other load on the machine falls on both; medians are compared, of time on the clock and of processor time
-(which other load disturbs less).
+own attention, norms, depthwise convolution and Muon, and it encodes its clips in every step of the transformer. Each side has a
+process of its own, ours as `kinema` starts, the reference as Python does; they take turns (A B A B ...), so that other load on
+the machine falls on both. Medians are compared, of time on the clock and of processor time (which other load disturbs less).
+`ratio_of_arithmetic` compares with a reference that has our allocator as well.
 
     python benchmarks/dit_step.py --threads 1
     python benchmarks/dit_step.py --device cuda --preset small-gpu --batch 64
@@ -14,7 +15,7 @@ of a step of the transformer at least 1.8.
 
 import argparse
 import json
-import statistics
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,13 +23,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 from torch.optim import Muon
 from torch.utils.flop_counter import FlopCounterMode
 
-from clock import matmul_tflops, name_of, timed
+from clock import compared, matmul_tflops, name_of, serve
 from kinema.core.muon import BatchedMuon
 from kinema.core.types import Batch
-from kinema.systems.latent_video_dit import LatentVideoDiT
+from kinema.systems.latent_video_dit import LatentVideoDiT, LatentVideoDiTConfig
 from kinema.training import TrainConfig, Trainer
 
 CLASSES = 8
@@ -43,10 +45,20 @@ class Neighbours(nn.Conv3d):
         return super().forward(input.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
 
 
+class Modulated(nn.Module):
+    """torch's own norm, scaled and shifted."""
+
+    def forward(self, tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """Return the modulated tokens."""
+        return torch.addcmul(shift, layer_norm(tokens, tokens.shape[-1:], eps=1e-6), 1 + scale)
+
+
 def plain(system: LatentVideoDiT) -> LatentVideoDiT:
-    """Put torch's own convolutions in place of the written ones."""
+    """Put torch's own convolutions and norms in place of the written ones."""
     width = system.config.hidden
+    system.transformer.norm = Modulated()
     for block in system.transformer.blocks:
+        block.norm = Modulated()
         neighbours = Neighbours(width, width, 3, padding=1, groups=width)
         nn.init.zeros_(neighbours.weight)
         block.neighbours = neighbours
@@ -61,18 +73,14 @@ def alone(trainer: Trainer) -> Trainer:
     return trainer
 
 
-def compared(ours: Callable[[], object], theirs: Callable[[], object], rounds: int, device: torch.device) -> dict[str, float]:
-    """Return the medians of both and their ratio."""
-    for work in (ours, theirs, ours, theirs):
-        timed(work, device)
-    times = [[timed(work, device) for work in (ours, theirs)] for _ in range(rounds)]
-    medians = [[statistics.median(one[side][kind] for one in times) for kind in (0, 1)] for side in (0, 1)]
-    return {
-        "step_s": medians[0][0],
-        "plain_step_s": medians[1][0],
-        "ratio": medians[1][0] / medians[0][0],
-        "processor_ratio": medians[1][1] / medians[0][1],
-    }
+def trained(config: LatentVideoDiTConfig, stage: str, side: str, batch: Batch) -> tuple[Trainer, Batch]:
+    """Return the trainer of a side and the batch that it is shown."""
+    if side == "plain":
+        reference = TrainConfig(precision="fp32", channels_last=False, **BUDGET)
+        return alone(Trainer(plain(LatentVideoDiT(config)), stage, reference, batch.video.device)), batch
+    system = LatentVideoDiT(config).to(batch.video.device)
+    cached = batch if stage == "compressor" else replace(batch, latent=system.encode(batch.video).detach())
+    return Trainer(system, stage, TrainConfig(precision="bf16", **BUDGET), batch.video.device), cached
 
 
 def main() -> None:
@@ -81,9 +89,10 @@ def main() -> None:
     parser.add_argument("--preset", default="laptop")
     parser.add_argument("--size", type=int, help="of a frame in pixels; default: the preset's")
     parser.add_argument("--batch", type=int, default=16, help="clips of a step")
-    parser.add_argument("--rounds", type=int, default=9, help="steps of either side that are timed")
+    parser.add_argument("--rounds", type=int, default=15, help="steps of either side that are timed")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -91,19 +100,21 @@ def main() -> None:
     config = replace(LatentVideoDiT.presets[options.preset].config, condition="label", classes=CLASSES)
     size = options.size or config.height
     config = replace(config, height=size, width=size)
-    video = torch.rand(options.batch, 3, config.frames, size, size, device=device) * 2 - 1
-    batch = Batch(video, torch.arange(options.batch, device=device) % CLASSES)
+
+    def build(stage: str, side: str) -> Callable[[], object]:
+        video = torch.rand(options.batch, 3, config.frames, size, size, device=device) * 2 - 1
+        trainer, shown = trained(config, stage, side, Batch(video, torch.arange(options.batch, device=device) % CLASSES))
+        return partial(trainer.step, shown)
+
+    if options.side:
+        serve(partial(build, *options.side.split("/")), device)
+        return
     numbers: dict[str, dict[str, float]] = {}
     for stage in ("compressor", "transformer"):
-        system = LatentVideoDiT(config).to(device)
-        cached = batch if stage == "compressor" else replace(batch, latent=system.encode(batch.video).detach())
-        ours = Trainer(system, stage, TrainConfig(precision="bf16", **BUDGET), device)
-        reference = TrainConfig(precision="fp32", channels_last=False, **BUDGET)
-        theirs = alone(Trainer(plain(LatentVideoDiT(config)), stage, reference, device))
-        numbers[stage] = compared(lambda: ours.step(cached), lambda: theirs.step(batch), options.rounds, device)  # noqa: B023
+        numbers[stage] = compared(__file__, sys.argv[1:], f"{stage}/ours", f"{stage}/plain", options.rounds)
         if device.type == "cuda":
             with FlopCounterMode(display=False) as counter:
-                ours.step(cached)
+                build(stage, "ours")()
             numbers[stage]["tflops"] = counter.get_total_flops() / numbers[stage]["step_s"] / 1e12
             numbers[stage]["share_of_matmul"] = numbers[stage]["tflops"] / matmul_tflops(device)
     rounded = {stage: {name: round(value, 3) for name, value in found.items()} for stage, found in numbers.items()}

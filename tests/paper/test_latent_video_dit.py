@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
 from kinema.core.errors import ConfigError
 from kinema.core.sampling import Sampling
@@ -16,6 +17,7 @@ from kinema.systems.latent_video_dit import LatentVideoDiT
 from kinema.systems.latent_video_dit_compressor import fold, unfold
 from kinema.systems.latent_video_dit_networks import (
     TASKS,
+    AdaptiveNorm,
     Attention,
     LatentVideoDiTConfig,
     NeighbourConvolution,
@@ -217,6 +219,16 @@ def test_attention_written_out_and_its_gradients_are_those_of_torch() -> None:
         found.append([made.detach(), seen.grad, *(parameter.grad.clone() for parameter in attention.parameters())])
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_adaptive_norm_and_its_gradients_are_those_of_its_formula() -> None:
+    torch.manual_seed(0)
+    tokens = torch.randn(2, 2, 3, 1, 6, dtype=torch.float64, requires_grad=True)
+    shift, scale = (torch.randn(2, 1, 1, 1, 6, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    norm = AdaptiveNorm()
+    torch.testing.assert_close(norm(tokens, shift, scale), shift + (1 + scale) * layer_norm(tokens, (6,), eps=1e-6))
+    assert torch.autograd.gradcheck(norm, (tokens, shift, scale))
+    assert norm(tokens.float(), shift.bfloat16(), scale.bfloat16()).dtype == torch.bfloat16
 
 
 def test_attention_in_bf16_is_attention() -> None:

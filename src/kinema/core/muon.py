@@ -1,11 +1,12 @@
-"""Muon whose matrices of one shape are orthogonalised together.
+"""Muon whose matrices of one shape, lying or standing, are orthogonalised together.
 
 References:
     Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,21 +26,22 @@ class BatchedMuon(torch.optim.Muon):
             with torch.enable_grad():
                 closure()
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    by_shape.setdefault(matrix.shape, []).append((matrix, matrix.grad))
-            for (rows, columns), moved in by_shape.items():
-                matrices, gradients = [matrix for matrix, _ in moved], [gradient for _, gradient in moved]
-                momenta = [self._momentum(matrix) for matrix in matrices]
-                torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
-                if group["nesterov"]:
-                    momenta = torch._foreach_lerp(gradients, momenta, group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
-                updates = orthogonal(torch.stack(momenta), group["ns_coefficients"], group["ns_steps"], group["eps"]).float()
-                adam = group["adjust_lr_fn"] == "match_rms_adamw"
-                rate = group["lr"] * (0.2 * math.sqrt(max(rows, columns)) if adam else math.sqrt(max(1, rows / columns)))
-                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])  # pyright: ignore[reportPrivateImportUsage]
-                torch._foreach_add_(matrices, list(updates), alpha=-rate)  # pyright: ignore[reportPrivateImportUsage]
+            matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
+            gradients = [matrix.grad for matrix in matrices]
+            momenta = [self._momentum(matrix) for matrix in matrices]
+            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
+            if group["nesterov"]:
+                momenta = torch._foreach_lerp(gradients, momenta, group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])  # pyright: ignore[reportPrivateImportUsage]
+            alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+            for matrix, momentum in zip(matrices, momenta, strict=True):
+                lying = momentum.mT if is_tall(matrix) else momentum
+                alike.setdefault(lying.shape, []).append((matrix, lying))
+            for moved in alike.values():
+                lying = torch.stack([momentum for _, momentum in moved])
+                updates = orthogonal(lying, group["ns_coefficients"], group["ns_steps"], group["eps"]).float()
+                for (matrix, _), update in zip(moved, updates, strict=True):
+                    matrix.add_(update.mT if is_tall(matrix) else update, alpha=-step_size(group, *matrix.shape))
         return None
 
     def _momentum(self, matrix: Tensor) -> Tensor:
@@ -49,13 +51,27 @@ class BatchedMuon(torch.optim.Muon):
         return state["momentum_buffer"]
 
 
+def is_tall(matrix: Tensor) -> bool:
+    """Return whether a matrix has more rows than columns."""
+    return matrix.shape[0] > matrix.shape[1]
+
+
+def step_size(group: Mapping[str, Any], rows: int, columns: int) -> float:
+    """Return the step of matrices of this shape, as torch's Muon takes it."""
+    if group["adjust_lr_fn"] == "match_rms_adamw":
+        return group["lr"] * 0.2 * math.sqrt(max(rows, columns))
+    return group["lr"] * math.sqrt(max(1, rows / columns))
+
+
 def orthogonal(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, least: float) -> Tensor:
-    """Return matrices of about the same singular vectors whose singular values are about 1, in bfloat16 (Newton-Schulz)."""
+    """Return matrices of about the same singular vectors whose singular values are about 1, in bfloat16 (Newton-Schulz).
+
+    None of them may have more rows than columns.
+    """
     a, b, c = coefficients
-    tall = matrices.shape[1] > matrices.shape[2]
-    wide = (matrices.mT if tall else matrices).to(torch.bfloat16, memory_format=torch.contiguous_format)
-    wide = wide / torch.linalg.matrix_norm(wide, keepdim=True).clamp_min(least)
+    found = matrices.bfloat16()
+    found = found / torch.linalg.matrix_norm(found, keepdim=True).clamp_min(least)
     for _ in range(steps):
-        gram = wide @ wide.mT
-        wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
-    return wide.mT if tall else wide
+        gram = found @ found.mT
+        found = torch.baddbmm(found, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), found, beta=a)
+    return found

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import conv3d, rms_norm, scaled_dot_product_attention, silu
 
@@ -378,6 +378,36 @@ def pictures(frames: Float[Tensor, "t B h w C"]) -> Float[Tensor, "N C h w"]:
     return rearrange(frames, "t b h w c -> (t b) c h w")
 
 
+class AdaptiveNorm(nn.Module):
+    """A layer norm, then a scale of 1 + `scale` and a shift, in the precision of both."""
+
+    def forward(self, tokens: Tokens, shift: Tensor, scale: Tensor) -> Tokens:
+        """Return the modulated tokens."""
+        return cast(Tensor, ModulatedNorm.apply(tokens, shift, scale))
+
+
+class ModulatedNorm(torch.autograd.Function):
+    """`AdaptiveNorm` with a backward of its own: torch's first multiplies every token by 1."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tokens, shift: Tensor, scale: Tensor) -> Tokens:
+        """Return the modulated tokens; the norm is taken in the precision of the tokens."""
+        normed, mean, rate = torch.native_layer_norm(tokens, tokens.shape[-1:], None, None, EPSILON)
+        normed, scale = normed.to(scale.dtype), 1 + scale
+        ctx.save_for_backward(tokens, mean, rate, normed, scale)
+        return torch.addcmul(shift, normed, scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        """Return the gradients of tokens, shift and scale."""
+        tokens, mean, rate, normed, scale = ctx.saved_tensors
+        grid = tuple(range(1, gradient.dim() - 1))
+        of_normed = (gradient * scale).to(tokens.dtype)
+        parts = of_normed, tokens, tokens.shape[-1:], mean, rate, None, None, (True, False, False)
+        of_scale = (gradient * normed).sum(dim=grid, keepdim=True)
+        return torch.ops.aten.native_layer_norm_backward(*parts)[0], gradient.sum(dim=grid, keepdim=True), of_scale
+
+
 class Block(nn.Module):
     """adaLN-Zero block with a convolution over neighbouring tokens before it; the identity at the start.
 
@@ -391,7 +421,7 @@ class Block(nn.Module):
         self.sees = sees
         self.neighbours = NeighbourConvolution(width) if config.token_convolution else None
         self.attention = Attention(width, config.heads)
-        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.norm = AdaptiveNorm()
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.modulation = nn.Linear(width, 6 * width)
         silence(self.modulation)
@@ -406,8 +436,8 @@ class Block(nn.Module):
         if self.neighbours is not None:
             tokens = tokens + self.neighbours(tokens)
         b1, s1, g1, b2, s2, g2 = self.modulation(context)[:, None, None, None].chunk(6, dim=-1)
-        tokens = tokens + g1 * self._attend(torch.addcmul(b1, as_computed(self.norm(tokens)), 1 + s1))
-        return tokens + g2 * self.mlp(torch.addcmul(b2, as_computed(self.norm(tokens)), 1 + s2))
+        tokens = tokens + g1 * self._attend(self.norm(tokens, b1, s1))
+        return tokens + g2 * self.mlp(self.norm(tokens, b2, s2))
 
     def _attend(self, tokens: Tokens) -> Tokens:
         """Attend over all tokens, over those of the frame, or over those of the place."""
@@ -442,7 +472,7 @@ class Transformer(nn.Module):
         kinds: dict[str, list[Literal["all", "frame", "place"]]] = {"full": ["all"], "alternating": ["frame", "place"]}
         sees = kinds[config.attention]
         self.blocks = nn.ModuleList(Block(config, sees[index % len(sees)]) for index in range(config.depth))
-        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.norm = AdaptiveNorm()
         self.modulation = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, inputs)
         silence(self.modulation, self.out)
@@ -471,7 +501,7 @@ class Transformer(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, about)
         shift, scale = self.modulation(about)[:, None, None, None].chunk(2, dim=-1)
-        return from_tokens(self.out(torch.addcmul(shift, as_computed(self.norm(tokens)), 1 + scale)), self.patch)
+        return from_tokens(self.out(self.norm(tokens, shift, scale)), self.patch)
 
     @property
     def matrices(self) -> list[nn.Parameter]:
@@ -506,28 +536,31 @@ def with_mask(video: Video, known: Mask) -> Float[Tensor, "B 4 T H W"]:
     An unknown pixel shows what is known at its place at the nearest time, or 0 where nothing ever is: a copy of the nearest
     frame is where a completion begins, and every token sees it without attending to that frame.
     """
-    given, video = (known > 0.5).to(video.dtype), video.contiguous()  # a mask over three channels apart is three times as fast
-    frames, shown = video.unbind(2), given.unbind(2)
-    before = carried(frames, shown)
-    after = carried(frames[::-1], shown[::-1])[::-1]
-    nearest = [
-        torch.lerp(later, earlier, (since <= until).to(video.dtype))
-        for (earlier, since), (later, until) in zip(before, after, strict=True)
-    ]
-    return torch.cat([torch.stack(nearest, dim=2), given], dim=1)
+    given = known > 0.5
+    source = nearest_known(given)
+    there = source.clamp(0, known.shape[2] - 1)
+    shown = video.new_empty(len(video), 4, *video.shape[2:])
+    torch.gather(video, 2, there.long().expand(-1, 3, -1, -1, -1), out=shown[:, :3])
+    shown[:, :3] *= source == there
+    shown[:, 3:] = given
+    return shown
 
 
-def carried(frames: Sequence[Tensor], given: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Return for every frame what was last known at each place, 0 where nothing was, and how many frames ago.
+def nearest_known(given: Bool[Tensor, "B 1 T H W"]) -> Int[Tensor, "B 1 T H W"]:
+    """Return the nearest frame in which every place is known, the earlier of two; outside of 0 to T - 1 where there is none.
 
-    `lerp` by 0 or 1 is exact, and on a processor five times as fast as `where`.
+    What was last known spreads to ever later frames by 1, 2, 4 and so on, and what is known next to earlier ones.
     """
-    picture, ago = torch.zeros_like(frames[0]), torch.full_like(given[0], 2 * len(frames))
-    seen = []
-    for frame, here in zip(frames, given, strict=True):
-        picture, ago = torch.lerp(picture, frame, here), (ago + 1) * (1 - here)
-        seen.append((picture, ago))
-    return seen
+    frames = given.shape[2]
+    times = torch.arange(frames, dtype=torch.int16, device=given.device)[:, None, None]
+    before = given * (times + frames) - frames
+    after = given * (2 * frames - times) - 2 * frames  # negative
+    step = 1
+    while step < frames:
+        before[:, :, step:] = torch.maximum(before[:, :, step:], before[:, :, :-step])
+        after[:, :, :-step] = torch.maximum(after[:, :, :-step], after[:, :, step:])
+        step *= 2
+    return torch.where(times - before <= -after - times, before, -after)
 
 
 def task_masks(numbers: Float[Tensor, "B 8"], shape: ClipShape) -> Mask:
@@ -551,19 +584,15 @@ def task_masks(numbers: Float[Tensor, "B 8"], shape: ClipShape) -> Mask:
         "first and last": ((t == 0) | (t == last)).expand_as(scattered),
         "some frames": scattered,
     }
-    away = (t / last)[None]
-    known = []
-    for name in TASKS:
-        if name in whole:
-            known.append(whole[name][:, :, None, None].expand(-1, -1, shape.height, shape.width))
-            continue
-        moves = away if name == "around a track" else torch.zeros_like(away)
-        inside = []
-        for side, size, start, end in ((shape.height, 2, 4, 6), (shape.width, 3, 5, 7)):
-            extent = (0.25 + 0.4 * numbers[:, size, None]) * side
-            corner = torch.lerp(numbers[:, start, None], numbers[:, end, None], moves) * (side - extent)
-            place = torch.arange(side, device=numbers.device) + 0.5
-            inside.append((place >= corner[..., None]) & (place < (corner + extent)[..., None]))
-        known.append(~(inside[0][..., :, None] & inside[1][..., None, :]))
-    rows = torch.arange(len(numbers), device=numbers.device)
-    return torch.stack(known)[task, rows].float().unsqueeze(1)
+    names, rows = list(TASKS), torch.arange(len(numbers), device=numbers.device)
+    frames = torch.stack([whole.get(name, scattered) for name in names])[task, rows]
+    moves = (t / last) * (task == names.index("around a track"))[:, None]
+    inside = []
+    for side, size, start, end in ((shape.height, 2, 4, 6), (shape.width, 3, 5, 7)):
+        extent = (0.25 + 0.4 * numbers[:, size, None]) * side
+        corner = torch.lerp(numbers[:, start, None], numbers[:, end, None], moves) * (side - extent)
+        place = torch.arange(side, device=numbers.device) + 0.5
+        inside.append((place >= corner[..., None]) & (place < (corner + extent)[..., None]))
+    around = ~(inside[0][..., :, None] & inside[1][..., None, :])
+    boxed = (task == names.index("around a box")) | (task == names.index("around a track"))
+    return torch.where(boxed[:, None, None, None], around, frames[:, :, None, None]).float().unsqueeze(1)

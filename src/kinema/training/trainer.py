@@ -243,7 +243,7 @@ class Trainer:
         terms = named(name, objective.terms)
         numbers = terms | named(name, {**objective.metrics, "gradient_norm": norm})
         self._refuse_infinities(turn.player, terms, numbers[f"{name}/gradient_norm"])
-        if self.config.clip_gradients:
+        if 0 < self.config.clip_gradients < numbers[f"{name}/gradient_norm"]:
             shorten([local(gradient) for gradient in gradients], self.config.clip_gradients, norm)
         self._move(turn)
         return numbers
@@ -510,8 +510,8 @@ def only_learning(own: list[nn.Parameter], all_learned: list[nn.Parameter]) -> I
 
 
 def shorten(gradients: list[Tensor], longest: float, norm: Tensor) -> None:
-    """Scale gradients down to a norm of `longest`, in place; they may be the shards of split ones."""
-    torch._foreach_mul_(gradients, (longest / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]
+    """Scale gradients of a larger norm down to `longest`, in place; they may be the shards of split ones."""
+    torch._foreach_mul_(gradients, longest / norm)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def named(player: str, values: Mapping[str, Tensor]) -> dict[str, float]:

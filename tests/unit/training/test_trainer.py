@@ -65,6 +65,12 @@ def test_gradients_are_clipped_and_their_norm_is_reported():
     assert numbers == pytest.approx({"hand/height": 0.0, "hand/slope": -0.8, "hand/gradient_norm": 0.8})
 
 
+def test_short_gradients_are_left_as_they_are():
+    lever = Lever()
+    Trainer(lever, "pull", TrainConfig(clip_gradients=0.9, precision="fp32")).step(clips(2, -0.8))
+    assert lever.weight == pytest.approx(0.8)
+
+
 def test_average_has_its_half_life_in_samples_and_starts_quickly():
     lever = Lever()
     trainer = Trainer(lever, "pull", TrainConfig(ema_samples=4))
