@@ -1,4 +1,4 @@
-"""What benchmarks share, no benchmark itself: a clock that waits for the device, steps of both sides by turns, and the ceiling."""
+"""What benchmarks share, no benchmark itself: a clock that waits for the device, two sides that take turns, and a ceiling."""
 
 import json
 import os
@@ -43,7 +43,8 @@ class Side:
 
     def step(self) -> list[float]:
         """Return the seconds of a step on the clock and of the processor."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         print(file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
@@ -68,8 +69,8 @@ def serve(build: Callable[[], Callable[[], object]], device: torch.device) -> No
 def compared(script: str, arguments: Sequence[str], ours: str, plain: str, rounds: int) -> dict[str, float]:
     """Return the medians of steps that two sides take by turns, and their ratios.
 
-    Each side has a process of its own, ours as `kinema` starts and the plain one as Python does. In `ratio_of_arithmetic` the plain
-    step has our allocator as well.
+    Each side has a process of its own, ours as `kinema` starts and the plain one as Python does. In `ratio_of_arithmetic` the
+    plain step has our allocator as well.
     """
     sides = [Side(script, arguments, *side) for side in ((ours, True), (plain, False), (plain, True))]
     times = [[side.step() for side in sides] for _ in range(rounds + 1)][1:]

@@ -56,7 +56,7 @@ class Modulated(nn.Module):
 def plain(system: LatentVideoDiT) -> LatentVideoDiT:
     """Put torch's own convolutions and norms in place of the written ones."""
     width = system.config.hidden
-    system.transformer.norm = Modulated()
+    system.transformer.norm = Modulated()  # pyright: ignore[reportAttributeAccessIssue]
     for block in system.transformer.blocks:
         block.norm = Modulated()
         neighbours = Neighbours(width, width, 3, padding=1, groups=width)
