@@ -105,6 +105,24 @@ def test_predict_crops_the_middle_and_says_so(runs: Path, tmp_path: Path, capsys
     assert np.abs(wide.astype(int) - square).mean() < 30  # but for the edge of the white square, the same picture
 
 
+def test_predict_keeps_all_of_a_picture_where_the_clips_were_letterboxed(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Trained, "fit", "letterbox")
+    wide = np.full((20, 40, 3), 255, np.uint8)
+    tall = np.zeros((16, 16, 3), np.uint8)
+    tall[4:12] = 255  # the wide picture between black borders
+    for name, picture in (("wide", wide), ("tall", tall)):
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+    words = ("--format", "npy", "--out", tmp_path / "out")
+    assert run("predict", runs / "vgan-future", tmp_path / "wide.png", tmp_path / "tall.png", *words) == 0
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'wide.png'}: 40x20 scaled to 16x8 in 16x16, as the clips that it learnt from" in said
+    assert "tall.png:" not in said
+    made = [np.load(tmp_path / "out" / f"{name}.npy").astype(int) for name in ("wide", "tall")]
+    assert np.abs(made[0] - made[1]).mean() < 1
+
+
 def test_predict_takes_a_folder_and_goes_on_without_what_is_no_picture(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -185,11 +185,11 @@ def examine(detector: "Detector", measured: dict[str, Any], path: Path) -> dict[
 def _shots(detector: "Detector", info: "MediaInfo", prepared: dict[str, Any]) -> Iterator[tuple[int, "Scores"]]:
     """Yield frames and evidence of every shot, decoded and resized as the clips were that the detector was trained on."""
     from kinema.data.cutting import fitted
-    from kinema.data.media import contain, cover, read_frames, resample
+    from kinema.data.media import read_frames, resample, scaled_to
     from kinema.data.shots import number_shots
 
     shape = detector.shape
-    resize = (contain if prepared["fit"] == "letterbox" else cover)(shape.width, shape.height)
+    resize = scaled_to(prepared["fit"], shape.width, shape.height)
     frames = 0
 
     def pictures(shot: Iterator[Any]) -> Iterator[Any]:

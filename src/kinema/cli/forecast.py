@@ -275,7 +275,7 @@ def _stored(path: Path, options: Forecast, forecaster: "Forecaster") -> list[Pas
 def _footage(file: Path, poses_file: Path, options: Forecast, forecaster: "Forecaster", trained: "Trained") -> Past:
     """Return the past out of a clip and its poses, at the rate and size of the system; what follows in the clip is shown."""
     from kinema.data.cutting import fitted
-    from kinema.data.media import contain, cover, probe, read_frames, resample
+    from kinema.data.media import probe, read_frames, resample, scaled_to
     from kinema.pose.driving import as_prepared
     from kinema.pose.files import read_poses
 
@@ -290,7 +290,7 @@ def _footage(file: Path, poses_file: Path, options: Forecast, forecaster: "Forec
         )
     pace = rate / trained.fps if rate else 1.0
     wanted = [options.start + round(pace * number) for number in range(forecaster.past + forecaster.future)]
-    resize = (cover if trained.fit == "crop" else contain)(shape.width, shape.height)
+    resize = scaled_to(trained.fit, shape.width, shape.height)
     pictures: dict[int, UInt8[np.ndarray, "H W 3"]] = {}
     for number, image in enumerate(resample(read_frames(file, resize=resize), None)):
         if number > wanted[-1]:

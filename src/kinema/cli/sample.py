@@ -183,7 +183,8 @@ class Predict(BatchSampled):
     made = "predicted"
 
     files: Files
-    """Images or clips, or folders of them; a clip gives its first frames. The middle is cut to the system's shape."""
+    """Images or clips, or folders of them; a clip gives its first frames. What does not have the system's shape is fitted as its
+    dataset was: the middle is cut out, or all of it put between borders."""
     seed: int = 0
     """Seed of the first future, for systems that imagine several; counted up per file."""
 
@@ -459,29 +460,39 @@ def _refuse_none(files: Sequence[Path], wanted: str) -> None:
 
 
 def _beginning(path: Path, frames: int, trained: "Trained") -> UInt8[np.ndarray, "T H W 3"]:
-    """Read the first frames of an image or clip at the system's size; says in a line what was cut.
+    """Read the first frames of an image or clip, fitted as the system's own clips were; says in a line what was done.
 
     Raises:
         DataError: when the file holds fewer frames.
     """
     from itertools import islice
 
-    from kinema.data.media import cover, probe, read_frames
+    from kinema.data.cutting import fitted
+    from kinema.data.media import probe, read_frames, scaled_to
 
     shape, info = trained.metadata.clip, probe(path)
-    found = [frame.image for frame in islice(read_frames(path, resize=cover(shape.width, shape.height)), frames)]
+    resize = scaled_to(trained.fit, shape.width, shape.height)
+    found = [frame.image for frame in islice(read_frames(path, resize=resize), frames)]
     if len(found) < frames:
         raise DataError(f"{path} has {len(found)} frames; {trained.metadata.system} wants clips of at least {frames}")
     if (info.width, info.height) != (shape.width, shape.height):
-        # The largest middle part of the system's aspect ratio.
-        scale = min(Fraction(info.width, shape.width), Fraction(info.height, shape.height))
-        part = f"{round(shape.width * scale)}x{round(shape.height * scale)}"
-        print(f"{path}: of {info.width}x{info.height}, the middle {part} scaled to {shape.width}x{shape.height}")
+        print(f"{path}: {_said_of_fitting(info.width, info.height, trained)}")
     if info.fps and (info.frames or 0) > frames:
         print(f"{path}: of {info.frames} frames, the first{f' {frames}' if frames > 1 else ''}")
     if frames > 1 and info.fps and abs(float(info.fps) / trained.fps - 1) > 0.1:
         print(f"{path}: at {float(info.fps):g} frames per second, learnt at {trained.fps:g}")
-    return np.stack([_centre(image, shape.height, shape.width) for image in found])
+    return fitted(found, shape.width, shape.height, resize)
+
+
+def _said_of_fitting(width: int, height: int, trained: "Trained") -> str:
+    """Return what becomes of pictures of this size."""
+    shape = trained.metadata.clip
+    scales = Fraction(width, shape.width), Fraction(height, shape.height)
+    if trained.fit == "letterbox":  # all of it, as large as fits
+        inside = f"{round(width / max(scales))}x{round(height / max(scales))}"
+        return f"{width}x{height} scaled to {inside} in {shape.width}x{shape.height}, as the clips that it learnt from"
+    part = f"{round(shape.width * min(scales))}x{round(shape.height * min(scales))}"
+    return f"of {width}x{height}, the middle {part} scaled to {shape.width}x{shape.height}"
 
 
 def _whole(path: Path, trained: "Trained") -> UInt8[np.ndarray, "T H W 3"]:
@@ -508,8 +519,3 @@ def _stored(path: Path, count: int, trained: "Trained") -> dict[str, UInt8[np.nd
     held_out = any(every.record(index).split == "test" for index in range(len(every)))
     dataset = Dataset(path, "test") if held_out else every
     return {dataset.record(index).key: np.array(dataset.video(index)) for index in range(min(count, len(dataset)))}
-
-
-def _centre(image: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    return image[top : top + height, left : left + width]

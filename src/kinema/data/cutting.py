@@ -20,7 +20,7 @@ from jaxtyping import Float32, UInt8
 from kinema.core.config import Config, from_mapping
 from kinema.core.errors import MediaError
 from kinema.data.dataset import Clip, ClipRecord
-from kinema.data.media import Frame, Resize, contain, cover, displayed
+from kinema.data.media import Frame, Resize, cover, displayed, scaled_to
 from kinema.data.plan import Job, Refusal, motion
 from kinema.data.posed import Pose, Poser, in_clip, moved, open_poser, placed, share_with_person, shares_with_parts
 from kinema.data.scene import VIEW, SceneFilter, open_scene_filter
@@ -282,7 +282,7 @@ class Cutter:
 
     @property
     def _resize(self) -> Resize:
-        return (cover if self.settings.fit == "crop" else contain)(*self.settings.shape)
+        return scaled_to(self.settings.fit, *self.settings.shape)
 
     def _windows(self, frames: Iterator[Frame], steady: bool) -> Iterator[Window | Refusal]:
         """Cut one shot into windows; what is left over at its end is refused.

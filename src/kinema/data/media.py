@@ -146,6 +146,11 @@ def contain(width: int, height: int) -> Resize:
     return _Scaling(width, height, min)
 
 
+def scaled_to(fit: Literal["crop", "letterbox"], width: int, height: int) -> Resize:
+    """Scale as a dataset of this `fit` was scaled: to cover the frame, or to fit into it."""
+    return (cover if fit == "crop" else contain)(width, height)
+
+
 @dataclass(frozen=True)
 class _Scaling:
     width: int
