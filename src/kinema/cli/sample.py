@@ -183,8 +183,8 @@ class Predict(BatchSampled):
     made = "predicted"
 
     files: Files
-    """Images or clips, or folders of them; a clip gives its first frames. What does not have the system's shape is fitted as its
-    dataset was: the middle is cut out, or all of it put between borders."""
+    """Images or clips, or folders of them; a clip gives its first frames. What does not have the system's shape is fitted as
+    its dataset was: the middle is cut out, or all of it put between borders."""
     seed: int = 0
     """Seed of the first future, for systems that imagine several; counted up per file."""
 
