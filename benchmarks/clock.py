@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from kinema.cli import SPINS
-from kinema.cli.allocator import prefer_mimalloc
+from kinema.cli.allocator import installed_mimalloc, prefer_mimalloc
 
 MATMUL = 8192
 """Side of the matrices whose product is the ceiling on a GPU."""
@@ -66,25 +66,29 @@ def serve(build: Callable[[], Callable[[], object]], device: torch.device) -> No
         print(json.dumps(timed(step, device)), flush=True)
 
 
-def compared(script: str, arguments: Sequence[str], ours: str, plain: str, rounds: int) -> dict[str, float]:
+def compared(
+    script: str, arguments: Sequence[str], ours: str, plain: str, rounds: int, device: torch.device
+) -> dict[str, float]:
     """Return the medians of steps that two sides take by turns, and their ratios.
 
-    Each side has a process of its own, ours as `kinema` starts and the plain one as Python does. In `ratio_of_arithmetic` the
-    plain step has our allocator as well.
+    Each side has a process of its own, ours as `kinema` starts and the plain one as Python does. In `ratio_of_arithmetic`, on a
+    processor, the plain step has our allocator as well.
     """
-    sides = [Side(script, arguments, *side) for side in ((ours, True), (plain, False), (plain, True))]
+    starts = [(ours, True), (plain, False)]
+    if device.type == "cpu" and installed_mimalloc():
+        starts.append((plain, True))
+    sides = [Side(script, arguments, *start) for start in starts]
     times = [[side.step() for side in sides] for _ in range(rounds + 1)][1:]
     for side in sides:
         side.close()
-    (our, our_processor), (other, other_processor), (same, _) = (
-        [statistics.median(one[side][kind] for one in times) for kind in (0, 1)] for side in range(3)
-    )
+    medians = [[statistics.median(one[side][kind] for one in times) for kind in (0, 1)] for side in range(len(sides))]
+    (our, our_processor), (other, other_processor), *same = medians
     return {
         "step_s": our,
         "plain_step_s": other,
         "ratio": other / our,
         "processor_ratio": other_processor / our_processor,
-        "ratio_of_arithmetic": same / our,
+        **{"ratio_of_arithmetic": clock / our for clock, _ in same},
     }
 
 

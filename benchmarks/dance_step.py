@@ -95,7 +95,7 @@ def main() -> None:
     if options.side:
         serve(build, device)
         return
-    numbers = compared(__file__, sys.argv[1:], "ours", "plain", options.rounds)
+    numbers = compared(__file__, sys.argv[1:], "ours", "plain", options.rounds, device)
 
     dance = Dance(config).to(device).eval()
     film = poses(1, FRAMES, options.size).to(device)

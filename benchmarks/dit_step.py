@@ -111,7 +111,7 @@ def main() -> None:
         return
     numbers: dict[str, dict[str, float]] = {}
     for stage in ("compressor", "transformer"):
-        numbers[stage] = compared(__file__, sys.argv[1:], f"{stage}/ours", f"{stage}/plain", options.rounds)
+        numbers[stage] = compared(__file__, sys.argv[1:], f"{stage}/ours", f"{stage}/plain", options.rounds, device)
         if device.type == "cuda":
             with FlopCounterMode(display=False) as counter:
                 build(stage, "ours")()
