@@ -212,8 +212,8 @@ def judge_pairs(
     measures, count = measures_for(pairing.shape, perceptual), chosen_pairs(pairing, question.count)
     order = drawn(count, pairing.count, question.seed)
     found = _Found(measures)
-    what = [kinema.__version__, pairing.kind, pairing.name, dict(pairing.protocol), dict(pairing.about), asdict(question), count]
-    what += [measure.name for measure in measures] + [one.sha256 for one in perceptual]
+    what = [pairing.kind, pairing.name, dict(pairing.protocol), dict(pairing.about), asdict(question), count]
+    what += [measure.name for measure in measures] + [one.sha256 for one in perceptual] + [kinema.__version__]
     kept = Unfinished(unfinished, what) if unfinished else None
     if kept and (arrays := kept.load()):
         found.take(arrays)
