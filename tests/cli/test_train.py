@@ -496,6 +496,14 @@ def test_a_wrong_command_line_is_one_sentence_and_changes_nothing(
     assert {path: path.stat().st_mtime_ns for folder in (data, finished) for path in folder.rglob("*")} == before
 
 
+def test_a_finished_run_whose_rates_fell_is_not_told_to_grow(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("vgan", data, "--out", tmp_path / "run", "--preset", "tiny")
+    assert main(["train", *map(str, words), "--steps", "2", "--schedule", "linear"]) == 0
+    assert "so train longer in a new directory" in refused(capsys, *words[:4], "--resume")
+
+
 def test_clips_without_what_a_system_needs_are_refused(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,9 @@ class Compressor(nn.Module):
 
     Where there are linear maps, the networks add to them and give nothing at the start: training begins from the best that is
     linear (`start_linear`) instead of from noise.
+
+    Attributes:
+        restored: whether its weights have come out of a file.
     """
 
     def __init__(self, config: LatentVideoDiTConfig) -> None:
@@ -88,6 +91,8 @@ class Compressor(nn.Module):
         self.restore = nn.Conv3d(latent, folded, 1) if linear != "none" else None
         self.encoder = None if linear == "encoder" else residuals(folded, width, 2 * latent, config.compressor_blocks)
         self.decoder = residuals(latent, width, folded, config.compressor_blocks)
+        self.restored = False
+        self.register_load_state_dict_post_hook(_say_restored)
         if linear != "none":
             silence(*(cast(nn.Conv3d, network[-1]) for network in (self.encoder, self.decoder) if network is not None))
 
@@ -145,12 +150,18 @@ class Compressor(nn.Module):
         return float(deviations.square().sum() / moments.covariance.trace().clamp_min(1e-12))
 
 
+def _say_restored(compressor: nn.Module, _: object) -> None:
+    cast(Compressor, compressor).restored = True
+
+
 def take_compressor(compressor: Compressor, path: Path) -> None:
-    """Load the compressor out of another run's checkpoint.
+    """Load the compressor out of another run's checkpoint, unless it has come with the state of a run that goes on.
 
     Raises:
         ConfigError: for a file that is missing or none, or a compressor of another size.
     """
+    if compressor.restored:
+        return
     file = path / "checkpoint.safetensors" if path.is_dir() else path
     try:
         with safe_open(file, framework="pt") as stored:

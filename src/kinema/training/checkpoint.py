@@ -32,6 +32,7 @@ from kinema.systems import SYSTEMS
 from kinema.training.memory import keep_channels_together
 
 FORMAT_VERSION = 1
+RESUME_VERSION = 1
 CHECKPOINT_NAME = "checkpoint.safetensors"
 ZOO_PREFIX = "zoo:"
 
@@ -185,22 +186,25 @@ def provenance(command: Sequence[str] | None = None) -> dict[str, Any]:
 
 def save_resume(path: Path | str, state: Mapping[str, Any]) -> None:
     """Write the state to resume from (trainer, loader, ...); the file appears whole or not at all."""
-    replace_file(path, lambda beside: torch.save(dict(state), beside))
+    replace_file(path, lambda beside: torch.save({"format_version": RESUME_VERSION, **state}, beside))
 
 
 def load_resume(path: Path | str) -> dict[str, Any]:
     """Read what `save_resume` wrote.
 
     Raises:
-        CheckpointError: when the file is missing or damaged.
+        CheckpointError: when the file is missing or damaged, or of a later format.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: there is nothing to resume from; start the run anew")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} is damaged ({_first_line(error)}); start the run anew with --overwrite") from None
+    if (version := state.get("format_version", 0)) > RESUME_VERSION:
+        raise CheckpointError(f"{path} has format {version}; this kinema reads {RESUME_VERSION}: update kinema")
+    return state
 
 
 def replace_file(path: Path | str, write: Callable[[Path], object]) -> None:

@@ -36,7 +36,6 @@ from kinema.training.sheets import BESIDE, comparisons, write_sheets
 from kinema.training.trainer import NotFiniteError, TrainConfig, Trainer, run_fit
 from kinema.training.validation import Validation
 
-RESUME_VERSION = 1
 SAMPLES = 32  # clips that are made at every look
 CALIBRATION = (12, 256)  # at most so many batches and clips re-estimate the batch-norm statistics of averaged weights
 LOOKING_SHARE = 0.03  # automatic looks take at most this share of a run
@@ -123,7 +122,8 @@ class Run:
         refuse_misfit(self.dataset, self.system)
         self.stages = self.system.stages()
         refuse_endless(self.system, plan.training)
-        self.system.open_files(self.device)
+        if not plan.stored:
+            self.system.open_files(self.device)
         self.loader()  # refuses a batch that cannot be drawn before anything is written
         self.first = distributed.is_first()
         self.validation: Validation | None = None
@@ -133,6 +133,8 @@ class Run:
             runlog.claim(self.folder, resume=self.options.resume, overwrite=self.options.overwrite)
         distributed.wait_for_all()
         self.state = self.read_state(plan.stored) if plan.stored else None
+        if plan.stored:
+            self.system.open_files(self.device)  # what the state has brought need not be there any more
         distributed.wait_for_all()  # nobody writes before everybody has read
         self.steps_before, self.seconds_before = 0, 0.0  # of the stages before this one
         self.steps_saved = self.looks = 0
@@ -206,7 +208,6 @@ class Run:
         if self.watch is None:
             return
         state = {
-            "format_version": RESUME_VERSION,
             "stage": trainer.stage_name,
             "trainer": trained,
             "loader": loader.state_dict(),
@@ -273,16 +274,13 @@ class Run:
         if not path.is_file():
             return None
         state = load_resume(path)
-        if state.get("format_version", 0) > RESUME_VERSION:
-            raise CheckpointError(
-                f"{path} has format {state['format_version']}; this kinema reads {RESUME_VERSION}: update kinema"
-            )
         self.system.load_state_dict(state["trainer"]["system"])  # it knows which stages are skipped
         lines = runlog.read_metrics(self.folder)
         if lines and lines[-1].get("end") == "finished" and used_up(self.share(state["stage"]), state["trainer"]):
+            falls = "its learning rates fell over its budget, so train longer in a new directory"
             raise TrainingError(
                 f"there is nothing to resume in {self.folder}: it is finished, at step {lines[-1]['step']:,}; "
-                "give more --steps or --minutes than it had"
+                + ("give more --steps or --minutes than it had" if self.training.schedule == "constant" else falls)
             )
         return state
 

@@ -44,6 +44,17 @@ def test_the_compressor_of_another_run_is_taken_over_and_not_trained(run: Path) 
     assert torch.equal(system.reconstruct(video), other.reconstruct(video))
 
 
+def test_a_run_that_goes_on_has_its_compressor_already(run: Path) -> None:
+    begun = system_of(compressor_from=str(run))
+    begun.open_files(torch.device("cpu"))
+    run.unlink()
+    goes_on = system_of(compressor_from=str(run))
+    goes_on.load_state_dict(begun.state_dict())
+    goes_on.open_files(torch.device("cpu"))
+    for name, weight in begun.compressor.state_dict().items():
+        assert torch.equal(goes_on.compressor.state_dict()[name], weight)
+
+
 def test_a_compressor_of_other_settings_is_refused(run: Path) -> None:
     system = system_of(compressor_from=str(run), compressor_width=16)
     with pytest.raises(ConfigError, match=r"other settings \(decoder.0.weight is \(8, 8,.*, here \(16, 8,.*must agree"):
