@@ -10,7 +10,7 @@ the machine falls on both. Medians are compared, of time on the clock and of pro
     python benchmarks/dit_step.py --device cuda --preset small-gpu --batch 64
 
 Prints one JSON line; on a GPU with the share of a large bf16 product's speed that the operations of ours reach. Target: ratio
-of a step of the transformer at least 1.8.
+of a step of the transformer at least 1.8; `ratio_of_arithmetic` is the stricter reading.
 """
 
 import argparse

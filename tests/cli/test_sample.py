@@ -99,7 +99,7 @@ def test_predict_crops_the_middle_and_says_so(runs: Path, tmp_path: Path, capsys
     Image.fromarray(np.full((16, 16, 3), 255, np.uint8)).save(tmp_path / "square.png")
     files = (tmp_path / "wide.png", tmp_path / "square.png")
     assert run("predict", runs / "vgan-future", *files, "--format", "npy", "--out", tmp_path / "out") == 0
-    assert f"{files[0]}: of 60x20, the middle 20x20 scaled to 16x16" in capsys.readouterr().out
+    assert f"{files[0]}: of 60x20 the middle 20x20, scaled to 16x16" in capsys.readouterr().out
     wide, square = (np.load(tmp_path / "out" / f"{name}.npy") for name in ("wide", "square"))
     assert wide.shape == (8, 16, 16, 3)
     assert np.abs(wide.astype(int) - square).mean() < 30  # but for the edge of the white square, the same picture
@@ -117,7 +117,7 @@ def test_predict_keeps_all_of_a_picture_where_the_clips_were_letterboxed(
     words = ("--format", "npy", "--out", tmp_path / "out")
     assert run("predict", runs / "vgan-future", tmp_path / "wide.png", tmp_path / "tall.png", *words) == 0
     said = capsys.readouterr().out
-    assert f"{tmp_path / 'wide.png'}: 40x20 scaled to 16x8 in 16x16, as the clips that it learnt from" in said
+    assert f"{tmp_path / 'wide.png'}: 40x20 scaled to 16x8 and letterboxed in 16x16" in said
     assert "tall.png:" not in said
     made = [np.load(tmp_path / "out" / f"{name}.npy").astype(int) for name in ("wide", "tall")]
     assert np.abs(made[0] - made[1]).mean() < 1

@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar, get_args
 
@@ -468,6 +467,7 @@ def _beginning(path: Path, frames: int, trained: "Trained") -> UInt8[np.ndarray,
     from itertools import islice
 
     from kinema.data.cutting import fitted
+    from kinema.data.fitting import fitting
     from kinema.data.media import probe, read_frames, scaled_to
 
     shape, info = trained.metadata.clip, probe(path)
@@ -476,23 +476,13 @@ def _beginning(path: Path, frames: int, trained: "Trained") -> UInt8[np.ndarray,
     if len(found) < frames:
         raise DataError(f"{path} has {len(found)} frames; {trained.metadata.system} wants clips of at least {frames}")
     if (info.width, info.height) != (shape.width, shape.height):
-        print(f"{path}: {_said_of_fitting(info.width, info.height, trained)}")
+        way = fitting((info.width, info.height), (shape.width, shape.height), trained.fit)
+        print(f"{path}: {way.describe()}")
     if info.fps and (info.frames or 0) > frames:
         print(f"{path}: of {info.frames} frames, the first{f' {frames}' if frames > 1 else ''}")
     if frames > 1 and info.fps and abs(float(info.fps) / trained.fps - 1) > 0.1:
         print(f"{path}: at {float(info.fps):g} frames per second, learnt at {trained.fps:g}")
     return fitted(found, shape.width, shape.height, resize)
-
-
-def _said_of_fitting(width: int, height: int, trained: "Trained") -> str:
-    """Return what becomes of pictures of this size."""
-    shape = trained.metadata.clip
-    scales = Fraction(width, shape.width), Fraction(height, shape.height)
-    if trained.fit == "letterbox":  # all of it, as large as fits
-        inside = f"{round(width / max(scales))}x{round(height / max(scales))}"
-        return f"{width}x{height} scaled to {inside} in {shape.width}x{shape.height}, as the clips that it learnt from"
-    part = f"{round(shape.width * min(scales))}x{round(shape.height * min(scales))}"
-    return f"of {width}x{height}, the middle {part} scaled to {shape.width}x{shape.height}"
 
 
 def _whole(path: Path, trained: "Trained") -> UInt8[np.ndarray, "T H W 3"]:

@@ -27,6 +27,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from kinema.core.errors import MediaError
+from kinema.data.fitting import Fit
 
 ANIMATION_SUFFIXES = frozenset({".gif", ".apng"})
 VIDEO_SUFFIXES = ANIMATION_SUFFIXES | {
@@ -146,7 +147,7 @@ def contain(width: int, height: int) -> Resize:
     return _Scaling(width, height, min)
 
 
-def scaled_to(fit: Literal["crop", "letterbox"], width: int, height: int) -> Resize:
+def scaled_to(fit: Fit, width: int, height: int) -> Resize:
     """Scale as a dataset of this `fit` was scaled: to cover the frame, or to fit into it."""
     return (cover if fit == "crop" else contain)(width, height)
 
