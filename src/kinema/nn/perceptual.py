@@ -13,16 +13,18 @@ import io
 import pickle
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, interpolate, pad
+from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kinema.core.errors import ConfigError
 from kinema.core.imagenet import IMAGE_MEAN, IMAGE_SCALE, image_network
 from kinema.core.types import Image, Scalar
+from kinema.nn.frozen import FrozenConvolution
+from kinema.nn.losses import absolute_error
 
 PerceptualNetwork = Literal["efficientnet-lite0", "vgg19", "none"]
 
@@ -86,14 +88,16 @@ class ImageActivations:
         self._network = image_network().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
     def fold(self) -> None:
-        """Take batch norms and padding up into the convolutions beside them: the same numbers, and quicker gradients."""
+        """Take batch norms, padding and ReLU6 up into the convolutions beside them: the same numbers, and quicker gradients."""
         network = self._network
-        network._conv_stem, network._bn0 = fuse_conv_bn_eval(network._conv_stem, network._bn0), nn.Identity()
+        network._conv_stem, network._bn0 = folded(network._conv_stem, network._bn0, bounded=True)
         for block in network._blocks:
             if hasattr(block, "_expand_conv"):
-                block._expand_conv, block._bn0 = fuse_conv_bn_eval(block._expand_conv, block._bn0), nn.Identity()
-            block._depthwise_conv, block._bn1 = Depthwise(fuse_conv_bn_eval(block._depthwise_conv, block._bn1)), nn.Identity()
-            block._project_conv, block._bn2 = fuse_conv_bn_eval(block._project_conv, block._bn2), nn.Identity()
+                block._expand_conv, block._bn0 = folded(block._expand_conv, block._bn0, bounded=True)
+            block._depthwise_conv, block._bn1 = folded(block._depthwise_conv, block._bn1, bounded=True)
+            block._project_conv, block._bn2 = folded(block._project_conv, block._bn2, bounded=False)
+        for part in (network, *network._blocks):
+            part._swish = nn.Identity()
         network.requires_grad_(False).to(memory_format=torch.channels_last)
 
     def converted(self, precision: torch.dtype) -> "ImageActivations":
@@ -120,52 +124,9 @@ class ImageActivations:
         return seen
 
 
-class Depthwise(nn.Conv2d):
-    """A depthwise convolution of frozen weights that pads by itself, where the network copies its input into a larger one.
-
-    With stride 2 the network keeps the places in odd rows and columns: they are the places of a kernel that is one larger and
-    begins with zeros.
-
-    Args:
-        convolution: of an odd kernel, for inputs of even sides.
-    """
-
-    def __init__(self, convolution: nn.Conv2d) -> None:
-        channels, (kernel, _), (stride, _) = convolution.in_channels, convolution.kernel_size, convolution.stride
-        wider = stride - 1
-        super().__init__(channels, channels, kernel + wider, stride, kernel // 2, groups=channels)
-        self.weight = nn.Parameter(pad(convolution.weight.detach(), (wider, 0, wider, 0)), requires_grad=False)
-        self.bias = convolution.bias
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the features."""
-        if self.stride[0] == 1 or input.dtype != torch.bfloat16 or input.device.type != "cpu":
-            return super().forward(input)
-        return cast(Tensor, Thinned.apply(input, self.weight.to(input.dtype), cast(Tensor, self.bias).to(input.dtype)))
-
-
-class Thinned(torch.autograd.Function):
-    """`Depthwise` of stride 2; its gradient is that of stride 1, whose other places have none.
-
-    The gradient of the strided one has no fast path in bfloat16 on a processor: it takes thirty times as long.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Return the places that are kept."""
-        ctx.save_for_backward(image, weight)
-        return conv2d(image, weight, bias, 2, weight.shape[2] // 2 - 1, groups=len(weight))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """Return the gradient of the image."""
-        (gradient,), (image, weight) = gradients, ctx.saved_tensors
-        everywhere = torch.empty_like(image).zero_()
-        everywhere[:, :, 1::2, 1::2] = gradient
-        kernel, reach = weight[:, :, 1:, 1:], weight.shape[2] // 2 - 1
-        plain = ((1, 1), (reach, reach), (1, 1), False, (0, 0), len(weight))
-        found = torch.ops.aten.convolution_backward(everywhere, image, kernel, [0], *plain, (True, False, False))
-        return found[0], None, None
+def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d, bounded: bool) -> tuple[nn.Module, nn.Module]:
+    """Return one convolution for a convolution and its norm (and ReLU6, if bounded), and nothing in place of the norm."""
+    return FrozenConvolution(fuse_conv_bn_eval(convolution, norm), bounded), nn.Identity()
 
 
 def unit(activations: Tensor) -> Tensor:
@@ -272,7 +233,7 @@ class VGGLoss(Frozen):
             made = part(made)
             with torch.no_grad():
                 truth = part(truth)
-            total = total + weight * (made.float() - truth.float()).abs().mean()
+            total = total + weight * absolute_error(made, truth)
         return total
 
 

@@ -39,7 +39,7 @@ from kinema.core.errors import ConfigError
 from kinema.core.system import Fit, Objective, OptimizerFactory, Paper, Player, Preset, Stage, System, adam, learning
 from kinema.core.types import Batch, ClipShape, Image, Scalar, Video
 from kinema.nn.discriminators import Judgement, MultiScaleDiscriminator, PatchDiscriminator, halved
-from kinema.nn.losses import feature_matching, least_squares
+from kinema.nn.losses import absolute_error, feature_matching, least_squares
 from kinema.nn.perceptual import PerceptualLoss, perceptual_loss
 from kinema.nn.record import Record
 from kinema.nn.regions import Corners, boxes_around, crop, paste, places
@@ -276,7 +276,7 @@ class Dance(System[DanceConfig]):
         count, size = len(pose), (self.config.width, self.config.height)
         points = rearrange(pose, "b t j c -> (b t) j c").float().cpu().numpy()
         pixels = torch.from_numpy(draw_points(points, self.joints, *size, self.config.style)).to(pose.device)
-        pixels = rearrange(pixels, "(b t) h w c -> t b c h w", b=count)  # channels-last in memory
+        pixels = rearrange(rearrange(pixels, "(b t) h w c -> t b h w c", b=count).contiguous(), "t b h w c -> t b c h w")
         unit = pixels.float() / 255 if self.config.label_range == "unit" else pixels.float() / 127.5 - 1
         return list(unit)
 
@@ -361,11 +361,11 @@ class Dance(System[DanceConfig]):
 
     def judged(self, labels: Frames, frames: Frames) -> Float[Tensor, "N D H W"]:
         """Return what the discriminator sees: pairs of frames with their poses (Equation 1), or single ones, stacked."""
-        single = [torch.cat([label, frame.to(label.dtype)], dim=1) for label, frame in zip(labels, frames, strict=True)]
-        if not self.config.smoothing:
-            return torch.cat(single)
         together = list(zip(labels, frames, strict=True))
-        return torch.cat([torch.cat([x, z, y.to(x), w.to(x)], dim=1) for (x, y), (z, w) in pairwise(together)])
+        if not self.config.smoothing:
+            return torch.cat([torch.cat([x, y.to(x)], dim=1) for x, y in together])
+        pairs = [torch.cat([x, z, y.to(x), w.to(x)], dim=1) for (x, y), (z, w) in pairwise(together)]
+        return torch.cat(pairs) if len(pairs) > 1 else pairs[0]
 
     def generator_objective(self, batch: Batch, perform: Perform, first: int, share: float) -> Objective:
         """Equation 2 minimised over G: adversarial, feature matching and perceptual, halved in stage "global"."""
@@ -397,7 +397,7 @@ class Dance(System[DanceConfig]):
         if self._perceptual is not None:
             terms[f"perceptual_{c.perceptual_network}"] = share * c.perceptual_weight * self._perceptual(fake, real)
         if c.pixel_weight:
-            terms["pixels"] = c.pixel_weight * (fake.float() - real.float()).abs().mean()
+            terms["pixels"] = c.pixel_weight * absolute_error(fake, real)
         return terms
 
     def take_shown(self, batch: Batch, perform: Perform) -> Scene:

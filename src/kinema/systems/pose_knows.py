@@ -48,7 +48,7 @@ from kinema.core.seeds import draw_rows
 from kinema.core.system import Fit, Objective, Paper, Player, Preset, Stage, System, adam, learning
 from kinema.core.types import Batch, ClipShape, Image, Scalar, Video
 from kinema.nn.convolution import initialise_dcgan
-from kinema.nn.losses import discriminator_terms, generator_term, kl_to_normal, masked_squared_error
+from kinema.nn.losses import absolute_error, discriminator_terms, generator_term, kl_to_normal, masked_squared_error
 from kinema.pose.draw import draw_points
 from kinema.pose.skeleton import find_skeleton
 from kinema.systems.pose_knows_networks import (
@@ -440,7 +440,7 @@ class PoseKnows(System[PoseKnowsConfig]):
         r"""Return $l(D(G(I, S_T)), 1) + \alpha \lVert G(I, S_T) - V \rVert_1$, the norm as a mean over pixels (Equation 5)."""
         real, painted, skeletons = self.show(batch)
         self.shown = None
-        distance = (painted.float() - real).abs().mean()
+        distance = absolute_error(painted, real)
         adversarial = generator_term(self.judge(painted, skeletons), "non_saturating")
         return Objective({"adversarial": adversarial, "l1": self.config.l1_weight * distance}, {"l1_pixel": distance})
 

@@ -3,7 +3,15 @@ import math
 import pytest
 import torch
 
-from kinema.nn.losses import discriminator_terms, generator_term, kl_to_normal, masked_squared_error, r1_penalty
+from kinema.nn.losses import (
+    absolute_error,
+    discriminator_terms,
+    feature_matching,
+    generator_term,
+    kl_to_normal,
+    masked_squared_error,
+    r1_penalty,
+)
 
 
 def test_undecided_logits_cost_log_two():
@@ -34,6 +42,36 @@ def test_a_masked_error_is_the_mean_over_what_counts():
     mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
     assert masked_squared_error(predicted, target, mask).item() == pytest.approx((1 + 16 + 0) / 3)
     assert masked_squared_error(predicted, target, torch.zeros(2, 2)).item() == 0
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_an_absolute_error_has_torchs_value_and_gradient_in_the_order_of_memory(precision):
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 4, 6, 8).to(precision)
+    made = images[0].contiguous(memory_format=torch.channels_last).requires_grad_()
+    truth = images[1].contiguous(memory_format=torch.channels_last)
+    truth[0] = made[0].detach()
+    other = made.detach().float().requires_grad_()
+    found, expected = absolute_error(made, truth), (other - truth.float()).abs().mean()
+    (3 * found).backward()
+    (3 * expected).backward()
+    assert (found.dtype, made.grad.dtype) == (torch.float32, precision)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6 if precision == torch.float32 else 2e-3)
+    torch.testing.assert_close(made.grad.float(), other.grad, rtol=1e-5 if precision == torch.float32 else 1e-2, atol=0)
+    assert made.grad.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_truth_of_an_absolute_error_learns_nothing():
+    made, truth = torch.ones(3, requires_grad=True), torch.zeros(3, requires_grad=True)
+    absolute_error(made, truth).backward()
+    assert truth.grad is None
+    assert made.grad.tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_feature_matching_by_hand():
+    real = [[torch.zeros(2), torch.ones(4)], [torch.zeros(2)]]
+    fake = [[torch.ones(2), torch.zeros(4)], [torch.tensor([0.0, 4.0])]]
+    assert feature_matching(real, fake).item() == pytest.approx((1 + 1 + 2) / 2)
 
 
 def test_divergence_from_the_normal_distribution_by_hand():

@@ -8,7 +8,6 @@ import torch
 from kinema.core.errors import ConfigError
 from kinema.nn.perceptual import (
     VGG_WEIGHTS,
-    Depthwise,
     ImageActivations,
     PackagedLoss,
     VGGLoss,
@@ -55,25 +54,6 @@ def test_folded_and_in_bfloat16_the_activations_are_the_same():
     for one, other, rough in zip(full, folded, half, strict=False):
         torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-3)
         assert (one - rough.float()).abs().mean() < 0.05 * one.abs().mean()
-
-
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (5, 1, 2), (3, 2, (0, 1, 0, 1)), (5, 2, (1, 2, 1, 2))])
-def test_a_depthwise_convolution_that_pads_by_itself_is_the_one_of_the_network(kernel, stride, padding, precision):
-    torch.manual_seed(0)
-    layer = torch.nn.Conv2d(6, 6, kernel, stride=stride, groups=6).requires_grad_(False)
-    mine = torch.randn(2, 6, 14, 16).to(precision).contiguous(memory_format=torch.channels_last).requires_grad_()
-    other = mine.detach().float().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-        made = Depthwise(layer)(mine)
-    expected = layer(torch.nn.ZeroPad2d(padding)(other))
-    weights = torch.randn(expected.shape).to(precision)
-    made.backward(weights)
-    expected.backward(weights.float())
-    assert made.dtype == precision
-    rough = {"atol": 0.05, "rtol": 0.02} if precision == torch.bfloat16 else {}
-    torch.testing.assert_close(made.float(), expected, **rough)
-    torch.testing.assert_close(mine.grad.float(), other.grad, **rough)
 
 
 def test_the_distance_of_unit_activations_is_that_of_the_formula():

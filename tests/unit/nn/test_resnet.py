@@ -31,6 +31,45 @@ def test_values_and_gradients_are_torchs(mine, torchs, layout):
     torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("side", [8, 32])  # at 1,024 pixels another of torch's norms takes over
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_instance_norm_of_small_and_large_images_far_from_zero(side, precision):
+    generator = torch.Generator().manual_seed(0)
+    deviation = torch.tensor([0.1, 1, 3]).view(3, 1, 1, 1)
+    image = (torch.randn(3, 5, side, side + 1, generator=generator) * deviation + 2).to(precision)
+    one = image.contiguous(memory_format=torch.channels_last).requires_grad_()
+    other = image.double().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        made = InstanceNorm()(one)
+    expected = nn.functional.instance_norm(other)
+    weights = torch.randn(expected.shape, generator=generator)
+    (made * weights).sum().backward()
+    (expected * weights).sum().backward()
+    assert made.dtype == precision
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    gap = (made.double() - expected).norm() / expected.norm()
+    slope = (one.grad.double() - other.grad).flatten(1).norm(dim=1) / other.grad.flatten(1).norm(dim=1)
+    assert gap < (0.02 if precision == torch.bfloat16 else 1e-5)
+    assert slope.max() < (0.02 if precision == torch.bfloat16 else 1e-5)
+
+
+def test_autocast_pads_images_in_bfloat16_as_they_are():
+    image = torch.randn(1, 3, 8, 8, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = ReflectionPad(2)(image)
+    made.sum().backward()
+    assert made.dtype == image.grad.dtype == torch.bfloat16
+
+
+def test_a_channel_of_one_colour_becomes_zero():
+    for side in (4, 32):
+        image = torch.full((2, 3, side, side), 0.7, requires_grad=True)
+        made = InstanceNorm()(image)
+        made.square().sum().backward()
+        assert made.abs().max() < 1e-3
+        assert image.grad.isfinite().all()
+
+
 def test_images_do_not_see_each_other():
     images = torch.randn(4, 6, 16, 16)
     network = ResidualGenerator(6, 3, 4, 2, 1)
