@@ -16,7 +16,6 @@ from kinema.nn.paths import edm_input, edm_scales
 from kinema.systems.latent_video_dit import LatentVideoDiT
 from kinema.systems.latent_video_dit_compressor import fold, unfold
 from kinema.systems.latent_video_dit_networks import (
-    TASKS,
     AdaptiveNorm,
     Attention,
     LatentVideoDiTConfig,
@@ -24,12 +23,10 @@ from kinema.systems.latent_video_dit_networks import (
     Transformer,
     WrittenOut,
     from_tokens,
-    hold,
     positions,
-    task_masks,
     to_tokens,
-    with_mask,
 )
+from kinema.systems.latent_video_dit_tasks import TASKS, hold, task_masks, with_mask
 
 TINY = replace(LatentVideoDiT.presets["tiny"].config, hidden=32, compressor_width=8)
 LAPTOP = LatentVideoDiT.presets["laptop"].config

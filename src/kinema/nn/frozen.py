@@ -95,8 +95,8 @@ class Fused(torch.autograd.Function):
 def fuses() -> bool:
     """Tell whether oneDNN computes in bfloat16 here and bounds what it has computed; a compiler does so by itself."""
     return (
-        torch.backends.mkldnn.is_available()
+        not torch.compiler.is_compiling()
+        and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        and not torch.compiler.is_compiling()
     )

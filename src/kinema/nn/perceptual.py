@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from kinema.core.compiling import untraced
 from kinema.core.errors import ConfigError
 from kinema.core.imagenet import IMAGE_MEAN, IMAGE_SCALE, image_network
 from kinema.core.types import Image, Scalar
@@ -145,6 +146,7 @@ class PackagedLoss(Frozen):
         self._networks = {torch.float32: ImageActivations(device)}
         self._networks[torch.float32].fold()
 
+    @untraced
     def __call__(self, made: Image, truth: Image) -> Scalar:
         """Return the distance."""
         with torch.no_grad():

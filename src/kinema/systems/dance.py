@@ -35,6 +35,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from kinema.core.compiling import untraced
 from kinema.core.errors import ConfigError
 from kinema.core.system import Fit, Objective, OptimizerFactory, Paper, Player, Preset, Stage, System, adam, learning
 from kinema.core.types import Batch, ClipShape, Image, Scalar, Video
@@ -271,6 +272,7 @@ class Dance(System[DanceConfig]):
 
     # Frames
 
+    @untraced
     def draw(self, pose: Pose) -> Frames:
         """Return the drawn poses of a chain."""
         count, size = len(pose), (self.config.width, self.config.height)

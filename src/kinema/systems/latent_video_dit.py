@@ -61,14 +61,11 @@ from kinema.systems.latent_video_dit_networks import (
     Context,
     Latent,
     LatentVideoDiTConfig,
-    Mask,
     Transformer,
-    hold,
     refuse_other_sizes,
     sides,
-    task_masks,
-    with_mask,
 )
+from kinema.systems.latent_video_dit_tasks import Mask, hold, task_masks, with_mask
 
 PAPER = Paper(
     "Video generation models as world simulators",

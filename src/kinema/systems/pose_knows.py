@@ -43,6 +43,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kinema.core.compiling import untraced
 from kinema.core.errors import DataError
 from kinema.core.seeds import draw_rows
 from kinema.core.system import Fit, Objective, Paper, Player, Preset, Stage, System, adam, learning
@@ -382,6 +383,7 @@ class PoseKnows(System[PoseKnowsConfig]):
     # Video
 
     @torch.no_grad()
+    @untraced
     def draw(self, poses: Float[Tensor, "B T J 3"], height: int, width: int) -> Video:
         """Draw poses, in pixels of the clip, as skeletons of a size."""
         c = self.config
