@@ -32,12 +32,12 @@ class Side:
         script: the benchmark, whose ``--side NAME`` calls `serve`.
         arguments: of the benchmark.
         name: of the side.
-        mimalloc: start as `kinema` does; otherwise as Python does, with glibc's malloc.
+        as_kinema: start as `kinema` does; otherwise as Python does, with glibc's malloc and OpenMP's own waiting.
     """
 
-    def __init__(self, script: str, arguments: Sequence[str], name: str, mimalloc: bool) -> None:
-        inherited = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
-        environment = inherited | {"GOMP_SPINCOUNT": SPINS} | ({} if mimalloc else {"LD_PRELOAD": ""})
+    def __init__(self, script: str, arguments: Sequence[str], name: str, as_kinema: bool) -> None:
+        inherited = {key: value for key, value in os.environ.items() if key not in ("LD_PRELOAD", "GOMP_SPINCOUNT")}
+        environment = inherited | ({"GOMP_SPINCOUNT": SPINS} if as_kinema else {"LD_PRELOAD": ""})
         command = [sys.executable, script, *arguments, "--side", name]
         self.process = subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 

@@ -407,29 +407,6 @@ class ModulatedNorm(torch.autograd.Function):
         return torch.ops.aten.native_layer_norm_backward(*parts)[0], gradient.sum(dim=grid, keepdim=True), of_scale
 
 
-def gated_sum(tokens: Tokens, gate: Tensor, change: Tokens) -> Tokens:
-    """Return tokens + gate * change."""
-    return cast(Tensor, GatedSum.apply(tokens, gate, change))
-
-
-class GatedSum(torch.autograd.Function):
-    """`gated_sum` in one pass over memory, whatever the precisions."""
-
-    @staticmethod
-    def forward(ctx: Any, tokens: Tokens, gate: Tensor, change: Tokens) -> Tokens:
-        """Return the sum in the precision of the tokens."""
-        ctx.save_for_backward(gate, change)
-        return torch.addcmul(tokens, gate, change)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
-        """Return the gradients of tokens, gate and change."""
-        gate, change = ctx.saved_tensors
-        same = gradient.to(change.dtype)
-        of_gate = (same * change).sum(dim=tuple(range(1, gradient.dim() - 1)), keepdim=True)
-        return gradient, of_gate, same * gate
-
-
 class Block(nn.Module):
     """adaLN-Zero block with a convolution over neighbouring tokens before it; the identity at the start.
 
@@ -458,8 +435,8 @@ class Block(nn.Module):
         if self.neighbours is not None:
             tokens = tokens + self.neighbours(tokens)
         b1, s1, g1, b2, s2, g2 = self.modulation(context)[:, None, None, None].chunk(6, dim=-1)
-        tokens = gated_sum(tokens, g1, self._attend(self.norm(tokens, b1, s1)))
-        return gated_sum(tokens, g2, self.mlp(self.norm(tokens, b2, s2)))
+        tokens = tokens + g1 * self._attend(self.norm(tokens, b1, s1))
+        return tokens + g2 * self.mlp(self.norm(tokens, b2, s2))
 
     def _attend(self, tokens: Tokens) -> Tokens:
         """Attend over all tokens, over those of the frame, or over those of the place."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from kinema.core.muon import BatchedMuon
 
-SHAPES = ((6, 4), (4, 6), (6, 4), (5, 5), (4, 6), (6, 4))
+SHAPES = ((6, 4), (4, 6), (6, 4), (5, 5), (4, 9), (4, 6), (6, 4))
 
 
 def matrices() -> list[nn.Parameter]:

@@ -1,11 +1,14 @@
-"""Speed and memory of training steps with mimalloc, which `kinema` starts itself with, against glibc's malloc.
+"""Speed and memory of training steps in the environment that `kinema` gives itself, against others.
 
-    python benchmarks/allocator.py
-    python benchmarks/allocator.py --turns 9
+`kinema` starts with mimalloc and lets threads that wait sleep after `kinema.cli.SPINS` looks for work; the others have glibc's
+malloc, or threads that sleep sooner, or as late as GNU's OpenMP lets them.
 
-Every turn starts a process with either, which plays steps of the dance (128 pixels), the video transformer (16x32x32) and VGAN
-(`laptop`) on all cores. Prints one JSON line: milliseconds of a step, medians over the turns of medians within one, the ratio
-of glibc's to mimalloc's, and the largest memory of a process in MiB. Nothing else should run on the machine.
+    python benchmarks/environment.py
+    python benchmarks/environment.py --turns 9
+
+Every turn starts a process in each, which plays steps of the dance (128 pixels), the video transformer (16x32x32) and VGAN
+(`laptop`) on all cores. Prints one JSON line: milliseconds of a step, medians over the turns of medians within one, how many
+times as long as with `kinema`, and the largest memory of a process in MiB. Nothing else should run on the machine.
 """
 
 import argparse
@@ -22,6 +25,7 @@ import torch
 
 from clock import timed
 from dance_step import poses
+from kinema.cli import SPINS
 from kinema.cli.allocator import installed_mimalloc, prefer_mimalloc
 from kinema.core.types import Batch
 from kinema.systems.dance import Dance
@@ -29,6 +33,12 @@ from kinema.systems.latent_video_dit import LatentVideoDiT
 from kinema.systems.vgan import VGAN
 from kinema.training import TrainConfig, Trainer
 
+ENVIRONMENTS: dict[str, dict[str, str]] = {
+    "kinema": {"GOMP_SPINCOUNT": SPINS},
+    "glibc": {"GOMP_SPINCOUNT": SPINS, "LD_PRELOAD": ""},
+    "10,000 looks": {"GOMP_SPINCOUNT": "10000"},
+    "300,000 looks": {"GOMP_SPINCOUNT": "300000"},
+}
 STEPS = {"dance": 30, "latent-video-dit": 50, "vgan": 12}
 
 
@@ -61,18 +71,18 @@ def measure() -> dict[str, float]:
     return found | {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def turn(preload: str | None) -> dict[str, float]:
-    """Measure in a process of its own; None: as `kinema` starts."""
-    inherited = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    environment = inherited if preload is None else inherited | {"LD_PRELOAD": preload}
+def turn(environment: dict[str, str]) -> dict[str, float]:
+    """Measure in a process of its own."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "GOMP_SPINCOUNT")}
     command = [sys.executable, __file__, "--measure"]
-    return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run(command, env=inherited | environment, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
 
 
 def main() -> None:
     """Take turns and print."""
-    parser = argparse.ArgumentParser(description="Speed of training with either allocator.")
-    parser.add_argument("--turns", type=int, default=5, help="processes with either allocator")
+    parser = argparse.ArgumentParser(description="Speed of training in several environments.")
+    parser.add_argument("--turns", type=int, default=5, help="processes in each")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -81,12 +91,18 @@ def main() -> None:
         return
     if installed_mimalloc() is None:
         raise SystemExit("cmeel-mimalloc is not installed: pip install -c constraints.txt cmeel-mimalloc")
-    turns = [(turn(""), turn(None)) for _ in range(options.turns)]
-    glibc, mimalloc = ({key: statistics.median(one[side][key] for one in turns) for key in turns[0][side]} for side in (0, 1))
-    rounded = [{key: round(value, 1) for key, value in side.items()} for side in (glibc, mimalloc)]
-    ratios = {key: round(glibc[key] / mimalloc[key], 3) for key in STEPS}
-    about = {"benchmark": "allocator", "threads": torch.get_num_threads(), "turns": options.turns}
-    print(json.dumps({**about, "glibc": rounded[0], "mimalloc": rounded[1], "ratio": ratios}))
+    turns = [{name: turn(environment) for name, environment in ENVIRONMENTS.items()} for _ in range(options.turns)]
+    medians = {
+        name: {key: statistics.median(one[name][key] for one in turns) for key in (*STEPS, "memory")} for name in ENVIRONMENTS
+    }
+    ratios = {
+        name: {key: round(found[key] / medians["kinema"][key], 3) for key in STEPS}
+        for name, found in medians.items()
+        if name != "kinema"
+    }
+    rounded = {name: {key: round(value, 1) for key, value in found.items()} for name, found in medians.items()}
+    about = {"benchmark": "environment", "threads": torch.get_num_threads(), "turns": options.turns}
+    print(json.dumps({**about, **rounded, "ratio": ratios}))
 
 
 if __name__ == "__main__":
