@@ -36,9 +36,8 @@ VERBS: dict[str, tuple[str, str]] = {
 
 SPINS = "50000"
 """How often a thread of GNU's OpenMP looks for work before it sleeps: enough for what Python does between two operations. With
-10,000, steps of many small operations take up to a tenth longer on some processors (benchmarks/environment.py); the library's
-own 300,000 burn a core that another process could use, and while that has the core everybody waits for one
-(benchmarks/shared_cores.py)."""
+10,000, steps take 1 to 4 % longer (benchmarks/environment.py); the library's own 300,000 burn a core that another process
+could use, and while that has the core everybody waits for one (benchmarks/shared_cores.py)."""
 
 
 def usage() -> str:

@@ -1,7 +1,7 @@
 """Which allocator the program takes its memory from.
 
 A training step takes and frees thousands of buffers while all threads but one wait. With mimalloc in place of glibc's malloc
-it takes 4 to 11 % less time on two cores (benchmarks/allocator.py), in about as much memory. An allocator can only be chosen
+it takes 4 to 11 % less time on two cores (benchmarks/environment.py), in about as much memory. An allocator can only be chosen
 when a process starts.
 """
 

@@ -10,6 +10,7 @@ from kinema.core.types import Image
 from kinema.pose.skeleton import Skeleton
 
 Corners = Int[Tensor, "B 2"]
+MARGIN = 0.15  # of the longer side of the box around a person's joints: hair, hands and shoes are beyond them
 
 
 def places(
@@ -44,6 +45,25 @@ def boxes_around(centres: Float[Tensor, "B 2"], size: int, height: int, width: i
     """
     corners = (centres.flip(1) - (size - 1) / 2).round().long()
     return torch.stack([corners[:, 0].clamp(0, height - size), corners[:, 1].clamp(0, width - size)], dim=1)
+
+
+def around_joints(points: Float[Tensor, "*rows J 3"], height: int, width: int) -> Bool[Tensor, "*rows H W"]:
+    """Return the pixels of the box around all joints that are there and a `MARGIN` more; none where there is no joint.
+
+    Args:
+        points: joints, (x, y, confidence) in pixels; confidence 0 is missing.
+        height: of the image in pixels.
+        width: of the image in pixels.
+    """
+    there = points[..., 2:] > 0
+    least = torch.where(there, points[..., :2], torch.inf).amin(dim=-2)
+    most = torch.where(there, points[..., :2], -torch.inf).amax(dim=-2)
+    margin = MARGIN * (most - least).amax(dim=-1, keepdim=True)
+    left, top = (least - margin)[..., None].unbind(-2)
+    right, bottom = (most + margin)[..., None].unbind(-2)
+    columns, rows = torch.arange(width, device=points.device), torch.arange(height, device=points.device)
+    across, down = (columns >= left) & (columns <= right), (rows >= top) & (rows <= bottom)
+    return down[..., :, None] & across[..., None, :]
 
 
 def crop(images: Image, corners: Corners, size: int) -> Float[Tensor, "B C size size"]:

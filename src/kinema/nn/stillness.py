@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,7 +27,18 @@ def still_picture(videos: Iterable[Video]) -> Float[Tensor, "3 H W"]:
     Args:
         videos: batches of clips of at least two frames; at least one batch.
     """
-    return _still(map(_looks, videos))
+    return _still((_looks(video), None) for video in videos)
+
+
+def uncovered_picture(
+    seen: Iterable[tuple[Video, Bool[Tensor, "B 1 T H W"]]],
+) -> Float[Tensor, "3 H W"]:
+    """Return the `still_picture` of what nobody stands before; what is always covered is filled in from around it.
+
+    Args:
+        seen: batches of clips with the pixels that somebody covers; at least one batch.
+    """
+    return _still((_looks(video), _every_few(covered)) for video, covered in seen)
 
 
 def still_pictures(videos: Iterable[Video], scenes: int) -> tuple[Float[Tensor, "scenes 3 H W"], Float[Tensor, "scenes"]]:
@@ -46,36 +57,55 @@ def still_pictures(videos: Iterable[Video], scenes: int) -> tuple[Float[Tensor, 
     of = _places(torch.stack([_fields(clip) for clip in clips]), scenes)
     shares = torch.bincount(of, minlength=scenes) / len(clips)
     found = range(int(of.max()) + 1)
-    pictures = [_still(clip[None] for clip, place in zip(clips, of, strict=True) if place == k) for k in found]
+    pictures = [_still((clip[None], None) for clip, place in zip(clips, of, strict=True) if place == k) for k in found]
     black = [torch.full_like(pictures[0], -1)] * (scenes - len(pictures))
     return torch.stack(pictures + black), shares.to(pictures[0])
 
 
 def _looks(video: Video) -> UInt8[Tensor, "B 3 L H W"]:
     """Return every few frames of clips in levels."""
-    apart = min(FRAMES_APART, video.shape[2] - 1)
-    return ((video[:, :, ::apart].float() + 1) * 127.5).round().byte()
+    return ((_every_few(video).float() + 1) * 127.5).round().byte()
 
 
-def _still(looks: Iterable[UInt8[Tensor, "B 3 L H W"]]) -> Float[Tensor, "3 H W"]:
-    """Return what stands still in frames that are `FRAMES_APART`."""
+def _every_few(clips: Shaped[Tensor, "B C T H W"]) -> Shaped[Tensor, "B C L H W"]:
+    """Return the frames that are compared."""
+    return clips[:, :, :: min(FRAMES_APART, clips.shape[2] - 1)]
+
+
+def _still(looks: Iterable[tuple[UInt8[Tensor, "B 3 L H W"], Bool[Tensor, "B 1 L H W"] | None]]) -> Float[Tensor, "3 H W"]:
+    """Return what stands still in frames that are `FRAMES_APART`, where they are not covered."""
     counts, height = torch.zeros(0), 0  # of the colours that stay, and of all
-    for frames in (one.long() for one in looks):
+    for frames, covered in ((levels.long(), covered) for levels, covered in looks):
         if not len(counts):
             height, counts = frames.shape[-2], torch.zeros(2, frames[0, :, 0].numel(), 256, device=frames.device)
         change = (frames[:, :, 1:] - frames[:, :, :-1]).abs().amax(dim=1, keepdim=True).expand(-1, 3, -1, -1, -1)
         levels, change = (rearrange(x, "b c t h w -> (c h w) (b t)") for x in (frames[:, :, 1:], change))
-        stays = (change <= LEVELS).to(counts)
-        counts[0].scatter_add_(1, levels, stays)
-        counts[1].scatter_add_(1, levels, torch.ones_like(stays))
+        shown = torch.ones_like(change, dtype=torch.bool)
+        if covered is not None:
+            hidden = (covered[:, :, 1:] | covered[:, :, :-1]).expand(-1, 3, -1, -1, -1)
+            shown = ~rearrange(hidden, "b c t h w -> (c h w) (b t)")
+        counts[0].scatter_add_(1, levels, ((change <= LEVELS) & shown).to(counts))
+        counts[1].scatter_add_(1, levels, shown.to(counts))
     staying = counts[0].sum(dim=1, keepdim=True)
     counts = torch.where(staying >= ENOUGH, counts[0], counts[1]).double()
-    below = counts.cumsum(dim=1) / counts.sum(dim=1, keepdim=True)
+    below = counts.cumsum(dim=1) / counts.sum(dim=1, keepdim=True).clamp_min(1)
     quartiles = torch.stack([(below < share).sum(dim=1) for share in (0.25, 0.5, 0.75)]).float()
     low, middle, high = rearrange(quartiles, "q (c h w) -> q c h w", c=3, h=height)
     around = F.avg_pool2d(F.pad(middle, (REACH,) * 4, mode="replicate"), 2 * REACH + 1, stride=1)
     doubt = (high - low) ** 2 / ((high - low) ** 2 + AGREEMENT**2)
-    return torch.lerp(middle, around, doubt) / 127.5 - 1
+    unseen = rearrange(counts.sum(dim=1) == 0, "(c h w) -> c h w", c=3, h=height)[0]
+    return _filled(torch.lerp(middle, around, doubt), unseen) / 127.5 - 1
+
+
+def _filled(levels: Float[Tensor, "3 H W"], unseen: Bool[Tensor, "H W"]) -> Float[Tensor, "3 H W"]:
+    """Return a picture whose unseen pixels go on as their neighbourhood does (Telea, 2004)."""
+    if not bool(unseen.any()) or bool(unseen.all()):
+        return levels
+    import cv2
+
+    picture = rearrange(levels.round().clamp(0, 255).byte(), "c h w -> h w c").cpu().numpy()
+    filled = cv2.inpaint(picture, unseen.byte().cpu().numpy(), REACH, cv2.INPAINT_TELEA)
+    return torch.where(unseen, rearrange(torch.from_numpy(filled), "h w c -> c h w").to(levels), levels)
 
 
 def _sample(looks: Iterable[UInt8[Tensor, "B 3 L H W"]]) -> list[UInt8[Tensor, "3 L H W"]]:

@@ -43,9 +43,9 @@ from kinema.nn.discriminators import Judgement, MultiScaleDiscriminator, PatchDi
 from kinema.nn.losses import absolute_error, feature_matching, least_squares
 from kinema.nn.perceptual import PerceptualLoss, perceptual_loss
 from kinema.nn.record import Record
-from kinema.nn.regions import Corners, boxes_around, crop, paste, places
+from kinema.nn.regions import Corners, around_joints, boxes_around, crop, paste, places
 from kinema.nn.resnet import LocalEnhancer, Overlay, ResidualGenerator, initialise_pix2pix
-from kinema.nn.stillness import still_picture
+from kinema.nn.stillness import uncovered_picture
 from kinema.pose.draw import DrawStyle, draw_points
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import FACE_PLACES, Skeleton, find_skeleton
@@ -237,16 +237,17 @@ class Dance(System[DanceConfig]):
         return adam(self.config.learning_rate, self.config.beta1, self.config.beta2)
 
     def fit_statistics(self, batches: Iterable[Batch]) -> Mapping[str, float]:
-        """Measure the target's poses for the normaliser, and find what stands still; returns numbers of frames."""
+        """Measure the target's poses for the normaliser, and find what stands still behind; returns numbers of frames."""
         poses: list[Tensor] = []
 
-        def watched() -> Iterator[Video]:
+        def watched() -> Iterator[tuple[Video, Bool[Tensor, "B 1 T H W"]]]:
             for batch in batches:
-                poses.append(rearrange(_pose(batch), "b t j c -> (b t) 1 j c").float().cpu())
-                yield batch.video
+                pose = _pose(batch)
+                poses.append(rearrange(pose, "b t j c -> (b t) 1 j c").float().cpu())
+                yield batch.video, around_joints(pose, *batch.video.shape[3:]).unsqueeze(1)
 
         if self.config.background:
-            still = still_picture(watched())[None]
+            still = uncovered_picture(watched())[None]
             overlays = [part for part in self.modules() if isinstance(part, Overlay)]
             for overlay in overlays:
                 size = overlay.background.shape[2:]

@@ -40,7 +40,7 @@ class DanceConfig(Config):
     enhancer_blocks: int = 3
     """Residual blocks of the local enhancer."""
     background: bool = False
-    """A mask chooses between what is generated and a still picture, which starts from what stands still in the footage."""
+    """A mask chooses between what is generated and a still picture, which starts from what stands still behind the person."""
     discriminator_width: int = 64
     """Channels of the discriminators' first layers."""
     scales: int = 0

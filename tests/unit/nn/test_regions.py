@@ -2,7 +2,7 @@
 
 import torch
 
-from kinema.nn.regions import boxes_around, crop, paste, places
+from kinema.nn.regions import MARGIN, around_joints, boxes_around, crop, paste, places
 from kinema.pose.skeleton import COCO_18, PENN_13
 
 CHOICES = (("Nose",), ("REar", "LEar"), ("REar",), ("LEar",))
@@ -18,6 +18,18 @@ def test_the_first_group_that_is_visible_decides():
     assert middle[:3].tolist() == [[1, 2], [3, 6], [4, 8]]
     assert visible.tolist() == [True, True, True, False]
     assert not places(torch.ones(2, 13, 3), PENN_13, (("Nose",),))[1].any()
+
+
+def test_the_box_around_the_joints_that_are_there():
+    pose = torch.zeros(1, 2, 18, 3)
+    pose[0, 0, :3] = torch.tensor([[10.0, 5.0, 1.0], [14.0, 25.0, 0.5], [0.0, 0.0, 0.0]])
+    inside = around_joints(pose, 40, 32)
+    assert inside.shape == (1, 2, 40, 32)
+    assert not inside[0, 1].any(), "nobody is there"
+    rows, columns = inside[0, 0].nonzero().unbind(1)
+    reach = round(MARGIN * 20)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5 - reach, 25 + reach, 10 - reach, 14 + reach)
+    assert inside[0, 0].sum() == (20 + 2 * reach + 1) * (4 + 2 * reach + 1)
 
 
 def test_boxes_are_centred_and_pushed_inside():

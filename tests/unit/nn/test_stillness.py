@@ -3,7 +3,7 @@
 import torch
 
 from kinema.nn import stillness
-from kinema.nn.stillness import ENOUGH, still_picture, still_pictures
+from kinema.nn.stillness import ENOUGH, still_picture, still_pictures, uncovered_picture
 
 
 def test_the_still_picture_is_the_median_of_colours_that_stay():
@@ -40,6 +40,29 @@ def test_colours_that_stay_by_chance_do_not_count():
     levels[3:5] = 255
     clip = levels.repeat_interleave(4).reshape(1, 1, -1, 1, 1).expand(1, 3, -1, 4, 4) / 127.5 - 1
     assert (still_picture([clip]) + 1).mul(127.5).max() < 200
+
+
+def test_who_stands_before_the_wall_most_of_the_time_is_not_in_the_uncovered_picture():
+    wall = torch.arange(3 * 16 * 16).reshape(3, 16, 16) % 200
+    clips = wall[None, :, None].repeat(12, 1, 16, 1, 1).float()
+    covered = torch.zeros(12, 1, 16, 16, 16, dtype=torch.bool)
+    covered[:9, :, :, 4:14, 4:8] = True  # she steps aside in a quarter of the clips
+    covered[9:, :, :, 4:14, 10:14] = True
+    clips = torch.where(covered, 255.0, clips)
+    seen = [(clips / 127.5 - 1, covered)]
+    assert (still_picture(video for video, _ in seen).add(1).mul(127.5)[:, 5:13, 5:7] > 200).all()
+    assert torch.equal(uncovered_picture(seen).add(1).mul(127.5).round().long(), wall)
+
+
+def test_what_is_always_covered_goes_on_as_its_neighbourhood_does():
+    clips = torch.full((4, 3, 16, 16, 16), 0.5)
+    covered = torch.zeros(4, 1, 16, 16, 16, dtype=torch.bool)
+    covered[..., 4:12, 6:9] = True
+    clips[covered.expand_as(clips)] = -1.0
+    picture = uncovered_picture([(clips, covered)])
+    torch.testing.assert_close(picture, torch.full_like(picture, 0.5), atol=0.02, rtol=0)
+    everywhere = torch.ones_like(covered)
+    assert uncovered_picture([(clips, everywhere)]).isfinite().all()
 
 
 def films(places: list[int], walls: torch.Tensor) -> torch.Tensor:
