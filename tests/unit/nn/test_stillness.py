@@ -46,11 +46,12 @@ def test_who_stands_before_the_wall_most_of_the_time_is_not_in_the_uncovered_pic
     wall = torch.arange(3 * 16 * 16).reshape(3, 16, 16) % 200
     clips = wall[None, :, None].repeat(12, 1, 16, 1, 1).float()
     covered = torch.zeros(12, 1, 16, 16, 16, dtype=torch.bool)
-    covered[:9, :, :, 4:14, 4:8] = True  # she steps aside in a quarter of the clips
-    covered[9:, :, :, 4:14, 10:14] = True
+    covered[:10, :, :, 4:14, 4:8] = True  # she steps aside in a sixth of the clips
+    covered[10:, :, :, 4:14, 10:14] = True
     clips = torch.where(covered, 255.0, clips)
     seen = [(clips / 127.5 - 1, covered)]
-    assert (still_picture(video for video, _ in seen).add(1).mul(127.5)[:, 5:13, 5:7] > 200).all()
+    with_her = still_picture(video for video, _ in seen).add(1).mul(127.5)
+    assert (with_her - wall).abs()[:, 5:13, 5:7].min() > 20
     assert torch.equal(uncovered_picture(seen).add(1).mul(127.5).round().long(), wall)
 
 
