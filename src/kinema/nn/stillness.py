@@ -91,10 +91,11 @@ def _still(looks: Iterable[tuple[UInt8[Tensor, "B 3 L H W"], Bool[Tensor, "B 1 L
     below = counts.cumsum(dim=1) / counts.sum(dim=1, keepdim=True).clamp_min(1)
     quartiles = torch.stack([(below < share).sum(dim=1) for share in (0.25, 0.5, 0.75)]).float()
     low, middle, high = rearrange(quartiles, "q (c h w) -> q c h w", c=3, h=height)
+    unseen = rearrange(counts.sum(dim=1) == 0, "(c h w) -> c h w", c=3, h=height)[0]
+    middle = _filled(middle, unseen)
     around = F.avg_pool2d(F.pad(middle, (REACH,) * 4, mode="replicate"), 2 * REACH + 1, stride=1)
     doubt = (high - low) ** 2 / ((high - low) ** 2 + AGREEMENT**2)
-    unseen = rearrange(counts.sum(dim=1) == 0, "(c h w) -> c h w", c=3, h=height)[0]
-    return _filled(torch.lerp(middle, around, doubt), unseen) / 127.5 - 1
+    return torch.lerp(middle, around, doubt) / 127.5 - 1
 
 
 def _filled(levels: Float[Tensor, "3 H W"], unseen: Bool[Tensor, "H W"]) -> Float[Tensor, "3 H W"]:
