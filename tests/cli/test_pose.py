@@ -99,6 +99,8 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path: Path, capsys: pytest.Capt
     out = ["--out", str(tmp_path / "out.npz")]
     for arguments, sentence in [
         ([json_folder, *out], "--from-size and --from-fps"),
+        ([source, *out, "--from-size", "99x99"], "says itself that its frames are of"),
+        ([source, *out, "--from-fps", "99"], "leave out --from-size and --from-fps"),
         ([source, *out, "--skeleton", "coco-19"], "did you mean 'coco-1"),
         ([source, *out, "--person", "3"], "there is no person 3"),
         ([source, *out, "--window", "4"], "odd"),

@@ -123,6 +123,14 @@ def test_a_folder_of_openpose_takes_size_and_rate_from_the_film(tmp_path: Path) 
     np.testing.assert_array_equal(read_video(tmp_path / "o.apng")[0], draw(poses(), STYLES["edn"], over=film()))
 
 
+def test_a_folder_that_says_its_size_and_rate_is_scaled_to_the_film(tmp_path: Path) -> None:
+    write_poses(tmp_path / "json", poses())
+    write_video(tmp_path / "f.apng", np.repeat(film(width=96, height=64), 2, axis=0), 20)
+    assert run(tmp_path / "json", "--out", tmp_path / "o.apng", "--over", tmp_path / "f.apng") == 0
+    wanted = draw(poses().resized(96, 64), STYLES["edn"], over=film(width=96, height=64))
+    np.testing.assert_array_equal(read_video(tmp_path / "o.apng")[0], wanted)
+
+
 def test_what_exists_is_replaced_only_when_asked(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for out in (tmp_path / "o.gif", tmp_path / "o"):
         assert run(file, "--out", out) == 0

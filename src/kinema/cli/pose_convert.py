@@ -68,6 +68,7 @@ def run(arguments: list[str]) -> int:
     options = parse(Convert, arguments, "pose convert")
     width, height = parse_size(options.from_size)
     poses = read_poses(options.poses, width=width, height=height, fps=options.from_fps)
+    _refuse_other_footage(options, poses)
     print(f"{options.poses}: {describe(poses)}")
     if options.poses.is_dir() and (gone := missing_frames(poses)):
         print(f"no file for {frame_list(gone)}, as files are numbered")
@@ -80,6 +81,16 @@ def run(arguments: list[str]) -> int:
         write_poses(out, person, overwrite=options.overwrite)
         print(f"{out}: {describe(person)}")
     return 0
+
+
+def _refuse_other_footage(options: Convert, poses: "Poses") -> None:
+    """Raise `ConfigError` where poses that name the footage they were found in are said to be of another."""
+    width, height = parse_size(options.from_size)
+    if (width or poses.width, height or poses.height, options.from_fps or poses.fps) != (poses.width, poses.height, poses.fps):
+        raise ConfigError(
+            f"{options.poses} says itself that its frames are of {poses.width}x{poses.height} at {poses.fps:g} fps; "
+            "leave out --from-size and --from-fps (--size and --fps change them)"
+        )
 
 
 def _apart(options: Convert, poses: "Poses") -> "dict[Path, Poses]":

@@ -181,7 +181,7 @@ def _read_openpose(folder: Path, width: int | None, height: int | None, fps: flo
     skeleton = _layout(folder, frames, files, first) or side.skeleton
     if skeleton is None:
         raise DataError(f"no person is in any of the {len(files)} files of {folder}")
-    width, height, fps = width or side.width, height or side.height, fps or side.fps
+    width, height, fps = side.width or width, side.height or height, side.fps or fps
     if width is None or height is None or fps is None:
         raise DataError(
             f"OpenPose's files in {folder} say neither the size of the frames nor their rate, and there is no {SIDE_FILE}: "

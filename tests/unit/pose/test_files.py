@@ -136,10 +136,11 @@ def test_an_npz_holds_any_skeleton(tmp_path: Path, skeleton: Skeleton) -> None:
     assert again.extra == {"detector": "x"}
 
 
-def test_the_side_file_gives_way_to_arguments(tmp_path: Path) -> None:
-    write_poses(tmp_path / "a", some())
-    assert read_poses(tmp_path / "a").fps == 25
-    assert read_poses(tmp_path / "a", fps=50).fps == 50
+def test_the_side_file_is_believed_before_the_film(tmp_path: Path) -> None:
+    written = some()
+    write_poses(tmp_path / "a", written)
+    again = read_poses(tmp_path / "a", width=2 * written.width, height=2 * written.height, fps=50)
+    assert (again.width, again.height, again.fps) == (written.width, written.height, written.fps)
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
