@@ -286,8 +286,12 @@ class KnowsThePoses:
     def detect(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for frame in frames:
             assert frame.shape == (SIZE, SIZE, 3)
-            yield self.found[self.seen].reshape(-1, 18, 3)
             self.seen += 1
+            yield self.found[self.seen - 1].reshape(-1, 18, 3)
+
+
+def nobody() -> KnowsThePoses:
+    return KnowsThePoses(np.zeros((9, 18, 3), np.float32))
 
 
 def test_of_several_people_whom_a_detector_finds_one_is_taken(
@@ -298,9 +302,9 @@ def test_of_several_people_whom_a_detector_finds_one_is_taken(
     small[..., :2] = small[..., :2] / 3 + 40
     asked: list[int] = []
 
-    def opening(name: str, *, people: int, parts: tuple[str, ...]) -> KnowsThePoses:
-        asked.append(people)
-        return KnowsThePoses(np.stack([small, large], axis=1))
+    def opening(name: str, *, still: bool = False, people: int = 1, parts: tuple[str, ...] = ()) -> KnowsThePoses:
+        asked.extend([] if still else [people])
+        return nobody() if still else KnowsThePoses(np.stack([small, large], axis=1))
 
     monkeypatch.setattr("kinema.pose.detect.open_detector", opening)
     words = ("--source", place / "dancer.mp4", "--target", place / "anna", "--people", 2, "--person", 0, "--frames", 6)
@@ -309,11 +313,34 @@ def test_of_several_people_whom_a_detector_finds_one_is_taken(
     assert "2 people: took 0 (0, in 6 of 6 frames); the others are 1 (6 frames)" in capsys.readouterr().out
 
 
+def test_somebody_else_in_the_picture_is_said_with_how_to_choose(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other one comes in late; what looks for them is asked once at the start and once after 25 frames."""
+    film_of_30 = walking_in(30)
+    write_video(tmp_path / "long.mp4", film_of_30.video, FPS)
+    other = np.zeros((2, 18, 3), np.float32)
+    other[1] = film_of_30.pose[0]
+
+    def opening(name: str, *, still: bool = False, people: int = 1, parts: tuple[str, ...] = ()) -> KnowsThePoses:
+        return KnowsThePoses(other if still else film_of_30.pose)
+
+    monkeypatch.setattr("kinema.pose.detect.open_detector", opening)
+    monkeypatch.setattr("kinema.pose.detect.painted_over", lambda image, person: image)
+    words = ("--source", tmp_path / "long.mp4", "--target", place / "anna", "--out", tmp_path / "out.mp4")
+    assert run(*words) == 0
+    said = capsys.readouterr().out
+    assert "somebody else is in 1 of 2 frames looked at (first: frame 25); who is most prominent was taken" in said
+    assert "--people 2 finds more" in said
+
+
 def test_without_poses_a_detector_looks_at_the_frames_that_are_performed(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = KnowsThePoses(walking_in().pose)
-    monkeypatch.setattr("kinema.pose.detect.open_detector", lambda name, people, parts: detector)
+    monkeypatch.setattr(
+        "kinema.pose.detect.open_detector", lambda name, still=False, people=1, parts=(): nobody() if still else detector
+    )
     words = ("--source", place / "dancer.mp4", "--target", place / "anna", "--detector", "known")
     assert run(*words, "--out", tmp_path / "all.mp4") == 0
     assert detector.seen == FRAMES
@@ -461,9 +488,9 @@ def test_a_target_that_knows_hands_is_shown_them_or_it_is_said(
     assert np.abs(made["with"] - made["without"]).max() > 8
     asked: list[tuple[str, ...]] = []
 
-    def opening(name: str, *, people: int, parts: tuple[str, ...]) -> KnowsThePoses:
-        asked.append(parts)
-        return KnowsThePoses(walking_in().pose)
+    def opening(name: str, *, still: bool = False, people: int = 1, parts: tuple[str, ...] = ()) -> KnowsThePoses:
+        asked.extend([] if still else [parts])
+        return nobody() if still else KnowsThePoses(walking_in().pose)
 
     monkeypatch.setattr("kinema.pose.detect.open_detector", opening)
     words = ("--source", place / "dancer.mp4", "--frames", 3, "--overwrite", "--out", tmp_path / "with.mp4")

@@ -9,7 +9,7 @@ from jaxtyping import Float32, UInt8
 
 from kinema.core.errors import ConfigError, DataError
 from kinema.data.media import MediaInfo, contain, read_frames, resample
-from kinema.pose.detect import PoseDetector, collect, open_detector
+from kinema.pose.detect import PoseDetector, collect, next_look, open_detector, paired, somebody_else
 from kinema.pose.files import read_poses
 from kinema.pose.sequence import UNORDERED, Poses
 from kinema.pose.skeleton import Skeleton, converter
@@ -39,22 +39,38 @@ def source_frames(info: MediaInfo, first: int, count: int | None, tall: int | No
     return islice(resample(read_frames(info, resize=resize), None), first, None if count is None else first + count)
 
 
-def detected(info: MediaInfo, detector: PoseDetector, first: int, count: int | None, said: Said) -> Poses:
+def detected(
+    info: MediaInfo, detector: PoseDetector, still: PoseDetector, first: int, count: int | None, said: Said
+) -> tuple[Poses, dict[int, bool]]:
     """Find the people in the frames of a source.
+
+    Args:
+        info: the source.
+        detector: finds the people.
+        still: the same for single frames, which looks for somebody else now and then.
+        first: number of the first frame.
+        count: how many; None for all.
+        said: told of the progress.
+
+    Returns:
+        Poses, and frame looked at -> whether somebody else is in it.
 
     Raises:
         DataError: when there are no such frames.
     """
     total = count or max(1, (info.frames or 1) - first)
     people: list[Float32[np.ndarray, "P J 3"]] = []
-    for found in detector.detect(source_frames(info, first, count)):
+    looks: dict[int, bool] = {}
+    for image, found in paired(detector, source_frames(info, first, count), lambda image: image):
+        if len(found) and len(people) >= next_look(len(looks)):
+            looks[first + len(people)] = somebody_else(still, image, found)
         people.append(found)
         said("looking for people", len(people), max(total, len(people)))
     if not people:
         raise DataError(f"{info.path} has no frame {first}; it has about {info.frames or 1}")
     points = collect(people, detector.skeleton, detector.skeleton)
     extra = {UNORDERED: True} if points.shape[1] > 1 else None
-    return Poses(points, detector.skeleton, info.width, info.height, source_fps(info), extra=extra)
+    return Poses(points, detector.skeleton, info.width, info.height, source_fps(info), extra=extra), looks
 
 
 def read_driving(path: Path, info: MediaInfo | None) -> Poses:

@@ -17,6 +17,7 @@ from kinema.cli.inputs import usable
 from kinema.core.config import Config
 from kinema.core.errors import DataError
 from kinema.data.detection import DetectSettings, Film
+from kinema.pose.detect import crowd
 
 if TYPE_CHECKING:
     from kinema.data.detection import Part
@@ -162,13 +163,9 @@ def summary(film: Film, report: dict[str, Any]) -> list[str]:
     if report["people"] > 1:
         lines.append("  kinema pose convert --person takes one of them, or writes a file for each")
     others, asked = report["somebody_else"], report["settings"]["people"]
-    if others["frames"]:
-        most = "who is most prominent was" if asked == 1 else f"the {asked} most prominent were"
-        choice = "--person LEFT,TOP,WIDTH,HEIGHT chooses another, " if asked == 1 else ""
-        lines.append(
-            f"  somebody else is in {len(others['frames'])} of {others['looks']} frames looked at (first: frame "
-            f"{others['frames'][0]}); {most} taken, {choice}--people {asked + 1} finds more"
-        )
+    choice = "--person LEFT,TOP,WIDTH,HEIGHT chooses another, " if asked == 1 else ""
+    if said := crowd(others["looks"], others["frames"], asked, choice):
+        lines.append(f"  {said}")
     return lines
 
 

@@ -203,7 +203,7 @@ def _source_poses(options: Transfer, info: "MediaInfo | None", parts: tuple[str,
         DataError: when there is nobody, or no such frame.
     """
     from kinema.cli.driving import detected, read_driving
-    from kinema.pose.detect import open_detector
+    from kinema.pose.detect import crowd, open_detector
     from kinema.pose.people import take
 
     first, count = options.first_frame, options.frames
@@ -218,7 +218,11 @@ def _source_poses(options: Transfer, info: "MediaInfo | None", parts: tuple[str,
             # A network in a file finds the body alone, which is said; MediaPipe is asked for what was drawn in training.
             parts = parts if options.detector == "mediapipe" else ()
             detector = open_detector(options.detector, people=options.people, parts=parts)
-            poses = detected(info, detector, first, count, progress.show)
+            still = open_detector(options.detector, still=True)
+            poses, looks = detected(info, detector, still, first, count, progress.show)
+        choice = "kinema pose detect --person LEFT,TOP,WIDTH,HEIGHT chooses another, " if options.people == 1 else ""
+        if others := crowd(len(looks), [frame for frame, seen in looks.items() if seen], options.people, choice):
+            print(others)
         performed = range(len(poses))
     if not poses.present.any():
         raise DataError(

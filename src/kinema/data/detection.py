@@ -25,7 +25,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, Float64
 
 from kinema.core.config import Config, to_mapping
 from kinema.core.errors import ConfigError, DataError, MediaError
@@ -33,7 +33,17 @@ from kinema.data.encode import beside
 from kinema.data.executor import run_tasks
 from kinema.data.media import Frame, displayed
 from kinema.data.sources import SEEKABLE, Source, open_source
-from kinema.pose.detect import LEAST_CONFIDENCE, Box, PoseDetector, collect, has_trunk, open_detector, painted_over, paired
+from kinema.pose.detect import (
+    LEAST_CONFIDENCE,
+    Box,
+    PoseDetector,
+    collect,
+    has_trunk,
+    next_look,
+    open_detector,
+    paired,
+    somebody_else,
+)
 from kinema.pose.files import write_poses
 from kinema.pose.people import chosen, is_choice, told_apart
 from kinema.pose.sequence import UNORDERED, Poses
@@ -42,7 +52,6 @@ from kinema.pose.skeleton import converter, find_skeleton
 PART_FRAMES = 1000
 LEAD = 1.0  # seconds
 COUNTED_SECONDS = 0.5  # between two notes of how far a part is
-LOOKED_EVERY = 250  # frames, from the first with a person on, between two looks for somebody else
 _NO_PIXELS = np.zeros((1, 1, 3), np.uint8)
 
 
@@ -264,8 +273,8 @@ def detect_part(part: Part) -> None:
                 continue
             times.append(frame.time)
             people.append(found)
-            if len(found) and len(times) >= LOOKED_EVERY * len(looks) and part.settings.view is None:
-                looks.append((frame.time, somebody_else(part.settings, frame.image, found)))
+            if len(found) and len(times) > next_look(len(looks)) and part.settings.view is None:
+                looks.append((frame.time, somebody_else(_kept(of_stills(part.settings)), frame.image, found)))
             if time.monotonic() - noted > COUNTED_SECONDS:
                 noted = time.monotonic()
                 part.counter.write_text(str(len(times)))
@@ -288,20 +297,9 @@ def detect_part(part: Part) -> None:
     part.counter.unlink(missing_ok=True)
 
 
-def somebody_else(settings: DetectSettings, image: UInt8[np.ndarray, "H W 3"], found: Float32[np.ndarray, "P J 3"]) -> bool:
-    """Tell whether a detector still finds a person when those whom it found are painted over.
-
-    Args:
-        settings: what finds people.
-        image: the frame.
-        found: the people in it, at least one.
-    """
-    painted = image
-    for person in found:
-        painted = painted_over(painted, person)
-    body = find_skeleton(settings.skeleton).body.name
-    detector = _kept(replace(settings, still=True, people=1, person=None, skeleton=body))
-    return bool(has_trunk(next(iter(detector.detect([painted]))), detector.skeleton).any())
+def of_stills(settings: DetectSettings) -> DetectSettings:
+    """Return settings of what looks for somebody else: one body in a single frame."""
+    return replace(settings, still=True, people=1, person=None, skeleton=find_skeleton(settings.skeleton).body.name)
 
 
 def frames_done(parts: Sequence[Part]) -> int:

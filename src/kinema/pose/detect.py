@@ -23,6 +23,8 @@ from kinema.pose.skeleton import Skeleton, converter
 
 LEAST_CONFIDENCE = 0.3
 """Joints below are missing; what OpenMMLab's tools draw from, too."""
+FIRST_LOOKS, LOOKED_EVERY = (0, 25, 75), 250
+"""Frames before the first looks for somebody else, and between later ones."""
 TRUNK = ("RShoulder", "LShoulder", "RHip", "LHip")
 TRUNK_JOINTS = 2  # of these make a person: both shoulders of somebody at a table, one side of somebody in profile
 
@@ -186,6 +188,40 @@ def painted_over(image: Picture, person: Float[np.ndarray, "J 3"]) -> Picture:
     painted = image.copy()
     painted[top:bottom, left:right] = image.mean(axis=(0, 1)).round()
     return painted
+
+
+def next_look(looks: int) -> int:
+    """Return after how many frames to look for somebody else who did so `looks` times: more often in short films."""
+    return FIRST_LOOKS[looks] if looks < len(FIRST_LOOKS) else LOOKED_EVERY * (looks + 1 - len(FIRST_LOOKS))
+
+
+def somebody_else(still: PoseDetector, image: Picture, found: Float32[np.ndarray, "P J 3"]) -> bool:
+    """Tell whether somebody is found when those who were found already are painted over.
+
+    Args:
+        still: finds people in single frames.
+        image: the frame.
+        found: the people in it, at least one.
+    """
+    for person in found:
+        image = painted_over(image, person)
+    return bool(has_trunk(next(iter(still.detect([image]))), still.skeleton).any())
+
+
+def crowd(looks: int, frames: Sequence[int], people: int, choice: str = "") -> str:
+    """Say that somebody else is there; nothing where nobody is.
+
+    Args:
+        looks: frames that were looked at.
+        frames: numbers of those in which somebody else was found.
+        people: how many are taken.
+        choice: how to choose another.
+    """
+    if not frames:
+        return ""
+    most = "who is most prominent was" if people == 1 else f"the {people} most prominent were"
+    where = f"somebody else is in {len(frames)} of {looks} frames looked at (first: frame {frames[0]})"
+    return f"{where}; {most} taken, {choice}--people {people + 1} finds more"
 
 
 def has_trunk(points: Float[np.ndarray, "*frames J 3"], skeleton: Skeleton) -> Bool[np.ndarray, "*frames"]:
