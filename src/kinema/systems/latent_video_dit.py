@@ -106,7 +106,7 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         ),
         "laptop-64": Preset(
             "A few hundred clips of 16x64x64, an hour on two cores.",
-            LatentVideoDiTConfig(height=64, width=64, shift_tokens=128),
+            LatentVideoDiTConfig(height=64, width=64, shift_tokens=128, hidden=128, depth=4, heads=4),
             LAPTOP | {"batch_size": 8, "minutes": 60.0},
         ),
         "small-gpu": Preset(

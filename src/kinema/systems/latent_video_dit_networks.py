@@ -81,11 +81,11 @@ class LatentVideoDiTConfig(Config):
     compressor_from: str = ""
     """Run or checkpoint of this system whose compressor is taken over instead of training one."""
 
-    hidden: int = 128
+    hidden: int = 160
     """Width of the transformer."""
-    depth: int = 4
+    depth: int = 3
     """Blocks of the transformer."""
-    heads: int = 4
+    heads: int = 5
     """Attention heads."""
     patch_time: int = 1
     """Frames of the latent in a token."""
