@@ -30,6 +30,7 @@ from kinema.systems.latent_video_dit_tasks import TASKS, hold, task_masks, with_
 
 TINY = replace(LatentVideoDiT.presets["tiny"].config, hidden=32, compressor_width=8)
 LAPTOP = LatentVideoDiT.presets["laptop"].config
+SHEET = replace(LAPTOP, hidden=128, depth=4, heads=4, compressor_linear="none", patch_time=2)  # the specification's sizes
 
 
 def parameters(*modules: nn.Module | None) -> int:
@@ -49,9 +50,9 @@ def awake(system: LatentVideoDiT) -> LatentVideoDiT:
 
 
 @pytest.fixture(scope="module")
-def laptop() -> LatentVideoDiT:
+def sheet() -> LatentVideoDiT:
     with torch.device("meta"):
-        return LatentVideoDiT(replace(LAPTOP, condition="label", classes=9, compressor_linear="none", patch_time=2))
+        return LatentVideoDiT(replace(SHEET, condition="label", classes=9))
 
 
 # --- What earns the name ------------------------------------------------------------------------------------------------------
@@ -110,16 +111,16 @@ def test_one_model_does_every_task_that_images_and_video_prompt() -> None:
 # --- Layers and counts --------------------------------------------------------------------------------------------------------
 
 
-def test_the_counts_of_the_specification(laptop: LatentVideoDiT) -> None:
-    assert parameters(laptop.compressor) == 900_592
-    assert parameters(laptop.compressor.encoder) == 450_512
-    assert parameters(laptop.compressor.decoder) == 450_080
-    assert parameters(laptop.transformer, laptop.classes) == 1_417_024
-    transformer = laptop.transformer
+def test_the_counts_of_the_specification(sheet: LatentVideoDiT) -> None:
+    assert parameters(sheet.compressor) == 900_592
+    assert parameters(sheet.compressor.encoder) == 450_512
+    assert parameters(sheet.compressor.decoder) == 450_080
+    assert parameters(sheet.transformer, sheet.classes) == 1_417_024
+    transformer = sheet.transformer
     assert parameters(transformer.embed) == 8_320
     assert parameters(transformer.known) == 131_200
     assert parameters(transformer.time) == 33_024
-    assert parameters(laptop.classes) == 1_280
+    assert parameters(sheet.classes) == 1_280
     assert [parameters(block) for block in transformer.blocks] == [300_480] * 4
     block = transformer.blocks[0]
     assert parameters(block.neighbours) == 3_584
@@ -142,23 +143,30 @@ def test_linear_maps_add_two_matrices_and_take_the_place_of_the_encoder() -> Non
 
 def test_tokens_of_half_the_time_have_smaller_matrices_at_both_ends() -> None:
     with torch.device("meta"):
-        system = LatentVideoDiT(replace(LAPTOP, condition="label", classes=9))
+        system = LatentVideoDiT(replace(SHEET, condition="label", classes=9, patch_time=1))
     fewer = 32 * 128 + 512 * 128 + 128 * 32 + 32  # into the stream: half the latent, half the known pixels; out of it: half
     assert parameters(system.transformer, system.classes) == 1_417_024 - fewer
 
 
-def test_the_shapes_of_the_specification(laptop: LatentVideoDiT) -> None:
+def test_the_counts_of_the_preset() -> None:
+    with torch.device("meta"):
+        system = LatentVideoDiT(replace(LAPTOP, condition="label", classes=8))
+    assert parameters(system.transformer, system.classes) == 1_600_224
+    assert [parameters(block) for block in system.transformer.blocks] == [467_744] * 3
+
+
+def test_the_shapes_of_the_specification(sheet: LatentVideoDiT) -> None:
     video = torch.zeros(2, 3, 16, 32, 32, device="meta")
     assert fold(video, LAPTOP.stem).shape == (2, 96, 8, 8, 8)
-    assert laptop.encode(video).shape == (2, 8, 8, 8, 8)
-    assert laptop.config.footprint == (4, 8, 8)
-    assert laptop.config.tokens(LAPTOP.shape) == 64
+    assert sheet.encode(video).shape == (2, 8, 8, 8, 8)
+    assert sheet.config.footprint == (4, 8, 8)
+    assert sheet.config.tokens(LAPTOP.shape) == 64
     assert LAPTOP.footprint == (2, 8, 8)  # the preset's tokens last half as long as the specification's
     assert LAPTOP.tokens(LAPTOP.shape) == 128
 
 
-def test_muon_moves_the_matrices_of_the_blocks_alone(laptop: LatentVideoDiT) -> None:
-    matrices = laptop.transformer.matrices
+def test_muon_moves_the_matrices_of_the_blocks_alone(sheet: LatentVideoDiT) -> None:
+    matrices = sheet.transformer.matrices
     assert len(matrices) == 16
     assert sum(matrix.numel() for matrix in matrices) == 786_432
     assert all(matrix.dim() == 2 for matrix in matrices)
