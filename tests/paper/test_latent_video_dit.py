@@ -390,6 +390,14 @@ def test_an_unknown_pixel_shows_what_is_known_at_its_place_at_the_nearest_time()
     assert made[0, 1:3].equal(made[0, :1].expand(2, -1, -1, -1)), "all colours alike"
 
 
+def test_clips_of_more_frames_than_a_short_counts_show_the_nearest_too() -> None:
+    video, known = torch.zeros(1, 3, 17000, 1, 1), torch.zeros(1, 1, 17000, 1, 1)
+    video[:, :, 16999], known[:, :, 16999] = 0.5, 1
+    made = with_mask(video, known)
+    assert torch.equal(made[:, :3], torch.full_like(video, 0.5))
+    assert torch.equal(made[:, 3:], known)
+
+
 def test_edm_s_coefficients() -> None:
     sigma = torch.tensor([0.5, 2.0])
     skip, scale = edm_scales(sigma, 1.0)

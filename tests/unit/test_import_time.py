@@ -48,9 +48,11 @@ def test_workers_that_prepare_footage_need_no_torch() -> None:
 
 
 def test_kinema_imports_where_torchvision_is_absent_or_broken() -> None:
-    """A torchvision that does not fit torch raises on import; nothing of ours may notice."""
+    """A torchvision that does not fit torch raises on import; nothing of ours may notice. Torch's compiler waits until asked."""
     python(
         "import sys; sys.modules['torchvision'] = None\n"
         "import kinema; kinema.load, kinema.SYSTEMS\n"
         "import kinema.training.trainer, kinema.cli.train, kinema.cli.sample, kinema.data.prepare\n"
+        "for system in kinema.SYSTEMS: kinema.SYSTEMS[system]\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
     )

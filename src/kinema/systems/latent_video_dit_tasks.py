@@ -50,7 +50,8 @@ def nearest_known(given: Bool[Tensor, "B 1 T H W"]) -> Int[Tensor, "B 1 T H W"]:
     What was last known spreads to ever later frames by 1, 2, 4 and so on, and what is known next to earlier ones.
     """
     frames = given.shape[2]
-    times = torch.arange(frames, dtype=torch.int16, device=given.device)[:, None, None]
+    kind = torch.int16 if 2 * frames <= torch.iinfo(torch.int16).max else torch.int32
+    times = torch.arange(frames, dtype=kind, device=given.device)[:, None, None]
     before = given * (times + frames) - frames
     after = given * (2 * frames - times) - 2 * frames  # negative
     step = 1

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from kinema.core.compiling import compiled
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError, TrainingError, accepted
 from kinema.core.seeds import shard_of_batch
@@ -156,7 +157,7 @@ class Trainer:
         optimizers = tuple(for_shards(o, shards) for o in ((built,) if isinstance(built, Optimizer) else built))
         rates = tuple(tuple(float(group["lr"]) for group in optimizer.param_groups) for optimizer in optimizers)
         if self.config.compile:
-            player = replace(player, objective=torch.compile(player.objective))
+            player = replace(player, objective=compiled(player.objective))
         return Turn(player, parameters, views, optimizers, rates)
 
     @property
