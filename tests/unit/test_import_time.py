@@ -48,7 +48,7 @@ def test_workers_that_prepare_footage_need_no_torch() -> None:
 
 
 def test_kinema_imports_where_torchvision_is_absent_or_broken() -> None:
-    """A torchvision that does not fit torch raises on import; nothing of ours may notice. Torch's compiler waits until asked."""
+    """A torchvision that does not fit torch raises on import; nothing of ours notices. Torch's compiler waits until asked."""
     python(
         "import sys; sys.modules['torchvision'] = None\n"
         "import kinema; kinema.load, kinema.SYSTEMS\n"
