@@ -5,20 +5,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.importorskip("playwright", reason="playwright is not installed: pip install 'kinema[dev]'")
 pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install 'kinema[study]'")
 
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
 
 from kinema.evaluation.study.design import Plan, order_for
 from kinema.evaluation.study.folder import Study
 from kinema.evaluation.study.server import create_app, listen
 from kinema.evaluation.study.store import Store
 from unit.evaluation.small_study import written
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
 LEFT, RIGHT = (0, 1), (1, 0)
@@ -42,10 +44,11 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser() -> "Iterator[Browser]":
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'kinema[dev]'")
     if not CHROMIUM:
         pytest.skip("there is no chromium on the PATH")
-    with sync_playwright() as started:
+    with playwright.sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
         chromium.close()
@@ -82,7 +85,7 @@ def served(tmp_path: Path, study: Study) -> Iterator[str]:
     store.close()
 
 
-def begin(browser: Browser, address: str, asked: list[str] | None = None, **context: object) -> Page:
+def begin(browser: "Browser", address: str, asked: list[str] | None = None, **context: object) -> "Page":
     page = browser.new_context(**context).new_page()
     page.set_default_timeout(60_000)
     if asked is not None:
@@ -93,14 +96,14 @@ def begin(browser: Browser, address: str, asked: list[str] | None = None, **cont
     return page
 
 
-def wait_for_trial(page: Page, answered: int) -> None:
+def wait_for_trial(page: "Page", answered: int) -> None:
     page.wait_for_function(
         "n => document.querySelector('#progress progress')?.value === n && document.querySelector('.clips:not(.loading)')",
         arg=answered,
     )
 
 
-def test_a_session_by_keyboard_with_a_reload(browser: Browser, address: str, study: Study, tmp_path: Path) -> None:
+def test_a_session_by_keyboard_with_a_reload(browser: "Browser", address: str, study: Study, tmp_path: Path) -> None:
     asked: list[str] = []
     page = begin(browser, address, asked)
     keys = ["ArrowLeft", "ArrowRight", "f", "j"]
@@ -121,7 +124,7 @@ def test_a_session_by_keyboard_with_a_reload(browser: Browser, address: str, stu
     assert len(asked) > 2 * trials
 
 
-def test_both_clips_play_and_stay_together(browser: Browser, address: str) -> None:
+def test_both_clips_play_and_stay_together(browser: "Browser", address: str) -> None:
     page = begin(browser, address)
     wait_for_trial(page, 0)
     page.wait_for_timeout(1500)  # half a second of clip: it has come round
@@ -131,7 +134,7 @@ def test_both_clips_play_and_stay_together(browser: Browser, address: str) -> No
     assert times[0][1] == times[1][1] == pytest.approx(0.5, abs=0.05)
 
 
-def test_two_raters_at_once(browser: Browser, address: str, study: Study, tmp_path: Path) -> None:
+def test_two_raters_at_once(browser: "Browser", address: str, study: Study, tmp_path: Path) -> None:
     pages = [begin(browser, address), begin(browser, address)]
     trials = len(order_for(study, 1))
     for number in range(trials):
@@ -145,7 +148,7 @@ def test_two_raters_at_once(browser: Browser, address: str, study: Study, tmp_pa
     assert len(votes) == 2 * trials
 
 
-def test_a_phone(browser: Browser, address: str, study: Study, tmp_path: Path) -> None:
+def test_a_phone(browser: "Browser", address: str, study: Study, tmp_path: Path) -> None:
     page = begin(browser, address, viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
     wait_for_trial(page, 0)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -158,7 +161,7 @@ def test_a_phone(browser: Browser, address: str, study: Study, tmp_path: Path) -
     assert [vote.ranking for vote in Store(tmp_path, study).votes()] == [RIGHT]
 
 
-def test_a_lost_connection_loses_no_answer(browser: Browser, address: str, study: Study, tmp_path: Path) -> None:
+def test_a_lost_connection_loses_no_answer(browser: "Browser", address: str, study: Study, tmp_path: Path) -> None:
     page = begin(browser, address)
     wait_for_trial(page, 0)
     page.context.set_offline(True)
@@ -169,7 +172,7 @@ def test_a_lost_connection_loses_no_answer(browser: Browser, address: str, study
     assert len(Store(tmp_path, study).votes()) == 1
 
 
-def test_an_unknown_link_and_a_closed_study(browser: Browser, address: str, study: Study, tmp_path: Path) -> None:
+def test_an_unknown_link_and_a_closed_study(browser: "Browser", address: str, study: Study, tmp_path: Path) -> None:
     page = browser.new_context().new_page()
     page.goto(f"{address}#nobody")
     page.get_by_role("heading", name="This link is not known").wait_for()
@@ -184,7 +187,7 @@ def test_an_unknown_link_and_a_closed_study(browser: Browser, address: str, stud
     wait_for_trial(page, 0)
 
 
-def test_a_ranking_by_keyboard(browser: Browser, ranking: Study, tmp_path: Path) -> None:
+def test_a_ranking_by_keyboard(browser: "Browser", ranking: Study, tmp_path: Path) -> None:
     with served(tmp_path, ranking) as address:
         page = begin(browser, address)
         done = page.get_by_role("button", name="Confirm")
@@ -209,7 +212,7 @@ def test_a_ranking_by_keyboard(browser: Browser, ranking: Study, tmp_path: Path)
         assert vote.clips == tuple(ranking.clips[index].file for index in clips)
 
 
-def test_a_ranking_by_mouse_can_be_changed_before_it_is_confirmed(browser: Browser, ranking: Study, tmp_path: Path) -> None:
+def test_a_ranking_by_mouse_can_be_changed_before_it_is_confirmed(browser: "Browser", ranking: Study, tmp_path: Path) -> None:
     with served(tmp_path, ranking) as address:
         page = begin(browser, address)
         wait_for_trial(page, 0)
@@ -229,7 +232,7 @@ def test_a_ranking_by_mouse_can_be_changed_before_it_is_confirmed(browser: Brows
     assert [vote.ranking for vote in Store(tmp_path, ranking).votes()] == [(0, 2, 3, 1)]
 
 
-def test_a_ranking_on_a_phone(browser: Browser, ranking: Study, tmp_path: Path) -> None:
+def test_a_ranking_on_a_phone(browser: "Browser", ranking: Study, tmp_path: Path) -> None:
     with served(tmp_path, ranking) as address:
         page = begin(browser, address, viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
         wait_for_trial(page, 0)
@@ -247,7 +250,7 @@ def test_a_ranking_on_a_phone(browser: Browser, ranking: Study, tmp_path: Path) 
 
 
 def test_a_browser_that_lets_nothing_play_by_itself_asks_once_for_a_touch(
-    browser: Browser, address: str, study: Study, tmp_path: Path
+    browser: "Browser", address: str, study: Study, tmp_path: Path
 ) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
     page = context.new_page()

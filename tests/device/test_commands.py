@@ -28,13 +28,11 @@ COMMANDS = {
         "evaluate {run} --against {data} --forecast --count 8 --samples 3 --out {out}/card",
     ],
 }
-LONGER = ("dance", "pose-knows", "vgan", "vgan-autoencoder")
 SHAPES = {"dance": (2, 32, 32), "pose-knows": (9, 16, 16)}
 
 
-@pytest.mark.parametrize(
-    "system", [pytest.param(name, marks=[pytest.mark.slow] if name in LONGER else []) for name in COMMANDS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("system", COMMANDS)
 def test_commands_work_where_the_system_is_on_another_device(
     system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

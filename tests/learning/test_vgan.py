@@ -1,5 +1,6 @@
 """VGAN learns what it claims on a scene whose background is known."""
 
+import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -82,6 +83,7 @@ def clips_of_a_slow_disc(rows: int, generator: torch.Generator) -> Video:
     return disc * colour + (1 - disc) * wall
 
 
+@pytest.mark.slow
 def test_something_slow_stays_out_of_a_still_stream_that_starts_from_the_footage():
     """Distance to the nearer wall .12 after 300 steps when written, and mask .16 higher on the disc than off it.
 

@@ -1,10 +1,11 @@
 """Paths between data and noise by hand, and their samplers beside those of diffusers."""
 
 import math
+from importlib import import_module
+from types import ModuleType
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
 from kinema.core.errors import ConfigError
 from kinema.core.seeds import normal_codes
@@ -203,6 +204,12 @@ def walk_of(scheduler, start: torch.Tensor, model: Model, **drawing) -> torch.Te
     return x
 
 
+@pytest.fixture(scope="module")
+def diffusers() -> ModuleType:
+    """The library, which takes two seconds to import; nobody who only collects tests waits for it."""
+    return import_module("diffusers")
+
+
 def streams() -> tuple[torch.Tensor, SeededNoise, list[torch.Generator]]:
     """The first draw, what goes on from there, and the same for the library."""
     noise, generators = SeededNoise(SEEDS, (3, 8)), [torch.Generator().manual_seed(seed) for seed in SEEDS]
@@ -213,10 +220,10 @@ def streams() -> tuple[torch.Tensor, SeededNoise, list[torch.Generator]]:
 
 
 @pytest.mark.parametrize("steps", [10, 50, 1000])
-def test_ancestral_steps_are_those_of_the_library(steps):
+def test_ancestral_steps_are_those_of_the_library(diffusers, steps):
     start, noise, generators = streams()
     model = model_of(linear_beta_path(), limit=1.0)
-    scheduler = DDPMScheduler(**BETAS, variance_type="fixed_large", clip_sample=True, timestep_spacing="leading")
+    scheduler = diffusers.DDPMScheduler(**BETAS, variance_type="fixed_large", clip_sample=True, timestep_spacing="leading")
     scheduler.set_timesteps(steps)
     expected = walk_of(scheduler, start, model, generator=generators)
     torch.testing.assert_close(sample(model, start, steps, "ancestral", noise=noise), expected, atol=1e-4, rtol=0)
@@ -224,30 +231,30 @@ def test_ancestral_steps_are_those_of_the_library(steps):
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("steps", [10, 50])
-def test_steps_of_ddim_are_those_of_the_library(steps, eta):
+def test_steps_of_ddim_are_those_of_the_library(diffusers, steps, eta):
     start, noise, generators = streams()
     model = model_of(linear_beta_path(), limit=1.0)
-    scheduler = DDIMScheduler(**BETAS, clip_sample=True, timestep_spacing="leading", set_alpha_to_one=True)
+    scheduler = diffusers.DDIMScheduler(**BETAS, clip_sample=True, timestep_spacing="leading", set_alpha_to_one=True)
     scheduler.set_timesteps(steps)
     expected = walk_of(scheduler, start, model, eta=eta, use_clipped_model_output=True, generator=generators)
     torch.testing.assert_close(sample(model, start, steps, "ddim", eta=eta, noise=noise), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("steps", [5, 20])
-def test_steps_of_dpm_solver_are_those_of_the_library(steps):
+def test_steps_of_dpm_solver_are_those_of_the_library(diffusers, steps):
     start, _, _ = streams()
     path = linear_beta_path()
-    scheduler = DPMSolverMultistepScheduler(**BETAS, solver_order=2, final_sigmas_type="zero")
+    scheduler = diffusers.DPMSolverMultistepScheduler(**BETAS, solver_order=2, final_sigmas_type="zero")
     scheduler.set_timesteps(timesteps=(path.grid(steps)[:-1] * 1000 - 1).round().int().tolist())
     expected = walk_of(scheduler, start, model_of(path))
     torch.testing.assert_close(sample(model_of(path), start, steps, "dpm-solver"), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_euler_steps_on_the_straight_path_are_those_of_the_library(shift):
+def test_euler_steps_on_the_straight_path_are_those_of_the_library(diffusers, shift):
     start, _, _ = streams()
     path = straight_path(shift)
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / 8, 8).tolist())
     x = start
     for step in scheduler.timesteps:
