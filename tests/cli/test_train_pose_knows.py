@@ -62,3 +62,13 @@ def test_poses_of_another_skeleton_are_refused(data: Path, tmp_path: Path, capsy
     assert train(data, "--out", tmp_path / "run", "--preset", "tiny", "--steps", 2, "--skeleton", "coco-17") == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "are of the skeleton coco-18 and pose-knows is set to coco-17; give --skeleton coco-18" in said
+
+
+def test_shorter_clips_are_told_the_steps_that_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = write_dataset(tmp_path / "short", 12, shape=(16, 64, 64), people=True)
+    assert train(short, "--out", tmp_path / "run", "--preset", "laptop", "--steps", 2) == 2
+    said = capsys.readouterr().err
+    assert "holds clips of 16x64x64" in said
+    assert said.endswith("or give --past-steps 2 --future-steps 3\n")
+    fitting = ("--preset", "laptop", "--past-steps", 2, "--future-steps", 3, "--dry-run")
+    assert train(short, "--out", tmp_path / "run", *fitting) == 0

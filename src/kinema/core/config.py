@@ -34,6 +34,10 @@ class Config:
         """
         return self
 
+    def for_frames(self, frames: int) -> dict[str, int]:
+        """Return the settings with which clips have so many frames, or a few less; none where nothing decides it."""
+        return {"frames": frames} if hasattr(self, "frames") else {}
+
     def require(self, holds: bool, field: str, wanted: str) -> None:
         """Raise `ConfigError` naming `field`, its value and what is `wanted`, unless the condition `holds`."""
         if not holds:
@@ -87,14 +91,14 @@ def shape_options(config: Config, frames: int, height: int, width: int) -> str:
         sides = {"size": height} if height == width else {}
     else:
         sides = {"height": height, "width": width} if hasattr(config, "height") else {}
-    known = sides | ({"frames": frames} if hasattr(config, "frames") else {})
+    known = sides | config.for_frames(frames)
     if not sides:
         return ""
     try:
         replace(config, **known)
     except ConfigError:
         return ""
-    return " ".join(f"--{name} {value}" for name, value in known.items() if getattr(config, name) != value)
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in known.items() if getattr(config, name) != value)
 
 
 def refuse_unknown(config_class: type[Config], values: Mapping[str, Any]) -> None:

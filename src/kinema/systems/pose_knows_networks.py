@@ -126,6 +126,14 @@ class PoseKnowsConfig(Config):
         except DataError as error:
             raise ConfigError(str(error)) from None
 
+    def for_frames(self, frames: int) -> dict[str, int]:
+        """Return steps of the past, at most half of those that fit, and of the future; none where what is set fits."""
+        if frames >= self.past_frames + self.future_frames:
+            return {}
+        steps = (frames - 1) // self.frames_per_step
+        past = min(self.past_steps, steps // 2)
+        return {"past_steps": past, "future_steps": steps - past}
+
     @property
     def joints(self) -> int:
         """Joints of the skeleton."""
