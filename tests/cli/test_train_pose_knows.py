@@ -53,8 +53,9 @@ def test_a_checkpoint_forecasts_and_renders_and_knows_how_it_draws(finished: Pat
     refuse_other_style(system.config.drawing, STYLES["pose-knows"])
 
 
-def test_another_style_is_part_of_the_run(data: Path, tmp_path: Path) -> None:
+def test_another_style_is_part_of_the_run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(data, "--out", tmp_path / "run", "--preset", "tiny", "--steps", 2, "--drawing.radius", 2.5) == 0
+    assert f"make clips with: kinema predict {tmp_path / 'run'} DATA" in capsys.readouterr().err
     assert load(tmp_path / "run").config.drawing.radius == 2.5
 
 

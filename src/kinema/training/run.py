@@ -477,6 +477,7 @@ class Run:
         took, able = runlog.clock(self.seconds_before), abilities(self.system)
         verbs = {verb: f"{verb} {self.folder}" for verb in ("generate", "predict", "reconstruct")}
         verbs |= {"transfer": f"transfer --source VIDEO --target {self.folder} --out FILE"}
+        verbs |= {"forecast": f"predict {self.folder} DATA"}
         command = next((command for verb, command in verbs.items() if verb in able), None)
         then = f", make clips with: kinema {command}" if command else ""
         self.display.say(f"finished: {self.steps_before:,} steps in {took}; open {self.folder / runlog.REPORT_NAME}{then}")
