@@ -17,7 +17,7 @@ demo: .venv/.package ## make data, train for MINUTES=8, generate, open the galle
 	$(BIN)/kinema demo --minutes $(MINUTES) --overwrite
 
 test: .venv/.dev ## the default tests, side by side on up to 4 cores: no GPU, no browser, nothing slow
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-browser: .venv/.dev ## the pages, in a headless Chromium that is on the PATH
 	$(BIN)/pytest -m browser
