@@ -107,7 +107,7 @@ class BlazePose:
             points = self._find(part, tracker)
             if points is not None:
                 people.append(points)
-                part = painted_over(part, points)
+                part = painted_over(part, points) if len(people) < self._most else part
             elif searches:
                 break
         return np.array(people, np.float32).reshape(-1, len(self.skeleton), 3)
