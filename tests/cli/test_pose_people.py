@@ -149,13 +149,29 @@ def test_what_cannot_be_chosen_is_said_before_any_work(
     assert error.count("\n") == 1
 
 
-@pytest.mark.skipif(find_spec("mediapipe") is None, reason="needs the [pose] extra")
-def test_mediapipe_finds_two_drawn_people_of_whom_one_leaves(capsys: pytest.CaptureFixture[str]) -> None:
+def write_pair() -> None:
+    """Write a film of two drawn people, of whom one leaves."""
     clip = render_clip(1, PerformersSettings(frames=10, size=256))
     assert clip.background is not None
     other = clip.video[:, :, ::-1].copy()
     other[6:] = clip.background
     write_video("pair.mp4", np.concatenate([clip.video, other], axis=2), 16)
+
+
+@pytest.mark.skipif(find_spec("mediapipe") is None, reason="needs the [pose] extra")
+def test_prepare_says_that_mediapipe_follows_one_of_two_people(capsys: pytest.CaptureFixture[str]) -> None:
+    write_pair()
+    options = ["--frames", "10", "--size", "32", "--stabilise", "off", "--pose", "mediapipe", "--workers", "1"]
+    assert main(["prepare", "pair.mp4", "--out", "data", *options]) == 0
+    said = capsys.readouterr().out
+    assert "pair.mp4: somebody else is in 1 of 1 frames looked at (first: 0.0 s); who is most prominent was taken" in said
+    assert main(["prepare", "pair.mp4", "--out", "one", *options, "--person", "0,0,256,256"]) == 0
+    assert "somebody else" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(find_spec("mediapipe") is None, reason="needs the [pose] extra")
+def test_mediapipe_finds_two_drawn_people_of_whom_one_leaves(capsys: pytest.CaptureFixture[str]) -> None:
+    write_pair()
     detect("pair.mp4", "--people", "2", "--out", "pair.npz", "--overlay", "look.mp4")
     said = capsys.readouterr().out
     assert "somebody else" not in said

@@ -218,7 +218,10 @@ def test_one_line_says_whom_of_several_people_is_taken(footage: Path, capsys: py
         write_poses(Path("poses") / name, Poses(places, COCO_18, width, height, 25.0))
     options = ["--frames", "8", "--size", "32", "--stabilise", "off", "--pose"]
     assert main(["prepare", "footage", "--out", "both", *options, "poses"]) == 0
-    assert "several people in the poses of 2 sources: took largest of each (the report lists whom)" in capsys.readouterr().out
+    assert (
+        "several people in 2 sources: took largest of each (the report lists them); choose with --person NUMBER"
+        in capsys.readouterr().out
+    )
     assert main(["prepare", "footage/walk/a.mp4", "--out", "one", *options, "poses/walk/a.npz", "--person", "0"]) == 0
     assert "a.mp4: 2 people: took 0 (0, in 20 of 20 frames); the others are 1 (20 frames); choose" in capsys.readouterr().out
     assert main(["prepare", "footage", "--out", "none", *options, "poses", "--person", "tall"]) == 2

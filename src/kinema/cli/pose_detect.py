@@ -164,7 +164,8 @@ def summary(film: Film, report: dict[str, Any]) -> list[str]:
         lines.append("  kinema pose convert --person takes one of them, or writes a file for each")
     others, asked = report["somebody_else"], report["settings"]["people"]
     choice = "--person LEFT,TOP,WIDTH,HEIGHT chooses another, " if asked == 1 else ""
-    if said := crowd(others["looks"], others["frames"], asked, choice):
+    seen = [f"frame {frame}" for frame in others["frames"]]
+    if said := crowd(others["looks"], seen, asked, f"{choice}--people {asked + 1} finds more"):
         lines.append(f"  {said}")
     return lines
 

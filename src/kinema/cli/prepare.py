@@ -19,9 +19,11 @@ from kinema.core.config import Config
 from kinema.data import plan
 from kinema.data.cutting import PrepareSettings
 from kinema.data.dataset import INFO_NAME, Dataset, DatasetInfo, rates_in_words
+from kinema.data.looks import WAYS
 from kinema.data.mocap import KIND as MOCAP
 from kinema.data.mocap import MocapSettings, film_captures, plan_mocap
 from kinema.data.performers import PerformersSettings
+from kinema.data.posed import is_recorded
 from kinema.data.prepare import Storage, prepare, work
 from kinema.data.procedural import KINDS, Split, plan_procedural
 from kinema.data.shapes import ShapesSettings
@@ -232,8 +234,11 @@ def _whom(info: DatasetInfo) -> str:
     """Say in one line whom of several people was taken."""
     if len(info.people) == 1:
         return ": ".join(next(iter(info.people.items())))
-    who = info.settings.get("person") or "largest"
-    return (
-        f"several people in the poses of {len(info.people):,} sources: took {who} of each (the report lists whom); choose with "
-        "--person NUMBER, --person X,Y (pixel of the first frame) or --person largest"
-    )
+    several, listed = f"several people in {len(info.people):,} sources: took", "(the report lists them)"
+    if is_recorded(info.settings["pose"]):
+        who = info.settings.get("person") or "largest"
+        return (
+            f"{several} {who} of each {listed}; choose with --person NUMBER, --person X,Y (pixel of the first frame) or "
+            "--person largest"
+        )
+    return f"{several} who is most prominent of each {listed}; {WAYS}"

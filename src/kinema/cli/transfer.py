@@ -221,7 +221,8 @@ def _source_poses(options: Transfer, info: "MediaInfo | None", parts: tuple[str,
             still = open_detector(options.detector, still=True)
             poses, looks = detected(info, detector, still, first, count, progress.show)
         choice = "kinema pose detect --person LEFT,TOP,WIDTH,HEIGHT chooses another, " if options.people == 1 else ""
-        if others := crowd(len(looks), [frame for frame, seen in looks.items() if seen], options.people, choice):
+        seen = [f"frame {frame}" for frame, there in looks.items() if there]
+        if others := crowd(len(looks), seen, options.people, f"{choice}--people {options.people + 1} finds more"):
             print(others)
         performed = range(len(poses))
     if not poses.present.any():

@@ -20,8 +20,9 @@ from jaxtyping import Float32, UInt8
 from kinema.core.config import Config, from_mapping
 from kinema.core.errors import MediaError
 from kinema.data.dataset import Clip, ClipRecord
+from kinema.data.looks import Look
 from kinema.data.media import Frame, Resize, cover, displayed, scaled_to
-from kinema.data.plan import Job, Refusal, motion
+from kinema.data.plan import Job, Made, Refusal, motion
 from kinema.data.posed import Pose, Poser, in_clip, moved, open_poser, placed, share_with_person, shares_with_parts
 from kinema.data.scene import VIEW, SceneFilter, open_scene_filter
 from kinema.data.shots import LOOK_SIZE, number_shots
@@ -164,7 +165,7 @@ class Window:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def cut_footage(job: Job) -> Iterator[Clip | Refusal]:
+def cut_footage(job: Job) -> Iterator[Made]:
     """Cut the clips of one task; see `kinema.data.plan.Maker`."""
     settings = from_mapping(PrepareSettings, job.settings)
     scenes, poser = scene_filter(settings), kept_poser(settings)
@@ -220,9 +221,10 @@ class Cutter:
         self.frames_read = 0
         self.damage: MediaError | None = None
         self.first_frames: Counter[int] = Counter()  # of its clips
+        self.looks: list[Look] = []  # for other people
 
-    def cut(self) -> Iterator[Clip | Refusal]:
-        """Yield clips and refusals in the order of the footage.
+    def cut(self) -> Iterator[Made]:
+        """Yield clips and refusals in the order of the footage, then the looks for other people.
 
         Raises:
             MediaError: with `strict`, when the source cannot be read to its end.
@@ -236,6 +238,7 @@ class Cutter:
             yield unreadable(self.source, self.damage, self.frames_read)
         elif self.frames_read == 0 and self.source.start == 0:
             yield Refusal(self.source.name, "empty", detail={"error": f"{self.source.path} holds no frames"})
+        yield from self.looks
 
     def _shots(self) -> Iterator[tuple[Iterator[Frame], bool]]:
         """Yield every shot, and whether it is to be stabilised."""
@@ -331,7 +334,7 @@ class Cutter:
         """Yield the images of a shot with the joints in each, where these are wanted."""
         if self.poser is None:
             return ((frame.image, None) for frame in frames)
-        return ((frame.image, pose) for frame, pose in self.poser(self.source, frames))
+        return ((frame.image, pose) for frame, pose in self.poser(self.source, frames, self.looks.append))
 
     def _window(self, first: int, posed: Sequence["_Posed"]) -> Window:
         """Scale images to the size of the clips, and some to the size that the scene filter wants."""

@@ -38,6 +38,7 @@ from kinema.core.shape import ClipShape
 from kinema.data.dataset import ENCODED, INFO_NAME, MEASURES_NAME, Clip, DatasetInfo, shard_name, write_info, write_shard
 from kinema.data.duplicates import find_duplicates, signature
 from kinema.data.executor import run_tasks
+from kinema.data.looks import Look, others
 from kinema.data.lossless import decode_clip
 
 WORK = "prepare"
@@ -116,12 +117,16 @@ class Plan:
         return _adapter(Plan).dump_json(self, indent=1)
 
 
+Made = Clip | Refusal | Look
+"""What makers yield."""
+
+
 @runtime_checkable
 class Maker(Protocol):
     """Makes the clips of one task; a function of a module, so that other processes can import it."""
 
-    def __call__(self, job: "Job") -> Iterator[Clip | Refusal]:
-        """Yield clips and refusals in a fixed order."""
+    def __call__(self, job: "Job") -> Iterator["Made"]:
+        """Yield clips, refusals and looks in a fixed order."""
         ...
 
 
@@ -197,6 +202,8 @@ class Outcome:
     """Clips of its shard, in order."""
     refused: list[Refused]
     """What did not become a clip."""
+    looks: list[Look] = field(default_factory=list)
+    """For other people."""
 
 
 @dataclass(frozen=True)
@@ -298,14 +305,15 @@ def run_job(job: Job) -> None:
     cv2.setNumThreads(1)  # one process per core
     kept: list[Kept] = []
     refused: list[Refused] = []
-    clips = _kept(job.make(job), kept, refused)
+    looks: list[Look] = []
+    clips = _kept(job.make(job), kept, refused, looks)
     shard = job.folder / shard_name(job.number)
     first = next(clips, None)
     if first is None:
         shard.unlink(missing_ok=True)
     else:
         write_shard(shard, chain([first], clips), encoded=job.encoded)
-    outcome = Outcome(job.digest, kept, refused)
+    outcome = Outcome(job.digest, kept, refused, looks)
     _write(_outcome_path(job.folder, job.number), _adapter(Outcome).dump_json(outcome))
 
 
@@ -325,6 +333,7 @@ def finish(folder: Path, plan: Plan, outcomes: Sequence[Outcome], report: Report
         refused.append(Refused(clip.source, "duplicate", clip.first, clip.first + plan.frames - 1, detail))
     if not clips:
         _give_up(folder, refused)
+    plan = replace(plan, people=plan.people | others(look for outcome in outcomes for look in outcome.looks))
     if not (folder / WORK / REPORT_NAME).exists() and not (folder / REPORT_NAME).exists():
         # Before anything is dropped, since it shows the duplicates too; once, since a killed run may have dropped them since.
         _write(folder / WORK / REPORT_NAME, report(folder, plan, outcomes, refused, frozenset(twins)).encode())
@@ -363,10 +372,13 @@ def read_videos(shard: Path, keys: Sequence[str], plan: Plan) -> dict[str, UInt8
     return {key: decode_clip(p, shape) if plan.encoded else np.load(io.BytesIO(p)) for key, p in payloads.items()}
 
 
-def _kept(made: Iterator[Clip | Refusal], kept: list[Kept], refused: list[Refused]) -> Iterator[Clip]:
-    """Pass clips on, noting clips and refusals."""
+def _kept(made: Iterator[Made], kept: list[Kept], refused: list[Refused], looks: list[Look]) -> Iterator[Clip]:
+    """Pass clips on, noting clips, refusals and looks."""
     shown: Counter[str] = Counter()
     for result in made:
+        if isinstance(result, Look):
+            looks.append(result)
+            continue
         if isinstance(result, Refusal):
             picture = None
             if result.video is not None and shown[result.reason] < PICTURES_PER_REASON:

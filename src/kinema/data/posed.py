@@ -5,7 +5,7 @@ source) or by OpenPose (a folder of ``*_keypoints.json`` under that name).
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +16,10 @@ from jaxtyping import Float32, Float64
 
 from kinema.core.errors import ConfigError, DataError
 from kinema.data.detection import DetectSettings
+from kinema.data.looks import Look
 from kinema.data.media import Frame, Resize
 from kinema.data.sources import Source
-from kinema.pose.detect import Box, PoseDetector, collect, has_trunk, open_detector, paired, visible
+from kinema.pose.detect import Box, PoseDetector, collect, has_trunk, next_look, open_detector, paired, somebody_else, visible
 from kinema.pose.files import read_poses
 from kinema.pose.people import Choice, choose, is_choice, told_apart
 from kinema.pose.sequence import Poses
@@ -51,8 +52,14 @@ class Poser(Protocol):
         """Say who of several people in a measured source is taken; empty where no choice is known."""
         ...
 
-    def __call__(self, source: Source, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Pose]]:
-        """Yield the frames of one shot of a source, each with the joints in it."""
+    def __call__(self, source: Source, frames: Iterator[Frame], looked: Callable[[Look], None]) -> Iterator[tuple[Frame, Pose]]:
+        """Yield the frames of one shot of a source, each with the joints in it.
+
+        Args:
+            source: the footage.
+            frames: of the shot.
+            looked: told of each look for somebody else, by a poser that does not know who is there.
+        """
         ...
 
 
@@ -70,12 +77,18 @@ def open_poser(where: str, skeleton: str, version: str | None = None, person: st
         ConfigError: a detector that there is not, another version, or a person that means nothing there.
         DataError: an unknown skeleton, or one that the detector cannot give.
     """
-    if Path(where).is_dir() or where.lower().endswith(".npz"):
+    if is_recorded(where):
         if person is not None and (person == "all" or not is_choice(person)):
             raise ConfigError(f"--person {person!r} is none of: largest, the number of a person, a pixel such as 320,200")
         return RecordedPoses(Path(where), find_skeleton(skeleton), person or "largest")
-    wanted = find_skeleton(skeleton)
-    return DetectedPoses(open_detector(where, version=version, view=_view(where, person), parts=wanted.parts), wanted)
+    wanted, view = find_skeleton(skeleton), _view(where, person)
+    detector = open_detector(where, version=version, view=view, parts=wanted.parts)
+    return DetectedPoses(detector, wanted, open_detector(where, version=version, still=True) if view is None else None)
+
+
+def is_recorded(where: str) -> bool:
+    """Tell whether a name is that of poses, not of a detector."""
+    return Path(where).is_dir() or where.lower().endswith(".npz")
 
 
 def _view(detector: str, person: str | None) -> Box | None:
@@ -95,6 +108,7 @@ class DetectedPoses:
     Attributes:
         detector: finds people; the first of several is taken.
         skeleton: joints that are wanted.
+        still: finds people in single frames: it looks for somebody else now and then. None where it is known who is wanted.
 
     Raises:
         DataError: the detector gives none of the joints that are wanted.
@@ -102,6 +116,7 @@ class DetectedPoses:
 
     detector: PoseDetector
     skeleton: Skeleton
+    still: PoseDetector | None = None
 
     def __post_init__(self) -> None:
         converter(self.detector.skeleton, self.skeleton)
@@ -115,12 +130,16 @@ class DetectedPoses:
         return True
 
     def taken(self, source: Source) -> str:
-        """Return nothing: only one person is looked for."""
+        """Return nothing: who is there is only seen while the frames are read."""
         return ""
 
-    def __call__(self, source: Source, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Pose]]:
+    def __call__(self, source: Source, frames: Iterator[Frame], looked: Callable[[Look], None]) -> Iterator[tuple[Frame, Pose]]:
         """Yield the frames of one shot, each with the joints of one person."""
-        for frame, people in paired(self.detector, frames, lambda frame: frame.image):
+        looks = 0
+        for number, (frame, people) in enumerate(paired(self.detector, frames, lambda frame: frame.image)):
+            if self.still is not None and len(people) and number >= next_look(looks):
+                looks += 1
+                looked(Look(source.name, frame.time, somebody_else(self.still, frame.image, people)))
             yield frame, collect([people[:1]], self.detector.skeleton, self.skeleton)[0, 0]
 
 
@@ -165,7 +184,7 @@ class RecordedPoses:
         """
         return self._read(source, source.width, source.height)[0].sentence
 
-    def __call__(self, source: Source, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Pose]]:
+    def __call__(self, source: Source, frames: Iterator[Frame], looked: Callable[[Look], None]) -> Iterator[tuple[Frame, Pose]]:
         """Yield the frames of one shot, each with the joints that were found in the one nearest in time."""
         points = times = None
         for frame in frames:

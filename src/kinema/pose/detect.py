@@ -208,20 +208,19 @@ def somebody_else(still: PoseDetector, image: Picture, found: Float32[np.ndarray
     return bool(has_trunk(next(iter(still.detect([image]))), still.skeleton).any())
 
 
-def crowd(looks: int, frames: Sequence[int], people: int, choice: str = "") -> str:
+def crowd(looks: int, seen: Sequence[str], people: int, ways: str) -> str:
     """Say that somebody else is there; nothing where nobody is.
 
     Args:
         looks: frames that were looked at.
-        frames: numbers of those in which somebody else was found.
+        seen: where those are in which somebody else was found, such as ``frame 25``.
         people: how many are taken.
-        choice: how to choose another.
+        ways: how to choose another.
     """
-    if not frames:
+    if not seen:
         return ""
     most = "who is most prominent was" if people == 1 else f"the {people} most prominent were"
-    where = f"somebody else is in {len(frames)} of {looks} frames looked at (first: frame {frames[0]})"
-    return f"{where}; {most} taken, {choice}--people {people + 1} finds more"
+    return f"somebody else is in {len(seen)} of {looks} frames looked at (first: {seen[0]}); {most} taken, {ways}"
 
 
 def has_trunk(points: Float[np.ndarray, "*frames J 3"], skeleton: Skeleton) -> Bool[np.ndarray, "*frames"]:

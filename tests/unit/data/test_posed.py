@@ -40,6 +40,20 @@ class Ball:
             yield np.empty((0, 1, 3), np.float32) if place is None else np.array([[[*place, 0.8]]], np.float32)
 
 
+class Others(Ball):
+    """Finds whoever is left of the middle in a single frame, by what is red."""
+
+    def detect(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for frame in frames:
+            left = frame[:, : frame.shape[1] // 2].astype(np.int16)
+            there = (left[..., 0] - left[..., 1]).max() > 150
+            yield np.full((1, 1, 3), 0.8, np.float32) if there else np.empty((0, 1, 3), np.float32)
+
+
+def opened(name: str, *, still: bool = False, **settings: object) -> Ball:
+    return Others() if still else Ball()
+
+
 def green(frame: np.ndarray) -> tuple[float, float] | None:
     pixels = frame.astype(np.float64)
     weight = (pixels[..., 1] - np.maximum(pixels[..., 0], pixels[..., 2]) - 60).clip(0)
@@ -67,7 +81,7 @@ def ball_film(frames: int, width: int, height: int, *, shake: bool = False, miss
 
 @pytest.fixture
 def with_ball(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(posed, "open_detector", lambda name, **settings: Ball())
+    monkeypatch.setattr(posed, "open_detector", opened)
     kept_poser.cache_clear()
     yield
     kept_poser.cache_clear()
@@ -182,6 +196,23 @@ def test_clips_without_a_person_are_refused_and_counted(tmp_path: Path) -> None:
     assert data.record(0).extra["pose"] == 0.5
 
 
+@pytest.mark.usefixtures("with_ball")
+def test_it_is_said_that_a_detector_does_not_follow_everybody(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    for name, second in (("alone", False), ("pair", True)):
+        film = ball_film(90, 96, 64)
+        film[20:60, 10:30, 4:14] = (240, 10, 10) if second else film[20:60, 10:30, 4:14]
+        write_video(tmp_path / "films" / f"{name}.mp4", film, 25)
+    _, info = cut(tmp_path / "films", duplicates=-1.0)
+    assert list(info.people) == ["pair.mp4"]
+    assert "somebody else is in 1 of 3 frames looked at (first: 1.0 s); who is most prominent was" in info.people["pair.mp4"]
+    assert "--person LEFT,TOP,WIDTH,HEIGHT chooses another" in info.people["pair.mp4"]
+    report = (tmp_path / "data" / plan.REPORT_NAME).read_text()
+    assert "somebody else is in 1 of 3 frames" in report
+    _, alone = cut(tmp_path / "films" / "pair.mp4", person="30,0,66,64", pose="mediapipe")
+    assert alone.people == {}
+
+
 def test_a_performer_has_the_joints_that_a_true_detector_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The film is 256 wide and high and letterboxed into 96 x 64: a scale of 1/4, and 16 pixels more on the left."""
     clip = render_clip(2, PerformersSettings(frames=10, size=256))
@@ -195,8 +226,8 @@ def test_a_performer_has_the_joints_that_a_true_detector_gives(tmp_path: Path, m
 
         def detect(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             for frame in frames:
-                (t,) = np.flatnonzero((decoded == frame).all(axis=(1, 2, 3)))
-                yield truth[t][None]
+                shown = np.flatnonzero((decoded == frame).all(axis=(1, 2, 3)))
+                yield truth[shown]  # nobody where they are painted over
 
     monkeypatch.setattr(posed, "open_detector", lambda name, **settings: Truth())
     kept_poser.cache_clear()
@@ -304,14 +335,14 @@ def test_a_person_that_means_nothing_is_refused(tmp_path: Path, pose: str | None
 def test_a_detector_looks_where_the_person_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
-    def opened(name: str, **settings: object) -> Ball:
-        asked.append(settings["view"])
+    def seen(name: str, *, still: bool = False, view: object = None, **settings: object) -> Ball:
+        asked.append("anybody else" if still else view)
         return Ball()
 
-    monkeypatch.setattr(posed, "open_detector", opened)
+    monkeypatch.setattr(posed, "open_detector", seen)
     posed.open_poser("mediapipe", "anonymous-1", person="8,4,40,50")
     posed.open_poser("mediapipe", "anonymous-1")
-    assert asked == [(8.0, 4.0, 40.0, 50.0), None]
+    assert asked == [(8.0, 4.0, 40.0, 50.0), None, "anybody else"]
 
 
 def test_other_poses_are_another_version(tmp_path: Path) -> None:
