@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kinema.data.dataset import Clip, ClipRecord, DatasetInfo, shard_name, write_info, write_shard
-from kinema.pose.skeleton import find_skeleton
+from kinema.pose.skeleton import HEAD, find_skeleton
 
 
 def make_video(number: int, frames: int = 4, height: int = 6, width: int = 8) -> np.ndarray:
@@ -41,7 +41,8 @@ def write_dataset(
     """Write clips 00000, 00001, ... with the labels in turn; every `test_every`-th is of the test split.
 
     A collection of `captions` holds the numbers of the clips that have one.
-    With `people` they have poses and masks, see `make_pose` and `make_mask`; `faceless` people turn their backs.
+    With `people` they have poses and masks, see `make_pose` and `make_mask`; `faceless` people turn their backs, and
+    of the first one a nose is named nevertheless, as detectors do.
     """
 
     def clip(number: int) -> Clip:
@@ -59,7 +60,8 @@ def write_dataset(
             return Clip(record, video)
         pose = make_pose(number, *shape)
         if faceless:
-            pose[:, [find_skeleton("coco-18").index(name) for name in ("Nose", "REar", "LEar")]] = 0
+            named = HEAD[1:] if number == 0 else HEAD
+            pose[:, [find_skeleton("coco-18").index(name) for name in named]] = 0
         return Clip(record, video, pose, make_mask(number, *shape))
 
     starts = range(0, clips, per_shard)

@@ -46,7 +46,7 @@ def test_where_no_face_is_ever_visible_its_stage_is_skipped(tmp_path: Path, caps
     options = ["--preset", "tiny", "--batch-size", "2", "--log-steps", "1"]
     assert main(["train", "dance", str(data), "--out", str(run), *options, "--steps", "7"]) == 0
     said = capsys.readouterr().err
-    reason = "No face is visible in any of the 48 frames (Nose or REar or LEar): there is none to learn."
+    reason = "A face (two of nose, eyes and ears) is visible in 0 of 48 frames, and --face-share asks for 5% of them."
     assert f"face: skipped. {reason}" in said
     assert f"make clips with: kinema transfer --source VIDEO --target {run} --out FILE" in said
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

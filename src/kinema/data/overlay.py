@@ -19,11 +19,11 @@ from kinema.pose.draw import STYLES, draw
 from kinema.pose.files import read_poses
 from kinema.pose.people import boxes
 from kinema.pose.sequence import Poses
+from kinema.pose.skeleton import HEAD
 
 STYLE = STYLES["openpose"]
 DRAWN_AT_ONCE = 16  # frames
 EDGE = 3  # pixels of the red edge of a frame without a person
-HEAD = ("Nose", "REye", "LEye", "REar", "LEar")
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from kinema.core.errors import DataError, accepted
 
@@ -218,6 +218,9 @@ HANDS_42 = Skeleton(
 FACE_PLACES = (("Nose",), ("NoseBridge3",), ("REar", "LEar"), ("REar",), ("LEar",))
 """Where a face is: in the middle of the first of these that are all there; the second is the tip of the nose of `FACE_70`."""
 
+HEAD = ("Nose", "REye", "LEye", "REar", "LEar")
+"""What a body's layout knows of the head."""
+
 PARTS: Mapping[str, Skeleton] = {"face": FACE_70, "hands": HANDS_42}
 """What may follow the joints of a body, in this order."""
 
@@ -246,6 +249,17 @@ def whole(body: Skeleton, parts: Sequence[str]) -> Skeleton:
             joints += part.joints
             names.append(name)
     return Skeleton("+".join(names), joints, edges)
+
+
+def shows_face(pose: Float[np.ndarray, "*frames J 3"], skeleton: Skeleton) -> Bool[np.ndarray, "*frames"]:
+    """Tell where a face is visible: two joints of the head, or the only one that the layout knows.
+
+    Args:
+        pose: joints, missing ones with confidence 0.
+        skeleton: of these.
+    """
+    head = [skeleton.index(joint) for joint in HEAD if joint in skeleton.joints]
+    return (pose[..., head, 2] > 0).sum(axis=-1) >= max(1, min(2, len(head)))
 
 
 def find_skeleton(name: str) -> Skeleton:

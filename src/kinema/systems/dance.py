@@ -48,7 +48,7 @@ from kinema.nn.resnet import LocalEnhancer, Overlay, ResidualGenerator, initiali
 from kinema.nn.stillness import uncovered_picture
 from kinema.pose.draw import DrawStyle, draw_points
 from kinema.pose.sequence import Poses
-from kinema.pose.skeleton import FACE_PLACES, Skeleton, find_skeleton
+from kinema.pose.skeleton import FACE_PLACES, Skeleton, find_skeleton, shows_face
 from kinema.pose.stature import BodyStatistics, measure
 from kinema.systems.dance_config import DanceConfig
 
@@ -183,12 +183,15 @@ class Dance(System[DanceConfig]):
         return {name: weights[kind] for name in self.stages() if (kind := name.partition("-")[0]) in weights}
 
     def skipped(self) -> Mapping[str, str]:
-        """Return every stage "face" where stage "statistics" has found no face."""
+        """Return every stage "face" where stage "statistics" has found no face, or too few."""
         known = self.known.read() or {}
-        if known.get("faces") != 0:  # checkpoints of the first releases do not say
+        faces = known.get("faces")
+        if faces is None or faces >= self.config.face_share * known["frames"]:  # the first releases' checkpoints do not say
             return {}
-        joints = " or ".join(dict.fromkeys(name for names in FACE_PLACES for name in names if name in self.joints.joints))
-        reason = f"No face is visible in any of the {known['frames']:,} frames ({joints}): there is none to learn."
+        reason = (
+            f"A face (two of nose, eyes and ears) is visible in {faces:,} of {known['frames']:,} frames, and --face-share asks "
+            f"for {self.config.face_share:.0%} of them."
+        )
         return {name: reason for name in self.stages() if name.startswith("face")}
 
     def averaged(self) -> tuple[nn.Module, ...]:
@@ -256,7 +259,8 @@ class Dance(System[DanceConfig]):
             deque(watched(), maxlen=0)
         points = torch.cat(poses).numpy()
         found = measure(Poses(points, self.joints, self.config.width, self.config.height, fps=1.0))
-        faces = int(places(torch.cat(poses)[:, 0], self.joints, FACE_PLACES)[1].sum())
+        _, placed = places(torch.cat(poses)[:, 0], self.joints, FACE_PLACES)
+        faces = int((shows_face(points[:, 0], self.joints) & placed.numpy()).sum())
         self.known.write({**found.to_mapping(), "faces": faces})
         standing = found.floor.standing if found.floor else 0
         return {"frames": float(found.frames), "standing": float(standing), "faces": float(faces)}

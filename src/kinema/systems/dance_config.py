@@ -47,6 +47,9 @@ class DanceConfig(Config):
     """Sizes at which frames are judged; 0: 1 below 256 pixels, 2 from there on, 3 from 512 on."""
     face: bool = True
     """A stage "face" that corrects the face."""
+    face_share: float = 0.05
+    """Least share of the frames in which a face is visible, for there to be a stage "face": detectors also name a nose or an
+    ear here and there where no face is."""
     face_size: int = 0
     """Side of the face's box in pixels; 0: a quarter of the height, 128 in the paper."""
     face_base: int = 64
@@ -87,6 +90,7 @@ class DanceConfig(Config):
         self.at_least(1, "base", "enhancer_blocks", "discriminator_width", "face_base", "face_downs", "face_blocks")
         self.at_least(0, "downs", "blocks", "scales", "face_size", "alternate", "discriminator_joins")
         self.at_least(0, "feature_weight", "perceptual_weight", "pixel_weight", "learning_rate")
+        self.require(0 < self.face_share <= 1, "face_share", "above 0 and at most 1")
         for name in ("beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "in [0, 1)")
         self.require(not self.enhancer or self.base % 2 == 0, "base", "even, for the local enhancer has half as many channels")
