@@ -1,5 +1,6 @@
 """predict, interpolate and inpaint of a system that completes clips, as a person drives them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +206,33 @@ def test_a_long_clip_is_filled_in_from_what_was_filled_in(filler: Path, tmp_path
     words = ("--mask", "0,0,32,16", "--overlap", 2, "--out", tmp_path / "out.npy")
     assert run("inpaint", filler, tmp_path / "clip.apng", *words) == 0
     assert [call["known"][0] for call in filling] == [[0.5] * 8, [1] * 2 + [0.5] * 6]
+
+
+def test_what_other_frames_show_comes_back_in_full_size(
+    filler: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wall with grain that the system, at half the size, knows nothing of; something covers a part of it in every frame."""
+    wall = NOISE.integers(95, 106, (32, 32, 3), np.uint8)
+    clip, track = np.repeat(wall[None], 20, axis=0), np.array([[t + 1, 9, 8, 8] for t in range(20)])
+    clip[:, 2:6, 20:30] += (6 * (np.arange(20) % 2)).astype(np.uint8)[:, None, None, None]  # it shimmers
+    truth = clip.copy()
+    for frame, (x, y, width, height) in zip(clip, track, strict=True):
+        frame[y : y + height, x : x + width] = 255
+    write_video(tmp_path / "clip.apng", clip, 20)
+    np.save(tmp_path / "track.npy", track)
+    words = ("inpaint", filler, tmp_path / "clip.apng", "--mask", tmp_path / "track.npy", "--out")
+    assert run(*words, tmp_path / "with.npy") == 0
+    said = re.search(r"clip\.apng: (\d+)% of what is hidden is taken from frames that show it", capsys.readouterr().out)
+    assert said
+    assert int(said[1]) > 90
+    assert run(*words, tmp_path / "without.npy", "--no-clean-plate") == 0
+    assert "taken from frames" not in capsys.readouterr().out
+    hidden = (clip != truth).any(axis=-1)
+    exact = {name: (np.load(tmp_path / f"{name}.npy")[hidden] == truth[hidden]).mean() for name in ("with", "without")}
+    assert exact["with"] > 0.7
+    assert exact["without"] < 0.2
+    for name in exact:
+        np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy")[~hidden], clip[~hidden])
 
 
 def test_masks_of_every_kind_and_inverted(filler: Path, tmp_path: Path) -> None:

@@ -98,6 +98,25 @@ def test_every_system_that_inpaints_is_judged(name: str, place: Path, tmp_path: 
         assert (score["psnr"]["compressor"] is not None) == ("reconstruct" in abilities(system))
 
 
+def test_what_other_frames_show_counts_unless_it_is_left_out(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system makes a picture of one grey, and so does the film, but for its grain."""
+    grain = np.random.default_rng(0).integers(120, 136, (1, 16, 16, 3), np.uint8).repeat(8, axis=0)
+    monkeypatch.setattr(Dataset, "video", lambda self, index: grain)
+    monkeypatch.setattr(SmallDiffuser, "inpaint", lambda self, video, known, **asked: torch.zeros_like(video))
+    words = (place / "run", "--against", place / "data", "--complete", "--count", 8, "--tasks", "extend", "moving-box")
+    scores = {}
+    for name, more in (("with", ()), ("without", ("--no-clean-plate",))):
+        assert run(*words, *more, "--out", tmp_path / name) == 0
+        report = json.loads((tmp_path / name / "report.json").read_text())
+        assert report["judged"]["clean plate"] == (name == "with")
+        scores[name] = {task: score["psnr"]["value"] for task, score in report["scores"].items()}
+    assert scores["with"]["moving-box"] == 100
+    assert scores["without"]["moving-box"] < 40
+    assert scores["with"]["extend"] == scores["without"]["extend"]
+
+
 def test_some_tasks_and_a_guidance_that_tells_the_class(place: Path, tmp_path: Path) -> None:
     words = ("--against", place / "data", "--complete", "--count", 8, "--tasks", "extend", "box", "--guidance", 3)
     assert run(place / "labelled", *words, "--out", tmp_path / "card") == 0

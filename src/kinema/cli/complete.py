@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from kinema.cli.arguments import parse
 from kinema.cli.inputs import Queue, media_files
@@ -28,6 +28,7 @@ from kinema.core.shape import ClipShape
 if TYPE_CHECKING:
     from kinema.cli.output import Output
     from kinema.cli.trained import Trained
+    from kinema.data.clean_plate import CleanPlate
     from kinema.data.fitting import Fitting
     from kinema.data.mask_files import MaskSource
     from kinema.data.masks import Known
@@ -37,6 +38,7 @@ Clip = UInt8[np.ndarray, "_ _ _ 3"]
 Picture = UInt8[np.ndarray, "_ _ 3"]
 
 COPIES = 4  # of a clip at the system's size that are in memory at a time
+LOOKS = 33  # frames of a clip in full size from which its clean plate is taken
 GREY = 128  # what is hidden, side by side with the result
 
 
@@ -136,6 +138,9 @@ class Inpaint(Completed):
     overlap: Number = None
     """Frames of a longer clip that the system has filled in before and is shown again. Default: half of those that it makes at
     once."""
+    clean_plate: bool = True
+    """Take from other frames what they show of a hidden place, in full size, where it stays as it is over time and the result
+    nearly agrees. --no-clean-plate leaves all that is hidden to the system."""
     view: Literal["result", "side-by-side"] = "result"
     """side-by-side: what was given, the hidden grey, and the result."""
 
@@ -263,8 +268,10 @@ def inpaint(arguments: list[str]) -> int:
 
     def make(number: int, file: Path) -> int:
         footage, mask = given[number]
-        made = _completed(*_beside(file, footage, mask, trained, output), trained, asked, options.seed, number, overlap, False)
-        frames = _put_in(footage, mask, made, options.feather, double)
+        small, known = _beside(file, footage, mask, trained, output, 2 * LOOKS if options.clean_plate else 0)
+        made = _completed(small, known, trained, asked, options.seed, number, overlap, False)
+        behind = _behind(footage, mask, made, known) if options.clean_plate else None
+        frames = _put_in(footage, mask, made, behind, options.feather, double)
         _write(output, frames, footage, options, trained, file, of_part=False, across=double)
         return len(made)
 
@@ -283,12 +290,15 @@ def _is_still(file: Path) -> bool:
         return False
 
 
-def _beside(file: Path, footage: Footage, mask: "MaskSource", trained: "Trained", output: "Output") -> tuple[Clip, "Known"]:
-    """Return a clip at the system's size, and what of it is known."""
+def _beside(
+    file: Path, footage: Footage, mask: "MaskSource", trained: "Trained", output: "Output", more: int
+) -> tuple[Clip, "Known"]:
+    """Return a clip at the system's size, and what of it is known; `more` frames in full size are held later."""
     from kinema.data.mask_files import beside_mask
 
     way = footage.way
-    _refuse_long(footage.info.frames or 1, footage, trained, output)
+    frames = footage.info.frames or 1
+    _refuse_long(frames, footage, trained, output, min(more, 2 * frames))
     small: list[Picture] = []
     known: list[np.ndarray] = []
     for image, there in beside_mask(footage.images(), file, mask):
@@ -304,15 +314,64 @@ def _beside(file: Path, footage: Footage, mask: "MaskSource", trained: "Trained"
     return np.stack(small), given
 
 
-def _put_in(footage: Footage, mask: "MaskSource", made: Clip, feather: float, double: int) -> Iterator[Picture]:
+@dataclass(frozen=True)
+class Behind:
+    """What other frames show of what is hidden.
+
+    Attributes:
+        plate: in full size.
+        agrees: where it is to be taken, at the system's size.
+    """
+
+    plate: "CleanPlate"
+    agrees: Bool[np.ndarray, "T H W"]
+
+    def over(self, made: Picture, number: int, way: "Fitting") -> Picture:
+        """Return what was made of a frame, in full size, with the plate where both agree."""
+        share = way.outward(self.agrees[number, ..., None].repeat(3, axis=2) * np.uint8(255)) / np.float32(255)
+        share *= way.cut(self.plate.sure)[..., None]
+        return (share * way.cut(self.plate.picture) + (1 - share) * made).round().astype(np.uint8)
+
+
+def _behind(footage: Footage, mask: "MaskSource", made: Clip, known: "Known") -> Behind | None:
+    """Look at some frames of a clip in full size for what is hidden in others; None where they do not show it."""
+    from kinema.data.clean_plate import CleanPlate, agreeing, clean_plate, grown, may_help
+    from kinema.data.mask_files import beside_mask
+
+    if not may_help(known):
+        return None
+    way, path = footage.way, footage.info.path
+    wanted = set(np.linspace(0, len(made) - 1, min(LOOKS, len(made))).round().astype(int).tolist())
+    hidden = np.zeros((footage.info.height, footage.info.width), np.bool_)
+    looks: list[tuple[Picture, np.ndarray]] = []
+    for number, (image, there) in enumerate(beside_mask(footage.images(), path, mask)):
+        hidden |= ~there
+        if number in wanted:
+            looks.append((image, there))
+    images, seen = (np.stack(side) for side in zip(*looks, strict=True))
+    reach = -(-way.part[2] // way.place[2])  # a pixel of the system shows as many of the footage
+    plate = clean_plate(images, seen, grown(hidden, reach))
+    agrees = agreeing(made, known, CleanPlate(way.inward(plate.picture), way.known_inward(plate.sure)))
+    if not agrees.any():
+        return None
+    share = agrees.sum() / (~known & known.any(axis=(1, 2), keepdims=True)).sum()
+    print(f"{path}: {share:.0%} of what is hidden is taken from frames that show it (--no-clean-plate: nothing)")
+    return Behind(plate, agrees)
+
+
+def _put_in(
+    footage: Footage, mask: "MaskSource", made: Clip, behind: Behind | None, feather: float, double: int
+) -> Iterator[Picture]:
     """Yield the frames in full size with what was made where nothing is known; doubled beside what was given."""
     from kinema.data.mask_files import beside_mask, feathered
 
     way = footage.way
     left, top, width, height = way.part
-    for (image, there), filled in zip(beside_mask(footage.images(), footage.info.path, mask), made, strict=True):
-        whole = image.copy()
-        part = feathered(way.cut(image), way.outward(filled), way.cut(there), feather)
+    frames = zip(beside_mask(footage.images(), footage.info.path, mask), made, strict=True)
+    for number, ((image, there), filled) in enumerate(frames):
+        whole, large = image.copy(), way.outward(filled)
+        large = behind.over(large, number, way) if behind else large
+        part = feathered(way.cut(image), large, way.cut(there), feather)
         whole[top : top + height, left : left + width] = part
         if double == 2:
             whole = np.concatenate([np.where(there[..., None], image, np.uint8(GREY)), whole], axis=1)

@@ -29,7 +29,7 @@ UNPAIRED = (
     *("workers", "executor", "cluster"),
 )
 FORECAST = ("samples",)  # options that --forecast alone has
-COMPLETE = ("tasks", "completions", "known_guidance")  # options that --complete alone has
+COMPLETE = ("tasks", "completions", "known_guidance", "clean_plate")  # options that --complete alone has
 SAMPLING = ("sampler", "steps", "guidance", "known_guidance")  # options that --paired and --forecast do not have
 COMPLETIONS = (
     "image-to-video",
@@ -120,6 +120,9 @@ class Evaluate(Config):
     clip's class and caption, of which it is else told nothing."""
     known_guidance: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
     """With --complete: weight of the known pixels, of which more are followed more closely. Default: the system's own."""
+    clean_plate: bool = True
+    """With --complete: as kinema inpaint does, take of a hidden place what other frames show of it, where the result nearly
+    agrees. --no-clean-plate measures the system alone."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder for report.json and report.html. Default: evaluation in the run directory, or NAME-evaluation here."""
     compare: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="REPORT...", help_behavior_hint="")] = ()
@@ -352,7 +355,7 @@ def _judge_completions(options: Evaluate, data: Path) -> int:
     from kinema.training.checkpoint import provenance
 
     split = None if options.split == "all" else options.split or "test"
-    completer, real = open_completer(options.run, data, split, options.device, options.sampling)
+    completer, real = open_completer(options.run, data, split, options.device, options.sampling, options.clean_plate)
     folder = _free_folder(options, completer.name, "completion")
     refuse_unfit(completer, real)
     chosen_clips(real, options.count, "complete")

@@ -20,6 +20,7 @@ from kinema.core.seeds import numpy_generator
 from kinema.core.system import System
 from kinema.core.tasks import abilities
 from kinema.core.types import ClipShape, Video
+from kinema.data.clean_plate import settled
 from kinema.data.dataset import Dataset
 from kinema.data.fitting import Fit
 from kinema.evaluation.clips import PIXELS, Clip, Source, open_clips
@@ -413,7 +414,12 @@ def conditions_of(data: Dataset, indices: Sequence[int], kinds: Sequence[str]) -
 
 
 def open_completer(
-    name: str, data: Path, split: str | None, device: str = "auto", sampling: Mapping[str, Any] | None = None
+    name: str,
+    data: Path,
+    split: str | None,
+    device: str = "auto",
+    sampling: Mapping[str, Any] | None = None,
+    clean_plate: bool = True,
 ) -> tuple[Completer, Dataset]:
     """Return what completes clips of a dataset, and these clips.
 
@@ -424,6 +430,7 @@ def open_completer(
         device: where the system works.
         sampling: what is chosen of how it is sampled; with a guidance it is told the class and caption of every clip, and else
             nothing beside the known pixels.
+        clean_plate: as ``kinema inpaint`` does, what other frames show is taken where it agrees.
 
     Raises:
         CheckpointError: for a damaged checkpoint, or a system that does not inpaint.
@@ -444,7 +451,8 @@ def open_completer(
         clips: Sequence[Clip], known: Bool[np.ndarray, "N T H W"], places: Sequence[int], seeds: Sequence[int]
     ) -> list[Clip]:
         told = conditions_of(real, places, kinds)
-        return list(trained.inpaint(np.stack(clips), known, seeds, **told, sampling=chosen, paste=False))
+        made = trained.inpaint(np.stack(clips), known, seeds, **told, sampling=chosen, paste=False)
+        return [settled(*each) for each in zip(made, clips, known, strict=True)] if clean_plate else list(made)
 
     remembers = "reconstruct" in abilities(trained.system)
     completer = Completer(
@@ -453,7 +461,7 @@ def open_completer(
         complete=complete,
         remember=(lambda clips: list(trained.reconstruct(np.stack(clips)))) if remembers else None,
         condition=f"its {' and '.join(kinds)}" if kinds else "nothing",
-        about={**describe_run(trained), **({"sampling": to_mapping(chosen)} if chosen else {})},
+        about={**describe_run(trained), **({"sampling": to_mapping(chosen)} if chosen else {}), "clean plate": clean_plate},
     )
     return completer, real
 
