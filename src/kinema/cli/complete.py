@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 Clip = UInt8[np.ndarray, "_ _ _ 3"]
 Picture = UInt8[np.ndarray, "_ _ 3"]
 
-COPIES = 4  # of a clip at the system's size that are in memory at a time
+COPIES = 5  # of a clip at the system's size that are in memory at a time
 LOOKS = 33  # frames of a clip in full size from which its clean plate is taken
 GREY = 128  # what is hidden, side by side with the result
 
@@ -198,7 +198,7 @@ def predict(arguments: list[str]) -> int:
         new = options.frames or max(1, window - len(before) - len(after))
         more = 0 if output.streams else max(0, (footage.info.frames or 1) - len(before) - len(after))
         joined = _join(before, new, after, footage, trained, output, more)
-        made = _completed(*joined, trained, asked, options.seed, number, options.past or window // 2, options.backward)
+        made, _ = _completed(*joined, trained, asked, options.seed, number, options.past or window // 2, options.backward)
         fresh = map(footage.way.outward, made[len(before) : len(before) + new])
         frames = chain(fresh, footage.cut()) if options.backward else chain(footage.cut(), fresh)
         sound = None if options.backward or options.loop else footage.info.path
@@ -229,7 +229,7 @@ def interpolate(arguments: list[str]) -> int:
     for file, part in ((first, before), (second, after)):
         _refuse_short(file, part, options.past)
     joined = _join(before, new, after, begin, trained, output)
-    made = _completed(*joined, trained, asked, options.seed, 0, window // 2, False)
+    made, _ = _completed(*joined, trained, asked, options.seed, 0, window // 2, False)
     fresh = map(begin.way.outward, made[len(before) : len(before) + new])
     frames = chain(deque(begin.cut(), 1), fresh, islice(end.cut(), 1))
     rates = [float(footage.info.fps) for footage in (begin, end) if footage.info.fps]
@@ -269,8 +269,8 @@ def inpaint(arguments: list[str]) -> int:
     def make(number: int, file: Path) -> int:
         footage, mask = given[number]
         small, known = _beside(file, footage, mask, trained, output, 2 * LOOKS if options.clean_plate else 0)
-        made = _completed(small, known, trained, asked, options.seed, number, overlap, False)
-        behind = _behind(footage, mask, made, known) if options.clean_plate else None
+        made, remembered = _completed(small, known, trained, asked, options.seed, number, overlap, False)
+        behind = _behind(footage, mask, remembered, small, known) if options.clean_plate else None
         frames = _put_in(footage, mask, made, behind, options.feather, double)
         _write(output, frames, footage, options, trained, file, of_part=False, across=double)
         return len(made)
@@ -333,8 +333,16 @@ class Behind:
         return (share * way.cut(self.plate.picture) + (1 - share) * made).round().astype(np.uint8)
 
 
-def _behind(footage: Footage, mask: "MaskSource", made: Clip, known: "Known") -> Behind | None:
-    """Look at some frames of a clip in full size for what is hidden in others; None where they do not show it."""
+def _behind(footage: Footage, mask: "MaskSource", made: Clip, clip: Clip, known: "Known") -> Behind | None:
+    """Look at some frames of a clip in full size for what is hidden in others; None where they do not show it.
+
+    Args:
+        footage: in full size.
+        mask: what is hidden.
+        made: at the system's size, with what is known as the system remembers it.
+        clip: as it was shown to the system.
+        known: what of it is known.
+    """
     from kinema.data.clean_plate import CleanPlate, agreeing, clean_plate, grown, may_help
     from kinema.data.mask_files import beside_mask
 
@@ -351,7 +359,7 @@ def _behind(footage: Footage, mask: "MaskSource", made: Clip, known: "Known") ->
     images, seen = (np.stack(side) for side in zip(*looks, strict=True))
     reach = -(-way.part[2] // way.place[2])  # a pixel of the system shows as many of the footage
     plate = clean_plate(images, seen, grown(hidden, reach))
-    agrees = agreeing(made, known, CleanPlate(way.inward(plate.picture), way.known_inward(plate.sure)))
+    agrees = agreeing(made, clip, known, CleanPlate(way.inward(plate.picture), way.known_inward(plate.sure)))
     if not agrees.any():
         return None
     share = agrees.sum() / (~known & known.any(axis=(1, 2), keepdims=True)).sum()
@@ -501,24 +509,31 @@ def _completed(
     number: int,
     overlap: int,
     backward: bool,
-) -> Clip:
-    """Fill in what is unknown of the clip with this number, window by window."""
+) -> tuple[Clip, Clip]:
+    """Fill in what is unknown of the clip with this number, window by window.
+
+    Returns:
+        The clip with known pixels as they were, and as the system remembers them in frames that hide something.
+    """
     from kinema.core.seeds import numpy_generator
     from kinema.data.windows import complete, windows
 
     window = trained.metadata.clip.frames
     spans = windows(len(video), window, overlap, backward=backward)
     labels, captions = asked.labels_of([number]), asked.captions_of([number])
+    remembered = video.copy()
     with Progress() as progress:
 
         def fill(clip: Clip, given: "Known", turn: int) -> Clip:
             # The same noise in every window would make each repeat the last.
             draw = int(numpy_generator(seed + number, turn).integers(2**31)) if turn else seed + number
-            made = trained.inpaint(clip[None], given[None], [draw], labels, captions, asked.sampling)[0]
+            made = trained.inpaint(clip[None], given[None], [draw], labels, captions, asked.sampling, paste=False)[0]
+            span = spans[turn]
+            remembered[span.start : span.stop] = made[len(made) - len(span) :] if backward else made[: len(span)]
             progress.show("filling in", turn + 1, len(spans))
             return made
 
-        return complete(video, known, spans, window, fill, backward=backward)
+        return complete(video, known, spans, window, fill, backward=backward), remembered
 
 
 def _write(

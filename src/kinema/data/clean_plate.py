@@ -1,8 +1,9 @@
 """Clean plates: what footage shows of a place at other times than when it is hidden.
 
 A camera that stands still shows the same picture again and again behind whatever moves; film makers call it a clean plate.
-Where a completion nearly agrees with it, the plate is the better answer: it is the footage itself, sharp and in full size.
-Where they differ, the completion knows of something that the plate does not, such as somebody who stands there just now.
+Where a completion agrees with it, as nearly as the system remembers what it is shown, the plate is the better answer: it is the
+footage itself, sharp and in full size. Where they differ, the completion knows of something that the plate does not, such as
+somebody who stands there just now.
 
 No statement about the camera is needed: a place counts only where most of what is known of it over time is one colour. The
 thresholds are a choice; what they change is in docs/results.md.
@@ -18,7 +19,7 @@ from kinema.data.masks import Known, KnownPixels
 
 SIGHTINGS = 3  # of a place, at least
 STAYS, STAYING = 12, 0.5  # levels around the median, and the share of the sightings that lie within them at least
-AGREEMENT = 20  # levels between a completion and the plate
+MOST, TIMES, LEAST = 90, 3, 10  # agreement: so many times the levels that so many per cent of known pixels are off, at least
 CHUNK = 2**16  # pixels at a time
 
 Clip = UInt8[np.ndarray, "T H W 3"]
@@ -66,30 +67,31 @@ def may_help(known: Known) -> bool:
     return bool((often & ~known.all(axis=0)).any())
 
 
-def agreeing(made: Clip, known: Known, plate: CleanPlate) -> Bool[np.ndarray, "T H W"]:
+def agreeing(made: Clip, clip: Clip, known: Known, plate: CleanPlate) -> Bool[np.ndarray, "T H W"]:
     """Return the hidden pixels that are better taken from the plate.
 
     Frames of which nothing is known are left alone: in what is predicted or interpolated, anything may have moved.
 
     Args:
-        made: the clip with everything filled in.
+        made: the clip with everything filled in, and, in frames that hide something, what is known as the system remembers it:
+            how well it does so says how far it may be from the plate.
+        clip: of which unknown pixels may hold anything.
         known: what of it is known.
         plate: of the same size.
     """
-    apart = np.abs(made.astype(np.int16) - plate.picture).max(axis=3)
-    return ~known & known.any(axis=(1, 2), keepdims=True) & plate.sure & (apart <= AGREEMENT)
+    partly = known.any(axis=(1, 2), keepdims=True) & ~known
+    if not (partly & plate.sure).any():
+        return np.zeros_like(known)
+    beside = known & ~known.all(axis=(1, 2), keepdims=True)
+    off = np.abs(made.astype(np.int16) - clip).max(axis=3)[beside]
+    levels = max(LEAST, TIMES * float(np.percentile(off, MOST)))
+    return partly & plate.sure & (np.abs(made.astype(np.int16) - plate.picture).max(axis=3) <= levels)
 
 
 def settled(made: Clip, clip: Clip, known: Known) -> Clip:
-    """Return a completion with the clip's own plate where they agree.
-
-    Args:
-        made: the clip with everything filled in.
-        clip: of which unknown pixels may hold anything.
-        known: what of it is known.
-    """
+    """Return a completion with the clip's own plate where they agree; see `agreeing` for the arguments."""
     plate = clean_plate(clip, known)
-    return np.where(agreeing(made, known, plate)[..., None], plate.picture, made)
+    return np.where(agreeing(made, clip, known, plate)[..., None], plate.picture, made)
 
 
 def grown(where: KnownPixels, pixels: int) -> KnownPixels:

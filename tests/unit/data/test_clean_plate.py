@@ -5,12 +5,12 @@ import pytest
 
 from kinema.core.shape import ClipShape
 from kinema.data import clean_plate
-from kinema.data.clean_plate import AGREEMENT, SIGHTINGS, agreeing, grown, may_help, settled
+from kinema.data.clean_plate import LEAST, SIGHTINGS, TIMES, agreeing, grown, may_help, settled
 from kinema.data.masks import ends, outside_box
 
 SHAPE = ClipShape(12, 24, 36)
 TRACK = [(x, 8, 9, 9) for x in np.linspace(0, 27, 12).tolist()]
-WALL = np.random.default_rng(0).integers(40, 200, (24, 36, 3), np.uint8)
+WALL = np.random.default_rng(0).integers(60, 200, (24, 36, 3), np.uint8)
 
 
 def filmed() -> np.ndarray:
@@ -50,20 +50,24 @@ def test_a_place_counts_that_was_seen_often_and_stays() -> None:
     assert not clean_plate.clean_plate(clip, once).sure[10, 10]
 
 
-def test_the_plate_is_taken_where_the_completion_agrees() -> None:
+@pytest.mark.parametrize(("off", "more"), [(0, LEAST - 2), (7, 7 * TIMES - 2)])
+def test_the_plate_is_taken_where_the_completion_agrees(off: int, more: int) -> None:
+    """The less well a system remembers what it is shown, the farther it may be from the plate."""
     clip, known = filmed(), outside_box(SHAPE, TRACK)
-    made = np.where(known[..., None], clip, (clip.astype(int) + AGREEMENT - 2).astype(np.uint8))
+    made = np.where(known[..., None], clip.clip(max=255 - off) + np.uint8(off), clip + np.uint8(more))
     made[3, 10:12, 9:12] = 0  # somebody who stands there just now
     result = settled(made, np.where(known[..., None], clip, np.uint8(128)), known)
-    np.testing.assert_array_equal(result[known], clip[known])
+    np.testing.assert_array_equal(result[known], made[known])
     assert (result[3, 10:12, 9:12] == 0).all()
+    further = settled(np.where(known[..., None], made, made + np.uint8(4)), clip, known)
+    assert np.abs(further[~known].astype(int) - made[~known]).min() == 4
     result[3, 10:12, 9:12] = WALL[10:12, 9:12]
     assert np.abs(result[~known].astype(int) - np.broadcast_to(WALL, clip.shape)[~known]).max() <= 1
 
 
 def test_what_is_predicted_is_left_alone() -> None:
     clip, known = filmed(), ends(SHAPE, 6, 0)
-    assert not agreeing(clip, known, clean_plate.clean_plate(clip, known)).any()
+    assert not agreeing(clip, clip, known, clean_plate.clean_plate(clip, known)).any()
     np.testing.assert_array_equal(settled(clip + np.uint8(3), clip, known), clip + np.uint8(3))
 
 
