@@ -140,7 +140,7 @@ class Inpaint(Completed):
     once."""
     clean_plate: bool = True
     """Take from other frames what they show of a hidden place, in full size, where it stays as it is over time and the result
-    nearly agrees. --no-clean-plate leaves all that is hidden to the system."""
+    agrees, as nearly as the system remembers what it is shown. --no-clean-plate leaves all that is hidden to the system."""
     view: Literal["result", "side-by-side"] = "result"
     """side-by-side: what was given, the hidden grey, and the result."""
 

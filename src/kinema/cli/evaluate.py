@@ -121,8 +121,8 @@ class Evaluate(Config):
     known_guidance: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
     """With --complete: weight of the known pixels, of which more are followed more closely. Default: the system's own."""
     clean_plate: bool = True
-    """With --complete: as kinema inpaint does, take of a hidden place what other frames show of it, where the result nearly
-    agrees. --no-clean-plate measures the system alone."""
+    """With --complete: as kinema inpaint does, take of a hidden place what other frames show of it, where the result agrees.
+    --no-clean-plate measures the system alone."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder for report.json and report.html. Default: evaluation in the run directory, or NAME-evaluation here."""
     compare: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="REPORT...", help_behavior_hint="")] = ()
