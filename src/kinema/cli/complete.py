@@ -357,12 +357,13 @@ def _behind(footage: Footage, mask: "MaskSource", made: Clip, clip: Clip, known:
         if number in wanted:
             looks.append((image, there))
     images, seen = (np.stack(side) for side in zip(*looks, strict=True))
-    reach = -(-way.part[2] // way.place[2])  # a pixel of the system shows as many of the footage
+    # A pixel of the system shows as many of the footage, and parts of two more.
+    reach = 1 + max(-(-way.part[2] // way.place[2]), -(-way.part[3] // way.place[3]))
     plate = clean_plate(images, seen, grown(hidden, reach))
     agrees = agreeing(made, clip, known, CleanPlate(way.inward(plate.picture), way.known_inward(plate.sure)))
-    if not agrees.any():
+    share = agrees[~known].mean()
+    if share == 0:
         return None
-    share = agrees.sum() / (~known & known.any(axis=(1, 2), keepdims=True)).sum()
     print(f"{path}: {share:.0%} of what is hidden is taken from frames that show it (--no-clean-plate: nothing)")
     return Behind(plate, agrees)
 

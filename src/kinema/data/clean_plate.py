@@ -68,9 +68,10 @@ def may_help(known: Known) -> bool:
 
 
 def agreeing(made: Clip, clip: Clip, known: Known, plate: CleanPlate) -> Bool[np.ndarray, "T H W"]:
-    """Return the hidden pixels that are better taken from the plate.
+    """Return where a completed clip looks like the plate: hidden pixels there are better taken from it.
 
-    Frames of which nothing is known are left alone: in what is predicted or interpolated, anything may have moved.
+    Only frames of which something is known and something hidden count: in what is predicted or interpolated, anything may have
+    moved.
 
     Args:
         made: the clip with everything filled in, and, in frames that hide something, what is known as the system remembers it:
@@ -79,19 +80,20 @@ def agreeing(made: Clip, clip: Clip, known: Known, plate: CleanPlate) -> Bool[np
         known: what of it is known.
         plate: of the same size.
     """
-    partly = known.any(axis=(1, 2), keepdims=True) & ~known
-    if not (partly & plate.sure).any():
+    count = known.sum(axis=(1, 2), keepdims=True)
+    partly = (count > 0) & (count < known[0].size)
+    if not partly.any():
         return np.zeros_like(known)
-    beside = known & ~known.all(axis=(1, 2), keepdims=True)
-    off = np.abs(made.astype(np.int16) - clip).max(axis=3)[beside]
+    off = np.abs(made.astype(np.int16) - clip).max(axis=3)[known & partly]
     levels = max(LEAST, TIMES * float(np.percentile(off, MOST)))
-    return partly & plate.sure & (np.abs(made.astype(np.int16) - plate.picture).max(axis=3) <= levels)
+    whole = np.where(known[..., None], clip, made).astype(np.int16)
+    return partly & plate.sure & (np.abs(whole - plate.picture).max(axis=3) <= levels)
 
 
 def settled(made: Clip, clip: Clip, known: Known) -> Clip:
     """Return a completion with the clip's own plate where they agree; see `agreeing` for the arguments."""
     plate = clean_plate(clip, known)
-    return np.where(agreeing(made, clip, known, plate)[..., None], plate.picture, made)
+    return np.where((agreeing(made, clip, known, plate) & ~known)[..., None], plate.picture, made)
 
 
 def grown(where: KnownPixels, pixels: int) -> KnownPixels:
