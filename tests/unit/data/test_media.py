@@ -207,9 +207,9 @@ def test_damage_in_the_middle_keeps_what_came_before(tmp_path):
 
 
 def flip(data, place):
-    """Flip a bit in every hundredth byte of a stretch of the file."""
+    """Flip a bit in every fifth byte of a stretch of the file; H.264 has no checksums, so that fewer may pass for a picture."""
     damaged = bytearray(data)
-    for position in range(int(len(data) * place), int(len(data) * (place + 0.1)), 100):
+    for position in range(int(len(data) * place), int(len(data) * (place + 0.1)), 5):
         damaged[position] ^= 16
     return bytes(damaged)
 
