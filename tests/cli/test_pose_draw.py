@@ -104,6 +104,22 @@ def test_parts_and_thresholds_can_be_chosen(file: Path, tmp_path: Path) -> None:
     assert (read_video(tmp_path / "p.apng")[0] < 255).any()
 
 
+@pytest.mark.parametrize("style", ["gaussian", "sticks"])
+def test_the_maps_that_networks_learn_through_are_shown(file: Path, tmp_path: Path, style: str) -> None:
+    assert run(file, "--out", tmp_path / "o", "--style", style) == 0
+    alone = np.stack([read_image(tmp_path / "o" / f"{number:06d}.png") for number in range(FRAMES)])
+    joints = poses().points[:, 0, :, :2].round().astype(int).clip(0, (47, 31))
+    lit = alone.max(axis=3)
+    last = joints[:, -1] if style == "gaussian" else joints[:, COCO_18.edges[-1][0]]
+    assert all(frame[y, x] > 100 for frame, (x, y) in zip(lit, last, strict=True))
+    write_video(tmp_path / "film.apng", film(), 10)
+    assert run(file, "--out", tmp_path / "over", "--style", style, "--over", tmp_path / "film.apng") == 0
+    drawn = np.stack([read_image(tmp_path / "over" / f"{number:06d}.png") for number in range(FRAMES)])
+    free = lit == 0
+    assert free.any()
+    assert np.abs(drawn[free].astype(int) - film()[free]).max() <= 1
+
+
 def test_frames_without_anybody_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     some = poses()
     some.points[1:3, ..., 2] = 0
@@ -150,7 +166,8 @@ def test_a_folder_that_is_replaced_keeps_no_picture_of_before(file: Path, tmp_pa
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--style", "endn"], "there is no style 'endn'; did you mean 'edn'? accepted: confidence, edn, openpose, pose-knows"),
+        (["--style", "endn"], "there is no style 'endn'; did you mean 'edn'? accepted: confidence, edn, gaussian, openpose"),
+        (["--style", "sticks", "--threshold", "0.5"], "style sticks shows every joint of bodies; leave out --threshold"),
         (["--size", "3"], "size is 3; it must be from 8 to 8192 pixels"),
         (["--threshold", "1.5"], "threshold is 1.5; it must be at least 0 and less than 1"),
         (["--out", "o.avi"], "ends in '.avi'; accepted: .mp4, .webm, .gif, .webp, .apng, .png, or no ending for a folder"),

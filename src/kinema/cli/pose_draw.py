@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,10 +18,11 @@ from kinema.core.errors import ConfigError, DataError, MediaError, accepted
 
 if TYPE_CHECKING:
     from kinema.data.media import MediaInfo
-    from kinema.pose.draw import DrawStyle
     from kinema.pose.sequence import Poses
 
 Image = UInt8[np.ndarray, "H W 3"]
+Painter = Callable[..., UInt8[np.ndarray, "T H W 3"]]
+"""Poses, and `over`, frames to draw on -> pictures."""
 SAME_SHAPE = 0.02
 """How far, relatively, the aspect ratios of poses and film may be apart: whole pixels and padding are no other picture."""
 SAME_RATE = 0.01
@@ -38,7 +40,8 @@ class DrawArguments(Config):
     folder with one .png per frame."""
     style: str = "edn"
     """edn (white, warm right and cool left sides), openpose (black, saturated hues), pose-knows (black, thick lines) or
-    confidence (as openpose, darker where the detector was unsure)."""
+    confidence (as openpose, darker where the detector was unsure). Of bodies alone also gaussian (a bump per joint) and sticks
+    (soft limbs): the maps that networks learn through."""
     size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Shorter side of the frames in pixels. Default: that of the poses, or of the film under them."""
     over: Annotated[Path | None, tyro.conf.arg(metavar="FILM", help_behavior_hint="")] = None
@@ -68,7 +71,7 @@ class DrawArguments(Config):
 def run(arguments: list[str]) -> int:
     """Run ``kinema pose draw``."""
     asked = parse(DrawArguments, arguments, "pose draw")
-    style = _style(asked)
+    draw = _painter(asked)
     _refuse_existing(asked.out, asked.overwrite)
     from kinema.data.media import probe
     from kinema.pose.files import read_poses
@@ -87,7 +90,7 @@ def run(arguments: list[str]) -> int:
     poses = poses.resized(width, height)
     about = f"{asked.poses.name} in style {asked.style}"
     with _sink(asked.out, width, height, poses.fps, about, asked.over) as show:
-        _draw_all(asked, poses, style, film, show)
+        _draw_all(asked, poses, draw, film, show)
     empty = int((~poses.present.any(axis=(1, 2))).sum())
     nobody = f"; nobody in {empty} of them" if empty else ""
     print(f"{asked.out}: {len(poses)} frames of {width}x{height} in style {asked.style}{nobody}")
@@ -95,25 +98,31 @@ def run(arguments: list[str]) -> int:
 
 
 def _draw_all(
-    asked: DrawArguments, poses: "Poses", style: "DrawStyle", film: "MediaInfo | None", show: Callable[[Image], object]
+    asked: DrawArguments, poses: "Poses", draw: "Painter", film: "MediaInfo | None", show: Callable[[Image], object]
 ) -> None:
     from kinema.cli.terminal import Progress
-    from kinema.pose.draw import draw
 
     with Progress() as progress:
         for number, under in enumerate(_frames(asked.poses, poses, film)):
             over = None if under is None else under[None]
-            show(draw(poses.window(number, number + 1), style, over=over)[0])
+            show(draw(poses.window(number, number + 1), over=over)[0])
             progress.show("drawing", number + 1, len(poses))
 
 
-def _style(asked: DrawArguments) -> "DrawStyle":
-    from kinema.pose.draw import STYLES
+def _painter(asked: DrawArguments) -> "Painter":
+    """Return what draws poses in the style that is asked for."""
+    from kinema.pose.draw import MAPS, STYLES, draw
 
+    if asked.style in MAPS:
+        if not (asked.body and asked.face and asked.hands and asked.threshold is None):
+            raise ConfigError(f"style {asked.style} shows every joint of bodies; leave out --threshold and the parts")
+        from kinema.pose.maps import show  # with torch, which the other styles do without
+
+        return partial(show, kind=asked.style)
     if asked.style not in STYLES:
-        raise ConfigError(f"there is no style {asked.style!r}; {accepted(asked.style, STYLES)}")
+        raise ConfigError(f"there is no style {asked.style!r}; {accepted(asked.style, [*STYLES, *MAPS])}")
     style = replace(STYLES[asked.style], body=asked.body, face=asked.face, hands=asked.hands)
-    return style if asked.threshold is None else replace(style, threshold=asked.threshold)
+    return partial(draw, style=style if asked.threshold is None else replace(style, threshold=asked.threshold))
 
 
 def _frame_size(asked: DrawArguments, natural: tuple[int, int]) -> tuple[int, int]:

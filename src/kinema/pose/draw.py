@@ -118,6 +118,9 @@ STYLES: Mapping[str, DrawStyle] = {
 }
 """Name -> settings."""
 
+MAPS = ("gaussian", "sticks")
+"""What `kinema.pose.maps.show` draws."""
+
 
 def style_differences(one: DrawStyle, other: DrawStyle) -> list[str]:
     """List the settings in which two styles differ, as ``field: 1 -> 2``."""

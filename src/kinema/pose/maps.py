@@ -1,6 +1,7 @@
 """Poses as maps that a network can learn through: batched, differentiable, in torch.
 
-`kinema.pose.draw` is the fast renderer for data; these are for losses and for learned keypoints. Points are (x, y) or (x, y,
+`kinema.pose.draw` is the fast renderer for data; these are for losses and for learned keypoints, and `show` makes pictures of
+them. Points are (x, y) or (x, y,
 confidence) in pixels, pixel centres are integers. A point of confidence 0 is missing: its map is empty and its coordinates get
 no gradient, even where they are no numbers. Every gradient is finite, also that of a limb without length.
 
@@ -11,11 +12,15 @@ References:
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from einops import rearrange
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from kinema.core.errors import ConfigError
+from kinema.pose.draw import joint_colours, limb_colours
+from kinema.pose.sequence import Poses
 
 _TINY = 1e-6
 
@@ -117,11 +122,44 @@ def stick_maps(
     if len(colours) != len(edges):
         raise ConfigError(f"there are {len(colours)} colours for {len(edges)} limbs; give one each")
     masks = limb_maps(points, edges, width, height, line_width=line_width, sharpness=sharpness)
-    picture = masks.new_full((*masks.shape[:-3], colours.shape[1], height, width), background)
+    return _painted(masks, colours, masks.new_full((*masks.shape[:-3], colours.shape[1], height, width), background))
+
+
+def _painted(
+    masks: Float[Tensor, "*batch N H W"], colours: Float[Tensor, "N C"], picture: Float[Tensor, "*batch C H W"]
+) -> Float[Tensor, "*batch C H W"]:
     for number, colour in enumerate(colours.to(masks)):
         mask = masks[..., number, None, :, :]
         picture = picture * (1 - mask) + mask * colour[:, None, None]
     return picture
+
+
+def show(poses: Poses, kind: str, *, over: UInt8[np.ndarray, "T H W 3"] | None = None) -> UInt8[np.ndarray, "T H W 3"]:
+    """Return pictures of maps of everybody's bodies, in the colours of style openpose: a bump per joint, or soft limbs.
+
+    A bump has a standard deviation, and a limb half a width, of a 40th of the shorter side.
+
+    Args:
+        poses: what is drawn; the frames have their size.
+        kind: out of `kinema.pose.draw.MAPS`.
+        over: frames to draw on, instead of black.
+
+    Raises:
+        ConfigError: for limbs of points that have none.
+    """
+    width, height, skeleton = poses.width, poses.height, poses.skeleton
+    picture = torch.zeros(len(poses), 3, height, width)
+    if over is not None:
+        picture = rearrange(torch.from_numpy(over), "t h w c -> t c h w").float()
+    reach = max(1.0, min(width, height) / 40)
+    for points in torch.from_numpy(poses.points).unbind(1):
+        if kind == "gaussian":
+            masks, colours = gaussian_maps(points, width, height, reach), joint_colours(skeleton, "hues")
+        else:
+            masks = limb_maps(points, skeleton.edges, width, height, line_width=2 * reach, sharpness=4 / reach)
+            colours = limb_colours(skeleton, "hues")
+        picture = _painted(masks, torch.tensor(colours).float(), picture)
+    return rearrange(picture.round().clamp(0, 255).byte(), "t c h w -> t h w c").numpy()
 
 
 def soft_argmax(scores: Float[Tensor, "*batch K H W"], mode: str = "marginal") -> Float[Tensor, "*batch K 2"]:
