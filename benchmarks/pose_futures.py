@@ -30,6 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without chance": {"latent": "none"},
     "without KL": {"kl_weight": 0.0},
     "KL of the release": {"kl_weight": 0.008},
+    "prior of the paper": {"prior": "normal"},
 }
 FORKS = (
     *("--fork", "go_on", "turn_back", "kick", "squat", "--fork-odds", "4", "3", "2", "1", "--fork-frame", "16"),
@@ -54,6 +55,9 @@ def trained(data: Dataset, changes: dict[str, Any], steps: int, seed: int, file:
             break
     again = Loader(data, 16, seed=seed + 1, frames=frames, fields=needs)
     sampler = trainer.refresh_sampler(clips.to_batch() for clips in islice(again, 4))
+    if "codes" in sampler.stages():
+        every = Loader(data, 16, frames=frames, fields=needs).epoch()
+        run_fit(sampler, "codes", (clips.to_batch() for clips in every), TrainConfig())
     save_checkpoint(file, sampler, stage="pose", steps=steps, dataset=summary(data, None), provenance={})
     return {name: sum(numbers[name] for numbers in last) / len(last) for name in last[-1] if "gradient" not in name}
 

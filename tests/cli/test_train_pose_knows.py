@@ -32,7 +32,8 @@ def train(*words: object) -> int:
 
 def test_both_stages_are_played_and_their_forecasts_shown(finished: Path) -> None:
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert {line["stage"] for line in lines if "stage" in line} == {"spread", "pose", "video"}
+    assert {line["stage"] for line in lines if "stage" in line} == {"spread", "pose", "codes", "video"}
+    assert [0 <= line["explained"] <= 1 for line in lines if "explained" in line] == [True]
     sheets = sorted((finished / "samples").glob("*-forecasts.png"))
     assert sheets
     shown = [line["sheets"] for line in lines if "sheets" in line]

@@ -17,7 +17,7 @@ from kinema.nn.losses import kl_to_normal
 from kinema.pose.draw import STYLES, draw_points
 from kinema.pose.skeleton import COCO_18
 from kinema.systems.pose_knows import PoseKnows
-from kinema.systems.pose_knows_networks import PoseKnowsConfig, Steps, from_directions, to_directions
+from kinema.systems.pose_knows_networks import CodeFit, CodePrior, PoseKnowsConfig, Steps, from_directions, to_directions
 
 
 def parameters(*modules: nn.Module | None) -> int:
@@ -372,6 +372,44 @@ def test_the_typical_future_is_that_of_code_zero() -> None:
         typical = system.forecast_typical(batch.video[:, :, :past], batch.pose[:, :past])
     assert typical.shape == (3, system.future_frames, 18, 3)
     assert all(number(code.abs().max()) == 0 for code in seen)
+
+
+def test_codes_given_the_past_are_fitted_exactly_where_they_are_linear() -> None:
+    """Codes whose means are a line of the state and a remainder of known covariance, with posteriors of known variance."""
+    generator = torch.Generator().manual_seed(0)
+    state = 100 * torch.randn(20000, 3, generator=generator)  # so large that the ridge does not count
+    slope, offset = torch.tensor([[0.01, 0.0], [0.0, -0.02], [0.03, 0.01]]), torch.tensor([0.5, -1.0])
+    mix = torch.tensor([[0.6, 0.0], [0.3, 0.4]])
+    mu = state @ slope + offset + torch.randn(20000, 2, generator=generator) @ mix.T
+    prior = CodePrior(3, 2)
+    zeros, normal = torch.zeros(1, 2), torch.randn(50000, 2, generator=generator)
+    assert torch.equal(prior(normal[:5], state[:5]), normal[:5])  # the paper's, until it is fitted
+    fit = CodeFit(prior)
+    for part in range(0, 20000, 5000):
+        fit.add(state[part : part + 5000], mu[part : part + 5000], torch.full((5000, 2), 0.25))
+    explained = fit.solve()
+    left = torch.trace(mix @ mix.T)
+    assert explained == pytest.approx(1 - float(left / (left + (100 * slope).square().sum())), abs=0.01)
+    here = torch.tensor([[100.0, 50.0, -100.0]])
+    torch.testing.assert_close(prior(zeros, here), here @ slope + offset, atol=0.03, rtol=0)
+    drawn = prior(normal, here.expand(50000, -1))
+    torch.testing.assert_close(torch.cov(drawn.T), mix @ mix.T + 0.25 * torch.eye(2), atol=0.02, rtol=0)
+
+
+def test_the_fitted_codes_are_those_that_are_decoded(paper: PoseKnows) -> None:
+    assert "codes" not in paper.stages()  # its codes know nothing of the past
+    system = small(pose_norm="layer").eval()
+    batch, past, seen = batch_for(system, rows=64), system.past_frames, []
+    numbers = system.fit_codes([batch_for(system, rows=64, seed=seed) for seed in range(3)])
+    assert 0 < numbers["explained"] < 1
+    system.future_decoder.code.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        state, mu, _ = system.posterior(batch)
+        system.forecast_typical(batch.video[:, :, :past], batch.pose[:, :past])
+    decoded = torch.cat(seen, dim=1).flatten(1)
+    assert system.codes is not None
+    torch.testing.assert_close(decoded, system.codes(torch.zeros_like(mu), state[0].transpose(0, 1).flatten(1)))
+    assert (decoded - mu).square().mean() < mu.square().mean()
 
 
 def test_without_codes_there_is_one_future_of_a_network_of_the_same_size() -> None:

@@ -53,6 +53,8 @@ from kinema.nn.losses import absolute_error, discriminator_terms, generator_term
 from kinema.pose.draw import draw_points
 from kinema.pose.skeleton import find_skeleton
 from kinema.systems.pose_knows_networks import (
+    CodeFit,
+    CodePrior,
     Critic,
     Features,
     FutureEncoder,
@@ -76,6 +78,7 @@ SMALL: dict[str, Any] = {
     "pose_norm": "layer",
     "displacement": "euclidean",
     "fed": "itself",
+    "prior": "fitted",
     "kl_weight": 0.001,
     "kl_doubles_at": 0,
     "discriminator_norm": "spectral",
@@ -160,6 +163,10 @@ class PoseKnows(System[PoseKnowsConfig]):
             self.future_decoder.code.is_fed_zeros()
         self.generator, self.discriminator = unet(config).apply(initialise_dcgan), Critic(config).apply(initialise_dcgan)
         self.register_buffer("spread", torch.ones(()))  # of displacements, where they are euclidean
+        if config.latent == "gaussian" and config.prior == "fitted":
+            self.codes: CodePrior | None = CodePrior(2 * config.state, config.future_steps * config.code)
+        else:
+            self.codes = None
         self.register_buffer("pose_steps", torch.zeros((), dtype=torch.long))  # counts turns, for the KL divergence's weight
         self.shown: tuple[Batch, Video, Video, Video] | None = None  # what the discriminator judged in its turn
 
@@ -184,15 +191,16 @@ class PoseKnows(System[PoseKnowsConfig]):
         return self.config.skeleton
 
     def stages(self) -> Mapping[str, Stage]:
-        """Return the two games, which share no weights; before them the spread of velocities, where they are in its units."""
+        """Return the two games, which share no weights, and around the first what is fitted, where it is not the paper's."""
         c = self.config
         learner, gan = adam(c.pose_learning_rate), adam(c.learning_rate, 0.5)
         parts = (self.encoder, self.past_decoder, self.future_decoder, self.future_encoder)
         forecaster = Player("forecaster", tuple(part for part in parts if part is not None), self.pose_objective, learner)
         critic = Player("discriminator", (self.discriminator,), self.discriminator_objective, gan)
         painter = Player("generator", (self.generator,), self.generator_objective, gan)
-        games: dict[str, Stage] = {"pose": (forecaster,), "video": (critic, painter)}
-        return games if c.displacement == "directions" else {"spread": Fit(self.fit_spread), **games}
+        before: dict[str, Stage] = {} if c.displacement == "directions" else {"spread": Fit(self.fit_spread)}
+        after: dict[str, Stage] = {"codes": Fit(self.fit_codes)} if self.codes else {}
+        return {**before, "pose": (forecaster,), **after, "video": (critic, painter)}
 
     def shares(self) -> Mapping[str, float]:
         """Divide a budget: a quarter for poses, the rest for video."""
@@ -261,6 +269,34 @@ class PoseKnows(System[PoseKnowsConfig]):
         self.spread.copy_((total / count).sqrt())
         return {"displacement_pixels": float(self.spread) * max(self.config.height, self.config.width)}
 
+    @torch.no_grad()
+    def fit_codes(self, batches: Iterable[Batch]) -> Mapping[str, float]:
+        """Fit the distribution of codes given the past; returns the share of their variance that the past explains."""
+        assert self.codes is not None
+        fit = CodeFit(self.codes)
+        for batch in batches:
+            state, mu, log_variance = self.posterior(batch)
+            fit.add(_flat(state), mu, log_variance.exp())
+        return {"explained": fit.solve()}
+
+    def posterior(self, batch: Batch) -> tuple[State, Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
+        """Return the state after the past, and mean and logarithm of the variance of the codes of what follows."""
+        c, poses = self.config, self.poses_of(batch)
+        steps, _ = self.steps_of(poses)
+        velocities, _ = self.velocities(steps)
+        state = self.encode_past(batch.video[:, :, c.past_frames - 1], poses, steps, velocities)
+        return state, *self.infer(steps, velocities, state)
+
+    def infer(
+        self, steps: Steps, velocities: Sequence[Features], state: State
+    ) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
+        """Return mean and logarithm of the variance of the codes, given poses and velocities of a clip and the state."""
+        c = self.config
+        assert self.future_encoder is not None
+        future = [part[:, c.past_steps :] for part in velocities]
+        ends = [steps.features()[:, c.past_steps + 1 :]] if c.posterior_sees == "poses" else []
+        return self.future_encoder([*future, *ends], state)
+
     def encode_past(self, image: Image, poses: Float[Tensor, "B T J 3"], steps: Steps, velocities: Sequence[Features]) -> State:
         """Return the state after the past.
 
@@ -310,8 +346,7 @@ class PoseKnows(System[PoseKnowsConfig]):
         terms = {"past": self.velocity_error(past, *backwards)}
         codes, metrics = velocities[0].new_zeros(len(batch), c.future_steps, c.code), {}
         if self.future_encoder is not None:
-            ends = [steps.features()[:, c.past_steps + 1 :]] if c.posterior_sees == "poses" else []
-            mu, log_variance = self.future_encoder([*future, *ends], state)
+            mu, log_variance = self.infer(steps, velocities, state)
             noise = draw_rows(lambda rows: torch.randn(rows, mu.shape[1]), len(batch)).to(mu)
             codes = rearrange(mu + (log_variance / 2).exp() * noise, "b (k z) -> b k z", z=c.code)
             metrics["kl_nats"] = kl_to_normal(mu, log_variance)
@@ -350,7 +385,7 @@ class PoseKnows(System[PoseKnowsConfig]):
     def forecast_typical(
         self, past: Float[Tensor, "B C past H W"], poses: Float[Tensor, "B past J 3"]
     ) -> Float[Tensor, "B T J 3"]:
-        """Return the future of the code 0, the most likely one, in pixels: a forecast without chance."""
+        """Return the future of the most likely code, in pixels: a forecast without chance."""
         code = past.new_zeros(len(past), 1, self.config.future_steps, self.config.code)
         return self.follow(past, poses, code)[:, 0]
 
@@ -362,6 +397,11 @@ class PoseKnows(System[PoseKnowsConfig]):
     ) -> Float[Tensor, "B futures T J 3"]:
         """Decode codes in closed loop and interpolate inside the steps.
 
+        Args:
+            past: frames.
+            poses: in pixels.
+            codes: standard normal numbers, or 0 for the most likely ones.
+
         Raises:
             DataError: for a past of another length.
         """
@@ -372,7 +412,10 @@ class PoseKnows(System[PoseKnowsConfig]):
         state = self.encode_past(past[:, :, -1], poses, steps, self.velocities(steps)[0])
         h, cell = (part.repeat_interleave(futures, dim=1) for part in state)
         start = Steps(*(part[:, -1:].repeat_interleave(futures, dim=0) for part in steps))
-        _, borders = self.unroll(codes.flatten(0, 1), start, (h, cell))
+        flat = codes.flatten(0, 1)
+        if self.codes:
+            flat = self.codes(flat.flatten(1), _flat((h, cell))).unflatten(1, flat.shape[1:])
+        _, borders = self.unroll(flat, start, (h, cell))
         share = torch.arange(1, c.frames_per_step + 1, device=past.device)[:, None, None] / c.frames_per_step
         between = borders[:, :-1, None] + share * (borders[:, 1:] - borders[:, :-1])[:, :, None]
         places = rearrange(between, "(b n) k f j c -> b n (k f) j c", n=futures) + origin[:, None]
@@ -455,6 +498,11 @@ class PoseKnows(System[PoseKnowsConfig]):
             )
         video = self.paint_over(self.resized(image), self.skeletons(poses))[:, :, : poses.shape[1]]
         return resize(video, (image.shape[2], image.shape[3]))
+
+
+def _flat(state: State) -> Float[Tensor, "B D"]:
+    """Return h of all layers as one vector per clip."""
+    return rearrange(state[0], "l b s -> b (l s)")
 
 
 def resize(frames: Float[Tensor, "B C *T H W"], size: tuple[int, int]) -> Float[Tensor, "B C *T h w"]:

@@ -72,6 +72,9 @@ class PoseKnowsConfig(Config):
     """How velocities are put into numbers: Equation 1, or x and y divided by their spread in the footage."""
     latent: Literal["gaussian", "none"] = "gaussian"
     """Codes, or none: one future per past, from a network of the same size."""
+    prior: Literal["normal", "fitted"] = "normal"
+    """What codes are drawn from: normal numbers that know nothing of the past (paper), or around what the state after the past
+    says of them, fitted in closed form to the codes of the footage after stage "pose"."""
     kl_weight: float = 0.008
     """Weight of the KL divergence of a clip, summed over all codes."""
     kl_doubles_at: int = 60000
@@ -291,6 +294,70 @@ class FutureEncoder(nn.Module):
         seen = [embed(part.flatten(1)).repeat(1, times) for embed, part, times in parts]
         hidden = self.hidden(torch.cat([*seen, rearrange(state[0], "l b s -> b (l s)")], dim=-1))
         return self.mu(hidden).float(), self.log_variance(hidden).float()
+
+
+RIDGE = 0.125
+"""Weight of the squared coefficients for every clip; states lie in (-1, 1)."""
+
+
+class CodePrior(nn.Module):
+    r"""Codes given the past, $z \sim N(A h + b, L L^T)$; before it is fitted, the normal distribution of the paper.
+
+    References:
+        Fitting what a trained encoder's codes look like, instead of assuming it: From Variational to Deterministic
+        Autoencoders (Ghosh et al., 2020), Section 4; here conditional and linear.
+    """
+
+    slope: Tensor
+    offset: Tensor
+    factor: Tensor
+
+    def __init__(self, features: int, codes: int) -> None:
+        super().__init__()
+        self.register_buffer("slope", torch.zeros(features, codes))
+        self.register_buffer("offset", torch.zeros(codes))
+        self.register_buffer("factor", torch.eye(codes))
+
+    def forward(self, normal: Float[Tensor, "B Z"], state: Float[Tensor, "B D"]) -> Float[Tensor, "B Z"]:
+        """Return codes made of standard normal numbers, given the state after the past."""
+        return state @ self.slope + self.offset + normal @ self.factor.T
+
+
+class CodeFit:
+    """Ridge regression of the codes' means on the state, and the covariance of what it leaves, from sums over clips.
+
+    Args:
+        prior: takes the result.
+    """
+
+    def __init__(self, prior: CodePrior) -> None:
+        features, codes = prior.slope.shape
+        self.prior, self.clips = prior, 0
+        self.seen = torch.zeros(features + codes, dtype=torch.float64)
+        self.products = torch.zeros(features + codes, features + codes, dtype=torch.float64)
+        self.noise = torch.zeros(codes, dtype=torch.float64)
+
+    def add(self, state: Float[Tensor, "B D"], mu: Float[Tensor, "B Z"], variance: Float[Tensor, "B Z"]) -> None:
+        """Count clips: their states, and the posteriors of their codes."""
+        both = torch.cat([state, mu], dim=1).double().cpu()
+        self.clips += len(both)
+        self.seen += both.sum(dim=0)
+        self.products += both.T @ both
+        self.noise += variance.double().cpu().sum(dim=0)
+
+    def solve(self) -> float:
+        """Write the prior; returns the share of the variance of the codes' means that the state explains."""
+        features = len(self.prior.slope)
+        mean = self.seen / self.clips
+        covariance = self.products / self.clips - torch.outer(mean, mean)
+        (states, across), (_, codes) = (rows.tensor_split([features], dim=1) for rows in covariance.tensor_split([features]))
+        slope = torch.linalg.solve(states + RIDGE * torch.eye(features).double(), across)
+        left = codes - slope.T @ across - across.T @ slope + slope.T @ states @ slope
+        factor = torch.linalg.cholesky(left + torch.diag(self.noise / self.clips + 1e-6))
+        self.prior.slope.copy_(slope)
+        self.prior.offset.copy_(mean[features:] - mean[:features] @ slope)
+        self.prior.factor.copy_(factor)
+        return float(1 - left.trace() / codes.trace().clamp_min(1e-12))
 
 
 class PoseDecoder(nn.Module):
