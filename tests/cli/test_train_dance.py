@@ -11,7 +11,7 @@ from kinema.core.errors import TrainingError
 from kinema.data.dataset import Dataset
 from kinema.systems.dance import Dance
 from kinema.training import load
-from kinema.training.run import refuse_misfit
+from kinema.training.misfit import refuse_misfit
 from small_dataset import write_dataset
 
 

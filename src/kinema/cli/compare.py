@@ -333,7 +333,7 @@ def _fitting(contestant: "Contestant", options: Compare, contest: "Contest", tra
     from kinema.evaluation.clips import PIXELS, Source
     from kinema.evaluation.compare import Part, read_options
     from kinema.evaluation.judge import chosen_count, refuse_unlike
-    from kinema.training.run import refuse_misfit
+    from kinema.training.misfit import refuse_misfit
 
     system, *own = contestant.words
     preset = [] if given(own, "--preset") else ["--preset", options.preset]

@@ -23,7 +23,8 @@ from kinema.data.dataset import Dataset
 from kinema.data.latents import LatentIndex, index_of
 from kinema.data.loader import Loader
 from kinema.training import distributed
-from kinema.training.run import Plan, open_dataset, refuse_endless, refuse_misfit, share_of
+from kinema.training.misfit import open_dataset, refuse_misfit
+from kinema.training.run import Plan, refuse_endless, share_of
 from kinema.training.trainer import TrainConfig, computes_in_bf16, only_learning, own_parameters
 
 LARGE = 100_000_000

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import kinema
-from kinema.core.config import Config, shape_options, to_mapping
+from kinema.core.config import Config, to_mapping
 from kinema.core.errors import CheckpointError, KinemaError, NotFiniteWeightsError, TrainingError
 from kinema.core.system import Fit, System
 from kinema.core.tasks import Forecasts, Transfers, Validates, abilities
@@ -31,6 +31,7 @@ from kinema.training import distributed, runlog
 from kinema.training.checkpoint import CHECKPOINT_NAME, load_resume, provenance, save_checkpoint, save_resume
 from kinema.training.health import COMPARED, YOUNG, Watch, evenly_spread, left_out, not_finite, players_of, sample_clips
 from kinema.training.latents import keep_latents
+from kinema.training.misfit import open_dataset, refuse_misfit
 from kinema.training.report import write_report
 from kinema.training.sheets import BESIDE, comparisons, write_sheets
 from kinema.training.trainer import NotFiniteError, TrainConfig, Trainer, run_fit
@@ -490,59 +491,7 @@ class Run:
         write_report(self.folder)
 
 
-# --- Checks before anything is written ----------------------------------------------------------------------------------------
-
-
-def open_dataset(path: Path, split: str) -> tuple[Dataset, Dataset | None]:
-    """Return the clips to train on, and those that are held out, if any."""
-    everything = Dataset(path)
-    training = everything if split == "all" else Dataset(path, split)
-    if len(training) == len(everything):
-        return training, None
-    return training, Dataset(path, "test" if split == "train" else "train")
-
-
-def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
-    """Raise when the clips of a dataset are not what a system trains on.
-
-    Raises:
-        TrainingError: for clips of another size, shorter clips, or clips without the labels, captions or arrays that it needs.
-    """
-    has, wants = dataset.shape, system.clip_shape
-    if (has.height, has.width) != (wants.height, wants.width) or has.frames < wants.frames:
-        options = shape_options(system.config, min(has.frames, wants.frames), has.height, has.width)
-        raise TrainingError(
-            f"{dataset.path} holds clips of {has}, and {system.name} with these settings trains on {wants}; "
-            f"prepare the footage at that size, or {f'give {options}' if options else 'choose other settings'}"
-        )
-    labels = dataset.info.labels
-    known = getattr(system, "class_names", None)  # of a system that learns these classes and no others
-    if known and dataset.labels is not None and sorted(labels) != sorted(known):
-        raise TrainingError(
-            f"{dataset.path} has the classes {', '.join(labels[:12])}, and {system.name} learns {' and '.join(known)}; "
-            f"prepare footage in folders of these names with --labels"
-        )
-    classes = getattr(system.config, "classes", len(labels))
-    if "label" in system.needs and dataset.labels is not None and classes != len(labels):
-        named = ", ".join(labels[:12]) + (", ..." if len(labels) > 12 else "")
-        raise TrainingError(
-            f"{dataset.path} has {len(labels)} classes ({named}) and {system.name} is set to {classes}; "
-            f"give --classes {len(labels)}"
-        )
-    carries = {*dataset.arrays} | ({"label"} if dataset.labels is not None else set())
-    if dataset.captioned:
-        carries.add("caption")
-    layout = getattr(system.config, "skeleton", dataset.info.skeleton)
-    if "pose" in system.needs & carries and dataset.info.skeleton != layout:
-        raise TrainingError(
-            f"the poses of {dataset.path} are of the skeleton {dataset.info.skeleton} and {system.name} is set to {layout}; "
-            f"give --skeleton {dataset.info.skeleton}"
-        )
-    if missing := sorted(system.needs - carries):
-        raise TrainingError(
-            f"{system.name} learns from {' and '.join(sorted(system.needs))}; the clips of {dataset.path} come without "
-            f"{' and '.join(missing)}: prepare them with {'--pose mediapipe' if missing == ['pose'] else 'it'}"
-        )
+# --- Budgets ------------------------------------------------------------------------------------------------------------------
 
 
 def played(system: System[Any]) -> list[str]:
