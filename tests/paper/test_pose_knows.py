@@ -396,6 +396,18 @@ def test_codes_given_the_past_are_fitted_exactly_where_they_are_linear() -> None
     torch.testing.assert_close(torch.cov(drawn.T), mix @ mix.T + 0.25 * torch.eye(2), atol=0.02, rtol=0)
 
 
+def test_few_clips_say_little_of_codes_given_the_past() -> None:
+    generator = torch.Generator().manual_seed(0)
+    explained = []
+    for clips in (100, 100_000):
+        state = torch.rand(clips, 1, generator=generator) * 2 - 1
+        fit = CodeFit(CodePrior(1, 1))
+        fit.add(state, state, torch.full((clips, 1), 0.1))
+        explained.append(fit.solve())
+    assert explained[0] < 0.1
+    assert explained[1] > 0.99
+
+
 def test_the_fitted_codes_are_those_that_are_decoded(paper: PoseKnows) -> None:
     assert "codes" not in paper.stages()  # its codes know nothing of the past
     system = small(pose_norm="layer").eval()

@@ -15,12 +15,13 @@ import tyro
 
 from kinema.cli.arguments import parse
 from kinema.core.config import Config, differences, from_mapping, override
-from kinema.core.errors import ConfigError, TrainingError, accepted
+from kinema.core.errors import CheckpointError, ConfigError, TrainingError, accepted
 from kinema.core.system import Fit, System
 from kinema.data.dataset import read_info
 from kinema.data.loader import Loader
 from kinema.systems import SYSTEMS
 from kinema.training import distributed, runlog
+from kinema.training.checkpoint import read_metadata, resolve
 from kinema.training.estimate import estimate
 from kinema.training.run import Options, Plan, Run
 from kinema.training.trainer import TrainConfig, Trainer
@@ -100,7 +101,8 @@ def play(run: Run, trainer: Trainer, loader: Loader, signals: runlog.StopSignals
 def read_plan(arguments: Sequence[str]) -> Plan:
     """Read the system's name, then the rest with that system's own options.
 
-    With ``--resume`` the run's own settings are the defaults, so that nothing has to be repeated.
+    With ``--resume`` the run's own settings are the defaults, so that nothing has to be repeated; with ``--start-from`` the
+    system is set as that run's was.
 
     Raises:
         ConfigError: for an unknown system, preset or option, or a value outside its range.
@@ -117,6 +119,8 @@ def read_plan(arguments: Sequence[str]) -> Plan:
     if preset_name not in system.presets:
         raise ConfigError(f"{name} has no preset {preset_name!r}; {accepted(preset_name, system.presets)}")
     config, training, extra = defaults(system, preset_name, stored)
+    if (source := given(rest, "--start-from")) and not stored:
+        config = settings_of(source, system)
     options = Options(preset_name, **extra)
     dry = "--dry-run" in rest
     parsed: Any = parse(arguments_class(system, config, training, options, dry), rest, f"train {name}")
@@ -170,6 +174,18 @@ def defaults(
     extra = {name: value for name, value in preset.training.items() if name in own}
     rest = {name: value for name, value in preset.training.items() if name not in own}
     return preset.config, override(TrainConfig(), rest), extra
+
+
+def settings_of(source: str, system: type[System[Any]]) -> Any:
+    """Return how the system of another run was set.
+
+    Raises:
+        CheckpointError: for no checkpoint, or one of another system.
+    """
+    metadata = read_metadata(resolve(source))
+    if metadata.system != system.name:
+        raise CheckpointError(f"{source} holds the system {metadata.system!r}, and {system.name} can only start from its own")
+    return from_mapping(system.config_class, metadata.config)
 
 
 def arguments_class(

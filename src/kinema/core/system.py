@@ -70,10 +70,12 @@ class Fit:
     Attributes:
         run: reads every batch once and returns numbers worth logging.
         whole: the batches are whole clips of the dataset, however long, instead of the system's windows.
+        initial: it only gives weights a start, and is left out where another run's weights are the start.
     """
 
     run: Callable[[Iterable[Batch]], Mapping[str, float]]
     whole: bool = False
+    initial: bool = False
 
 
 Stage = tuple[Player, ...] | Fit
@@ -153,6 +155,9 @@ class System(nn.Module, Generic[ConfigT]):
     def skipped(self) -> Mapping[str, str]:
         """Return the stages that can learn nothing, as an earlier stage has found out, each with the reason: a sentence."""
         return {}
+
+    def begin_anew(self) -> None:
+        """Forget how far training was: another run begins with these weights."""
 
     def latents(self, stage: str) -> Callable[[Video], Tensor] | None:
         """Return the function whose results on the clips a stage trains on again and again, and which no longer changes.

@@ -120,6 +120,8 @@ class WordEncoder(TextEncoder):
     def fit(self, captions: Iterable[Sequence[str]]) -> dict[str, float]:
         """Keep the most frequent words of the training captions; words that are as frequent, in the order of the alphabet.
 
+        A word that was known before keeps its vector.
+
         Raises:
             TrainingError: for captions without a word, or longer ones than the encoder reads.
         """
@@ -137,9 +139,15 @@ class WordEncoder(TextEncoder):
                 "shorten it, or let the encoder read more"
             )
         kept = sorted(count, key=lambda word: (-count[word], word))[: len(self.vocabulary)]
+        before, vectors = self._held(), self.words.weight.detach().clone()
         rows = b"".join(word.encode().ljust(WORD_BYTES, b"\0") for word in kept)
         self.vocabulary.zero_()
         self.vocabulary[: len(kept)] = torch.frombuffer(bytearray(rows), dtype=torch.uint8).view(-1, WORD_BYTES)
+        for token, word in enumerate(kept, UNKNOWN + 1):
+            if word in before:
+                self.words.weight.data[token] = vectors[before[word]]
+            elif before:  # its place may have been another word's
+                nn.init.normal_(self.words.weight.data[token], std=0.02)
         known = sum(count[word] for word in kept)
         return {
             "words": float(len(kept)),
@@ -177,14 +185,18 @@ class WordEncoder(TextEncoder):
         return torch.tensor(rows, dtype=torch.int64, device=self.vocabulary.device)
 
     def _known(self) -> dict[str, int]:
-        """Return the token of every known word, read anew whenever the buffer has changed."""
+        """Return the token of every known word."""
+        if not (tokens := self._held()):
+            raise TrainingError("the words of the captions are not collected yet; the stage that fits them comes first")
+        return tokens
+
+    def _held(self) -> dict[str, int]:
+        """Return the token of every word that the buffer holds, read anew whenever it has changed; none before `fit`."""
         content = self.vocabulary.cpu().numpy().tobytes()
         if content != self._tokens[0]:
             rows = [content[start : start + WORD_BYTES] for start in range(0, len(content), WORD_BYTES)]
             words = [row.rstrip(b"\0").decode() for row in rows if row[0]]
             self._tokens = content, {word: token for token, word in enumerate(words, UNKNOWN + 1)}
-        if not self._tokens[1]:
-            raise TrainingError("the words of the captions are not collected yet; the stage that fits them comes first")
         return self._tokens[1]
 
 

@@ -194,6 +194,11 @@ class Dance(System[DanceConfig]):
         )
         return {name: reason for name in self.stages() if name.startswith("face")}
 
+    def begin_anew(self) -> None:
+        """Rely on no stage until it is played, and count the turns of the face from 0 on."""
+        for known in (self.enhanced, self.corrected, self.face_steps):
+            known.zero_()
+
     def averaged(self) -> tuple[nn.Module, ...]:
         """Return what draws frames."""
         return tuple(part for part in (self.generator, self.enhancer, self.face_generator) if part)

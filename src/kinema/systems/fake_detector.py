@@ -189,6 +189,11 @@ class FakeDetector(System[FakeDetectorConfig]):
         self.calibration.copy_(torch.tensor([window, video]))
         self.calibrated.fill_(True)
 
+    def begin_anew(self) -> None:
+        """Forget a calibration, which holds for other weights."""
+        self.calibration.copy_(torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+        self.calibrated.fill_(False)
+
     def sampling_pass(self, batch: Batch) -> None:
         """Judge the batch."""
         self.evidence(batch.video)

@@ -208,8 +208,8 @@ class LatentVideoDiT(System[LatentVideoDiTConfig]):
         rates = muon(c.learning_rate, self.transformer.matrices) if c.optimizer == "muon" else adamw(c.learning_rate)
         denoising = Player("transformer", tuple(moving), self.transformer_objective, rates)
         vocabulary: dict[str, Stage] = {"vocabulary": Fit(self.fit_vocabulary)} if self.words else {}
-        start: dict[str, Stage] = {"linear_start": Fit(self.fit_linear_start)} if c.compressor_linear != "none" else {}
-        scale = Fit(self.fit_scale)
+        linear, scale = Fit(self.fit_linear_start, initial=True), Fit(self.fit_scale)
+        start: dict[str, Stage] = {"linear_start": linear} if c.compressor_linear != "none" else {}
         return {**start, "compressor": (pressing,), "latent_scale": scale, **vocabulary, "transformer": (denoising,)}
 
     def shardable(self) -> tuple[nn.Module, ...]:

@@ -217,6 +217,10 @@ class PoseKnows(System[PoseKnowsConfig]):
         futures = self.forecast_poses(batch.video[:, :, :past], poses[:, :past], seeds=range(len(batch)), futures=1)
         self.render_poses(batch.video[:, :, past - 1], torch.cat([poses[:, past - 1 : past], futures[:, 0]], dim=1))
 
+    def begin_anew(self) -> None:
+        """Count the turns of the forecaster from 0 on."""
+        self.pose_steps.zero_()
+
     # Poses
 
     def poses_of(self, batch: Batch) -> Float[Tensor, "B T J 3"]:

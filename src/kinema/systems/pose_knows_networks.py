@@ -296,8 +296,9 @@ class FutureEncoder(nn.Module):
         return self.mu(hidden).float(), self.log_variance(hidden).float()
 
 
-RIDGE = 0.125
-"""Weight of the squared coefficients for every clip; states lie in (-1, 1)."""
+RIDGE = 1000.0
+"""Weight of the squared coefficients beside the summed squared errors of all clips: as a prior's it does not grow with them, so
+that few clips say little. States lie in (-1, 1)."""
 
 
 class CodePrior(nn.Module):
@@ -351,7 +352,7 @@ class CodeFit:
         mean = self.seen / self.clips
         covariance = self.products / self.clips - torch.outer(mean, mean)
         (states, across), (_, codes) = (rows.tensor_split([features], dim=1) for rows in covariance.tensor_split([features]))
-        slope = torch.linalg.solve(states + RIDGE * torch.eye(features).double(), across)
+        slope = torch.linalg.solve(states + RIDGE / self.clips * torch.eye(features).double(), across)
         left = codes - slope.T @ across - across.T @ slope + slope.T @ states @ slope
         factor = torch.linalg.cholesky(left + torch.diag(self.noise / self.clips + 1e-6))
         self.prior.slope.copy_(slope)

@@ -34,14 +34,22 @@ from kinema.training.latents import keep_latents
 from kinema.training.misfit import open_dataset, refuse_misfit
 from kinema.training.report import write_report
 from kinema.training.sheets import BESIDE, comparisons, write_sheets
+from kinema.training.start import Start, take_over
 from kinema.training.trainer import NotFiniteError, TrainConfig, Trainer, run_fit
 from kinema.training.validation import Validation
 
 SAMPLES = 32  # clips that are made at every look
 CALIBRATION = (12, 256)  # at most so many batches and clips re-estimate the batch-norm statistics of averaged weights
 LOOKING_SHARE = 0.03  # automatic looks take at most this share of a run
-STORED = ("split", "flip", "look_steps", "log_steps")  # options that a resumed run keeps
-CARRIED = ("steps_before", "seconds_before", "looks", "looking_seconds", "verdicts")  # fields of `Run` that survive a stop
+STORED = ("split", "start_from", "flip", "look_steps", "log_steps")  # options that a resumed run keeps
+CARRIED = (
+    "steps_before",
+    "seconds_before",
+    "looks",
+    "looking_seconds",
+    "verdicts",
+    "started",
+)  # fields of `Run` that survive a stop
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,9 @@ class Options(Config):
     """Complete settings to start from; see above."""
     split: Literal["train", "test", "all"] = "train"
     """The clips to train on; those of the other split, if any, are held out to watch over-fitting."""
+    start_from: str | None = None
+    """Begin with the weights of this run, checkpoint file or zoo:NAME of the same system, whose settings are then the defaults:
+    for little footage."""
     flip: bool = False
     """Mirror half of the clips, with left and right in their captions and classes."""
     dry_run: bool = False
@@ -126,6 +137,11 @@ class Run:
         if not plan.stored:
             self.system.open_files(self.device)
         self.loader()  # refuses a batch that cannot be drawn before anything is written
+        self.start: Start | None = None
+        goes_on = plan.stored is not None and (plan.out / runlog.RESUME_NAME).is_file()
+        if plan.options.start_from and not goes_on:
+            self.start = take_over(self.system, plan.options.start_from)
+        self.started = dict(self.start.about) if self.start else None
         self.first = distributed.is_first()
         self.validation: Validation | None = None
         if self.first and self.held_out and isinstance(self.system, Validates):
@@ -315,6 +331,8 @@ class Run:
             f"{len(self.dataset):,} to train on, {held_out}, on {session['device']}"
             + (f", from step {step:,} on" if step else "")
         )
+        if self.start:
+            self.display.say(self.start.in_words())
         left = {*self.stages_to_do(), *self.system.skipped()}
         if done := [name for name, stage in self.stages.items() if name not in left and not isinstance(stage, Fit)]:
             self.display.say(f"done already: {', '.join(done)}; a larger budget lengthens what is left alone")
@@ -335,7 +353,7 @@ class Run:
         trainer.load_state_dict(state["trainer"])
         loader.load_state_dict(state["loader"])
         for name in CARRIED:
-            setattr(self, name, state["run"][name])
+            setattr(self, name, state["run"].get(name, getattr(self, name)))
         self.steps_saved = self.step(trainer)
 
     # Looking, saving, ending
@@ -397,12 +415,14 @@ class Run:
             stage=stage,
             steps=step,
             dataset=summary(self.dataset, self.held_out),
-            provenance=provenance(),
+            provenance=provenance() | ({"started from": self.started} if self.started else {}),
         )
 
     def fit(self, stage: str) -> None:
-        """Run a closed-form stage."""
+        """Run a closed-form stage, unless it only gives weights a start that they have from elsewhere."""
         known = self.stages[stage]
+        if self.options.start_from and isinstance(known, Fit) and known.initial:
+            return
         frames = None if isinstance(known, Fit) and known.whole else self.system.clip_shape.frames
         loader = Loader(self.dataset, self.training.batch_size, frames=frames, fields=self.system.needs)
         if self.display:

@@ -43,6 +43,20 @@ def test_the_most_frequent_words_are_kept_and_the_alphabet_decides_between_equal
     assert torch.equal(again.vocabulary, encoder.vocabulary)
 
 
+def test_words_that_were_known_keep_what_they_mean_wherever_they_come(words):
+    before, vectors = dict(words._known()), words.words.weight.detach().clone()
+    code = words(["a person walks"]).detach()
+    words.fit([["walks a dog", "walks a person walks"]])  # for other footage: another order, and a word that is new
+    after = words._known()
+    assert set(after) == {"walks", "a", "person", "dog"}
+    assert after["walks"] != before["walks"]
+    for word in ("walks", "a", "person"):
+        assert torch.equal(words.words.weight[after[word]], vectors[before[word]])
+    assert torch.equal(words(["a person walks"]), code)
+    taken = [token for token, place in after.items() if torch.equal(words.words.weight[place], vectors[place])]
+    assert "dog" not in taken  # it does not stand for the word whose place it has
+
+
 def test_case_and_punctuation_say_nothing_and_unknown_words_are_all_one(words):
     codes = words(["a person waves", "A  Person -- WAVES!", "a person juggles", "a person yodels", "a person walks"]).detach()
     assert torch.equal(codes[0], codes[1])
