@@ -26,6 +26,7 @@ from kinema.data.plan import Job, Made, Refusal, motion
 from kinema.data.posed import Pose, Poser, in_clip, moved, open_poser, placed, share_with_person, shares_with_parts
 from kinema.data.scene import VIEW, SceneFilter, open_scene_filter
 from kinema.data.shots import LOOK_SIZE, number_shots
+from kinema.data.smoothed import SmoothedPoses
 from kinema.data.sources import STILL_FPS, Source, open_source
 from kinema.data.stabilise import Segment, camera_moves, stabilise
 
@@ -100,6 +101,9 @@ class PrepareSettings(Config):
     +face+hands behind it, such as coco-18+face+hands, which mediapipe finds."""
     pose_version: str | None = None
     """Refuse another version of MediaPipe than this, or an ONNX file with another SHA-256; filled in by itself."""
+    pose_smooth: float = 0.0
+    """Seconds over which joints are smoothed (a local polynomial), once points that jump away and come back are dropped and
+    gaps as long are filled; 0: as found. 0.3 suits forecasting from a detector's joints, which tremble."""
     min_pose: float = 0.5
     """Refuse clips in which a person (two of shoulders and hips) is found in a smaller share of the frames."""
     strict: bool = False
@@ -144,6 +148,8 @@ class PrepareSettings(Config):
         self.require(0 <= self.scene_threshold <= 1, "scene_threshold", "from 0 to 1")
         self.require(0 <= self.min_pose <= 1, "min_pose", "from 0 to 1")
         self.require(self.person is None or self.pose is not None, "person", "left out without --pose")
+        self.require(0 <= self.pose_smooth <= 5, "pose_smooth", "from 0 to 5 seconds")
+        self.require(self.pose_smooth == 0 or self.pose is not None, "pose_smooth", "left out without --pose")
 
 
 @dataclass
@@ -184,7 +190,8 @@ def poser_of(settings: PrepareSettings) -> Poser | None:
     """Open what knows the joints, if the settings ask for any."""
     if settings.pose is None:
         return None
-    return open_poser(settings.pose, settings.pose_skeleton, settings.pose_version, settings.person)
+    poser = open_poser(settings.pose, settings.pose_skeleton, settings.pose_version, settings.person)
+    return SmoothedPoses(poser, settings.pose_smooth, settings.fps) if settings.pose_smooth else poser
 
 
 kept_poser = lru_cache(maxsize=1)(poser_of)
