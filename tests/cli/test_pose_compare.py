@@ -41,6 +41,7 @@ def test_every_measure_of_joints_that_moved(tmp_path: Path, capsys: pytest.Captu
     text = "\n".join(" ".join(line) for line in lines)
     assert "AKD 3.50 pixels" in text
     assert "MKR 1.4%" in text
+    assert "steps: a joint moves 0.00 pixels per frame, in truth 0.00; the moves are 0.00 apart" in text
     # By hand, with the box of COCO's joints of 30 x 80 and k of twice the spread, over the joints that are there.
     spread = {"Nose": 0.026, "Eye": 0.025, "Ear": 0.035, "Shoulder": 0.079, "Elbow": 0.072, "Wrist": 0.062}
     spread |= {"Hip": 0.107, "Knee": 0.087, "Ankle": 0.089}

@@ -65,6 +65,11 @@ def run(arguments: list[str]) -> int:
     print_table(f"{options.poses.name} against {options.truth.name}", columns, [*lines, ("all", *_cells(found.all))])
     print(f"AKD {found.coordinate:.2f} pixels: mean difference of a coordinate of joints that both have")
     print(f"MKR {found.all.missing:.1%}: share of true joints that are missing")
+    if found.steps is not None:
+        print(
+            f"steps: a joint moves {found.steps.made:.2f} pixels per frame, in truth {found.steps.truth:.2f}; "
+            f"the moves are {found.steps.apart:.2f} apart"
+        )
     if found.similarity is not None:
         print(f"OKS {found.similarity:.3f}: mean over frames, COCO's joints, with the box around them as the area")
     return 0

@@ -16,11 +16,13 @@ References:
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from kinema.core.errors import EvaluationError
+from kinema.pose.sequence import velocity
 from kinema.pose.skeleton import Skeleton
 
 Pose = Float[np.ndarray, "*frames J 3"]
@@ -57,6 +59,14 @@ class Nearness:
     right: float
 
 
+class Steps(NamedTuple):
+    """How far a joint moves from frame to frame, mean in pixels: what trembles moves further than the truth, and otherwise."""
+
+    made: float
+    truth: float
+    apart: float
+
+
 @dataclass(frozen=True)
 class Comparison:
     """How near poses are to the true ones.
@@ -66,19 +76,21 @@ class Comparison:
         joints: by the name of the joint; those that the truth never has are left out.
         coordinate: see `average_keypoint_distance`, in pixels.
         similarity: see `object_keypoint_similarity`, mean over poses; None where the truth has no joint of COCO.
+        steps: see `compare_steps`.
     """
 
     all: Nearness
     joints: dict[str, Nearness]
     coordinate: float
     similarity: float | None
+    steps: Steps | None
 
 
 def compare_poses(made: Pose, truth: Pose, skeleton: Skeleton, share: float = 0.2) -> Comparison:
     """Measure poses against the true ones in every way of this module.
 
     Args:
-        made: poses.
+        made: poses of one person, frame by frame.
         truth: the true ones; a joint without confidence is not asked for.
         skeleton: of both.
         share: of the longer edge of the box around a pose's true joints, within which a joint is right.
@@ -99,7 +111,18 @@ def compare_poses(made: Pose, truth: Pose, skeleton: Skeleton, share: float = 0.
     joints = {joint: near(slice(place, place + 1)) for place, joint in enumerate(skeleton.joints) if known[place]}
     similarity = object_keypoint_similarity(made, truth, skeleton)
     counted = similarity[~np.isnan(similarity)]
-    return Comparison(near(slice(None)), joints, coordinate, float(counted.mean()) if counted.size else None)
+    mean = float(counted.mean()) if counted.size else None
+    return Comparison(near(slice(None)), joints, coordinate, mean, compare_steps(made, truth))
+
+
+def compare_steps(made: Float[np.ndarray, "T J 3"], truth: Float[np.ndarray, "T J 3"]) -> Steps | None:
+    """Return how far joints move in a frame and how far apart the moves are, where both know them; None where they never do."""
+    one, other = velocity(made), velocity(truth)
+    both = _present(one) & _present(other)
+    if not both.any():
+        return None
+    lengths = (np.linalg.norm(moves[..., :2][both], axis=-1).mean() for moves in (one, other, one - other))
+    return Steps(*map(float, lengths))
 
 
 def pose_distance(made: Pose, truth: Pose) -> float:

@@ -9,6 +9,7 @@ from kinema.evaluation.posewise import (
     average_keypoint_distance,
     average_pairwise_distance,
     best_of,
+    compare_steps,
     correct_keypoints,
     displacement_errors,
     final_displacement_error,
@@ -44,6 +45,18 @@ def test_coordinates_of_missing_joints_are_never_used() -> None:
     wild[0, 1, :2] = np.nan
     assert pose_distance(wild, TRUTH) == 5.0
     assert correct_keypoints(wild, TRUTH, 5.0) == 0.5
+
+
+def test_what_trembles_moves_further_than_the_truth() -> None:
+    truth = np.ones((5, 2, 3))
+    truth[:, :, 0] = 3 * np.arange(5)[:, None]  # 3 pixels per frame
+    made = truth.copy()
+    made[:, :, 1] += 2 * (-1.0) ** np.arange(5)[:, None]  # up and down by 4
+    made[2, 1] = (np.nan, np.nan, 0)
+    steps = compare_steps(made, truth)
+    assert steps is not None
+    assert steps == pytest.approx((5.0, 3.0, 4.0))
+    assert compare_steps(made[:1], truth[:1]) is None
 
 
 def test_nothing_in_common_is_refused() -> None:
