@@ -34,6 +34,8 @@ def test_both_stages_are_played_and_their_forecasts_shown(finished: Path) -> Non
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert {line["stage"] for line in lines if "stage" in line} == {"spread", "pose", "codes", "video"}
     assert [0 <= line["explained"] <= 1 for line in lines if "explained" in line] == [True]
+    held_out = [name for line in lines for name in line if name.startswith("validation/")]
+    assert {*held_out} == {"validation/best_of_10", "validation/most_likely", "validation/l1_pixel"}
     sheets = sorted((finished / "samples").glob("*-forecasts.png"))
     assert sheets
     shown = [line["sheets"] for line in lines if "sheets" in line]

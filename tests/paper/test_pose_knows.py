@@ -396,6 +396,25 @@ def test_codes_given_the_past_are_fitted_exactly_where_they_are_linear() -> None
     torch.testing.assert_close(torch.cov(drawn.T), mix @ mix.T + 0.25 * torch.eye(2), atol=0.02, rtol=0)
 
 
+def test_held_out_clips_are_measured_in_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = small().eval()
+    batch = batch_for(system)
+    assert batch.pose is not None
+    truth = batch.pose[:, system.past_frames :]
+    far, near = truth.clone(), truth.clone()
+    far[..., :2] += torch.tensor([6.0, 8.0])
+    near[..., :2] += torch.tensor([3.0, 4.0])
+    monkeypatch.setattr(system, "forecast_poses", lambda *_, **__: torch.stack([far, near], dim=1))
+    monkeypatch.setattr(system, "forecast_typical", lambda *_: far)
+    numbers = {name: number(value) for name, value in system.validate(batch, "pose").items()}
+    assert numbers == pytest.approx({"best_of_10": 5.0, "most_likely": 10.0}, rel=1e-4)
+    batch.pose[:, system.past_frames :, 3, 2] = 0  # nobody knows where that joint is
+    batch.pose[:, system.past_frames :, 3, :2] = 1000
+    numbers = {name: number(value) for name, value in system.validate(batch, "pose").items()}
+    assert numbers == pytest.approx({"best_of_10": 5.0, "most_likely": 10.0}, rel=1e-4)
+    assert set(system.validate(batch, "video")) == {"l1_pixel"}
+
+
 def test_few_clips_say_little_of_codes_given_the_past() -> None:
     generator = torch.Generator().manual_seed(0)
     explained = []

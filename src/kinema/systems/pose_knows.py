@@ -113,6 +113,10 @@ TINY: dict[str, Any] = dict.fromkeys(("height", "width", "video_height", "video_
 }
 
 
+GUESSES = 10
+"""Futures of a held-out clip that are imagined while training."""
+
+
 # --- The system ---------------------------------------------------------------------------------------------------------------
 
 PAPER = Paper(
@@ -426,6 +430,27 @@ class PoseKnows(System[PoseKnowsConfig]):
         confidence = torch.where(steps.present[:, -1] > 0, poses[:, -1, :, 2], 0)[:, None, None, :, None]
         confidence = confidence.expand(*places.shape[:-1], 1)
         return torch.cat([torch.where(confidence > 0, places * max(c.height, c.width), 0), confidence], dim=-1)
+
+    def validate(self, batch: Batch, stage: str) -> Mapping[str, Scalar]:
+        """Return, of held-out clips, the distance of a joint from the truth in pixels, or the painter's L1 error of a pixel.
+
+        Distances are of the best of `GUESSES` futures and of the one of the most likely codes; the painter gets the true poses.
+        """
+        c, poses = self.config, self.poses_of(batch)
+        if stage == "video":
+            real = self.lengthened(self.resized(batch.video[:, :, c.past_frames - 1 :]))
+            painted = self.paint_over(real[:, :, 0], self.skeletons(poses[:, c.past_frames - 1 :]))
+            return {"l1_pixel": absolute_error(painted, real)}
+        past, known, truth = batch.video[:, :, : c.past_frames], poses[:, : c.past_frames], poses[:, c.past_frames :]
+        futures = self.forecast_poses(past, known, seeds=range(len(batch)), futures=GUESSES)
+        there = (known[:, -1:, :, 2] > 0) & (truth[..., 2] > 0)
+
+        def apart(made: Float[Tensor, "B N T J 3"]) -> Float[Tensor, "B N"]:
+            distance = (made[..., :2] - truth[:, None, ..., :2]).norm(dim=-1)
+            return (distance * there[:, None]).sum(dim=(2, 3)) / there.sum(dim=(1, 2)).clamp_min(1)[:, None]
+
+        typical = apart(self.forecast_typical(past, known)[:, None])
+        return {f"best_of_{GUESSES}": apart(futures).amin(dim=1).mean(), "most_likely": typical.mean()}
 
     # Video
 
