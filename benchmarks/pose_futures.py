@@ -3,6 +3,8 @@
 ``python benchmarks/pose_futures.py [DATA] --steps 1500`` trains the pose half of every variant for the same steps on the same
 batches and prints one JSON line: the best-of-n distance of a joint in pixels beside the variants' rivals, and on forked
 performers how many of the futures that may follow are among the samples. Without DATA it draws forked performers first.
+``--start-from RUN`` begins with the weights of a run on other people, ``--judge DATA`` judges on the held-out clips of another
+dataset, such as the same footage with smoothed poses.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from kinema.evaluation.forecast import ForecastQuestion, judge_forecasts
 from kinema.systems.pose_knows import PoseKnows
 from kinema.training import TrainConfig, Trainer, run_fit, save_checkpoint
 from kinema.training.run import summary
+from kinema.training.start import take_over
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "laptop": {},
@@ -38,10 +41,14 @@ FORKS = (
 )
 
 
-def trained(data: Dataset, changes: dict[str, Any], steps: int, seed: int, file: Path) -> dict[str, float]:
+def trained(
+    data: Dataset, changes: dict[str, Any], steps: int, seed: int, file: Path, source: str | None = None
+) -> dict[str, float]:
     """Train the pose half of a variant and write its checkpoint; returns the losses, means over the last tenth."""
     torch.manual_seed(seed)
     system = PoseKnows(replace(PoseKnows.presets["laptop"].config, **changes))
+    if source:
+        print(take_over(system, source).in_words())
     frames, needs = system.clip_shape.frames, system.needs
     if "spread" in system.stages():
         every = Loader(data, 16, frames=frames, fields=needs).epoch()
@@ -70,6 +77,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=128, help="held-out clips that are judged")
     parser.add_argument("--samples", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--past-steps", type=int, default=PoseKnows.presets["laptop"].config.past_steps)
+    parser.add_argument("--start-from", help="run or checkpoint of pose-knows")
+    parser.add_argument("--judge", type=Path, help="another dataset whose held-out clips are judged")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -79,8 +89,9 @@ def main() -> None:
         found = {}
         for name in arguments.variants:
             began, file = time.process_time(), Path(folder) / f"{name.replace(' ', '-')}.safetensors"
-            losses = trained(Dataset(place, "train"), VARIANTS[name], arguments.steps, arguments.seed, file)
-            held_out = Dataset(place, "test")
+            changes = VARIANTS[name] | {"past_steps": arguments.past_steps}
+            losses = trained(Dataset(place, "train"), changes, arguments.steps, arguments.seed, file, arguments.start_from)
+            held_out = Dataset(arguments.judge or place, "test")
             question = ForecastQuestion(min(arguments.count, len(held_out)), arguments.seed, arguments.samples)
             report = judge_forecasts(open_forecaster(str(file), "cpu"), held_out, question).report
             found[name] = {

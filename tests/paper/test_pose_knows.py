@@ -487,14 +487,28 @@ def test_video_of_another_size_than_the_clip_comes_back_in_the_clips_size() -> N
 
 def test_video_starts_from_the_current_frame_where_it_is_asked_to() -> None:
     image = torch.rand(2, 3, 16, 16) * 1.8 - 0.9
-    for start in ("image", "grey"):
+    for start in ("overlay", "image", "grey"):
         system = small(start=start).eval()
         for parameter in system.generator.parameters():
             nn.init.zeros_(parameter)
         with torch.no_grad():
             video = system.render_poses(image, torch.zeros(2, 5, 18, 3))
-        expected = image if start == "image" else torch.zeros_like(image)
-        assert torch.allclose(video, expected[:, :, None].expand_as(video), atol=1e-5)
+        bare = {"overlay": 1 - 1 / (1 + np.exp(2.0)), "image": 1.0, "grey": 0.0}[start]
+        assert torch.allclose(video, bare * image[:, :, None].expand_as(video), atol=1e-5)
+
+
+def test_an_overlay_covers_the_current_frame_where_its_mask_says() -> None:
+    """Whoever has left a place is covered by it: there no edge of theirs is left, which a sum would have to cancel."""
+    system = small(start="overlay").eval()
+    image, poses = torch.rand(1, 3, 16, 16) * 1.8 - 0.9, torch.zeros(1, 5, 18, 3)
+    colours = torch.full((1, 4, 8, 16, 16), 0.3)
+    colours[:, 3] = -30
+    colours[:, 3, :, :, 8:] = 30
+    system.generator.register_forward_hook(lambda *_: colours)
+    with torch.no_grad():
+        video = system.render_poses(image, poses)
+    torch.testing.assert_close(video[..., :8], image[:, :, None, :, :8].expand(-1, -1, 5, -1, -1))
+    torch.testing.assert_close(video[..., 8:], torch.full_like(video[..., 8:], float(np.tanh(0.3))))
 
 
 def test_a_batch_norm_at_the_bottleneck_refuses_one_clip() -> None:

@@ -29,7 +29,7 @@ Departures from the release:
 - Batch norm has one set of statistics for all steps, and uses them in evaluation; ordinary Adam for every part.
 - The drawing of the current pose is made at the size of the frame, not at half of it.
 - `laptop`: velocities in units of their own spread, joints around the person, layer norm, a small tower, a decoder that is fed
-  its own poses; a discriminator with spectral norm that sees the skeleton; video that starts from the current frame. At 0.008
+  its own poses; a discriminator with spectral norm that sees the skeleton; video painted over the current frame. At 0.008
   its codes carry nothing; 0.001 is about 2 / 180 of the variance that 180 displacements of a future keep.
 - `latent="none"` is the deterministic regressor of the same size.
 """
@@ -86,7 +86,7 @@ SMALL: dict[str, Any] = {
     "condition_discriminator": True,
     "bottleneck_norm": "layer",
     "dropout": 0.0,
-    "start": "image",
+    "start": "overlay",
 }
 LAPTOP: dict[str, Any] = dict.fromkeys(("height", "width", "video_height", "video_width"), 64) | {
     "frames_per_step": 3,
@@ -115,6 +115,8 @@ TINY: dict[str, Any] = dict.fromkeys(("height", "width", "video_height", "video_
 
 GUESSES = 10
 """Futures of a held-out clip that are imagined while training."""
+BARE = 2.0
+"""Log-odds against covering a pixel, before the U-Net learns."""
 
 
 # --- The system ---------------------------------------------------------------------------------------------------------------
@@ -483,6 +485,9 @@ class PoseKnows(System[PoseKnowsConfig]):
         """Return the U-Net's video of the first frame, repeated over time, and a skeleton video."""
         first = repeat(image, "b c h w -> b c t h w", t=skeletons.shape[2])
         painted = self.generator(torch.cat([skeletons, first], dim=1))
+        if self.config.start == "overlay":
+            colours, cover = painted.split([3, 1], dim=1)
+            return first + (cover - BARE).sigmoid() * (colours.tanh() - first)
         return (painted + first.clamp(-0.98, 0.98).atanh() if self.config.start == "image" else painted).tanh()
 
     def show(self, batch: Batch) -> tuple[Video, Video, Video]:

@@ -101,8 +101,9 @@ class PoseKnowsConfig(Config):
     """Normalisation of the U-Net's single innermost position; a batch norm there cannot train on one clip."""
     dropout: float = 0.5
     """Dropout behind the U-Net's two innermost layers on the way up."""
-    start: Literal["grey", "image"] = "grey"
-    """What the video shows before the U-Net learns: grey (release) or the current frame."""
+    start: Literal["grey", "image", "overlay"] = "grey"
+    """What the U-Net paints on: grey (release), the current frame, to which it adds, or the current frame, which it covers by a
+    mask of its own."""
     l1_weight: float = 500.0
     """Weight alpha of the mean absolute error of a pixel in [-1, 1]: half the release's, whose pixels span half as much."""
     learning_rate: float = 2e-4
@@ -402,4 +403,4 @@ def unet(config: PoseKnowsConfig) -> UNet:
     dropouts = [config.dropout if level >= count - 2 else 0.0 for level in range(count)]
     levels = levels_down_to_one((config.video_frames, config.video_height, config.video_width), widths, dropouts)
     inner = nn.BatchNorm3d if config.bottleneck_norm == "batch" else lambda width: nn.GroupNorm(1, width)
-    return UNet(3, 6, 3, levels, nn.BatchNorm3d, inner)
+    return UNet(3, 6, 4 if config.start == "overlay" else 3, levels, nn.BatchNorm3d, inner)
