@@ -493,12 +493,12 @@ def test_video_starts_from_the_current_frame_where_it_is_asked_to() -> None:
             nn.init.zeros_(parameter)
         with torch.no_grad():
             video = system.render_poses(image, torch.zeros(2, 5, 18, 3))
-        bare = {"overlay": 1 - 1 / (1 + np.exp(2.0)), "image": 1.0, "grey": 0.0}[start]
-        assert torch.allclose(video, bare * image[:, :, None].expand_as(video), atol=1e-5)
+        bare = {"overlay": 1 / (1 + np.exp(-2.0)), "image": 1.0, "grey": 0.0}[start]
+        assert torch.allclose(video, (bare * image.atanh()).tanh()[:, :, None].expand_as(video), atol=1e-5)
 
 
-def test_an_overlay_covers_the_current_frame_where_its_mask_says() -> None:
-    """Whoever has left a place is covered by it: there no edge of theirs is left, which a sum would have to cancel."""
+def test_a_mask_takes_the_current_frame_away_before_the_unet_adds_to_it() -> None:
+    """Where somebody was, no edge of theirs is left, which a sum would have to cancel."""
     system = small(start="overlay").eval()
     image, poses = torch.rand(1, 3, 16, 16) * 1.8 - 0.9, torch.zeros(1, 5, 18, 3)
     colours = torch.full((1, 4, 8, 16, 16), 0.3)
@@ -507,7 +507,8 @@ def test_an_overlay_covers_the_current_frame_where_its_mask_says() -> None:
     system.generator.register_forward_hook(lambda *_: colours)
     with torch.no_grad():
         video = system.render_poses(image, poses)
-    torch.testing.assert_close(video[..., :8], image[:, :, None, :, :8].expand(-1, -1, 5, -1, -1))
+    added = (image.atanh() + 0.3).tanh()
+    torch.testing.assert_close(video[..., :8], added[:, :, None, :, :8].expand(-1, -1, 5, -1, -1))
     torch.testing.assert_close(video[..., 8:], torch.full_like(video[..., 8:], float(np.tanh(0.3))))
 
 

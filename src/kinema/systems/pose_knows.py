@@ -116,7 +116,7 @@ TINY: dict[str, Any] = dict.fromkeys(("height", "width", "video_height", "video_
 GUESSES = 10
 """Futures of a held-out clip that are imagined while training."""
 BARE = 2.0
-"""Log-odds against covering a pixel, before the U-Net learns."""
+"""Log-odds of the current frame's share in a pixel, before the U-Net learns."""
 
 
 # --- The system ---------------------------------------------------------------------------------------------------------------
@@ -485,10 +485,13 @@ class PoseKnows(System[PoseKnowsConfig]):
         """Return the U-Net's video of the first frame, repeated over time, and a skeleton video."""
         first = repeat(image, "b c h w -> b c t h w", t=skeletons.shape[2])
         painted = self.generator(torch.cat([skeletons, first], dim=1))
+        if self.config.start == "grey":
+            return painted.tanh()
+        shown = first.clamp(-0.98, 0.98).atanh()
         if self.config.start == "overlay":
-            colours, cover = painted.split([3, 1], dim=1)
-            return first + (cover - BARE).sigmoid() * (colours.tanh() - first)
-        return (painted + first.clamp(-0.98, 0.98).atanh() if self.config.start == "image" else painted).tanh()
+            painted, cover = painted.split([3, 1], dim=1)
+            shown = shown * (BARE - cover).sigmoid()
+        return (painted + shown).tanh()
 
     def show(self, batch: Batch) -> tuple[Video, Video, Video]:
         """Return real, rendered and skeleton videos, made in the discriminator's turn and kept with their graph."""
