@@ -76,8 +76,8 @@ def discs_at_the_wrist(rows: int, generator: torch.Generator) -> Batch:
 def test_rendered_video_follows_the_skeleton() -> None:
     """The square goes with the wrist: at the true poses the error is far below that of the still picture, at others it is not.
 
-    Ratios .58 and 1.2 when written. Seen to fail: with skeletons of other clips while training, the square stays; with colours laid
-    over the frame by a mask alone, which closes and learns no more.
+    Ratios .58 and 1.2 when written. Seen to fail: with skeletons of other clips while training, the square stays; with colours
+    that a mask lays over the frame, the mask closes and learns no more.
     """
     system = train("video", 150, discs_at_the_wrist, generator_width=16, learning_rate=1e-2)
     batch = discs_at_the_wrist(32, torch.Generator().manual_seed(9))
