@@ -102,7 +102,7 @@ class PoseKnowsConfig(Config):
     dropout: float = 0.5
     """Dropout behind the U-Net's two innermost layers on the way up."""
     start: Literal["grey", "image", "overlay"] = "grey"
-    """What the U-Net adds to: grey (release), the current frame, or as much of the current frame as a mask of its own leaves."""
+    """What the U-Net adds to: grey (release), the current frame, or as much of that frame as a mask of its own leaves."""
     l1_weight: float = 500.0
     """Weight alpha of the mean absolute error of a pixel in [-1, 1]: half the release's, whose pixels span half as much."""
     learning_rate: float = 2e-4
