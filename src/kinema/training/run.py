@@ -42,14 +42,7 @@ SAMPLES = 32  # clips that are made at every look
 CALIBRATION = (12, 256)  # at most so many batches and clips re-estimate the batch-norm statistics of averaged weights
 LOOKING_SHARE = 0.03  # automatic looks take at most this share of a run
 STORED = ("split", "start_from", "flip", "look_steps", "log_steps")  # options that a resumed run keeps
-CARRIED = (
-    "steps_before",
-    "seconds_before",
-    "looks",
-    "looking_seconds",
-    "verdicts",
-    "started",
-)  # fields of `Run` that survive a stop
+CARRIED = ("steps_before", "seconds_before", "looks", "looking_seconds", "verdicts", "started")  # that survive a stop
 
 
 @dataclass(frozen=True)
