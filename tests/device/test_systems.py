@@ -28,7 +28,11 @@ def test_the_first_step_on_another_device_is_that_on_the_processor(name, stage, 
         again = trainer.step(clips(trainer.system, seed=1))
         assert {tensor.device for tensor in trainer.system.state_dict().values()} == {device}
     # What a second player scores comes after the first one's step of Adam, which turns rounding into signs.
-    assert there == pytest.approx(here, rel=near, abs=near / 20)
+    # A clip near to the border counts on either side of it, as rounding decides.
+    for number, value in here.items():
+        loose = 0.25 if "accuracy" in number and precision == "bf16" else 0.0
+        assert there[number] == pytest.approx(value, rel=near, abs=max(near / 20, loose)), number
+    assert there.keys() == here.keys()
     assert all(map(math.isfinite, again.values()))
 
 
