@@ -3,7 +3,8 @@
 ``python benchmarks/future_video.py DATA POSE_RUN PIXEL_RUN [--sheet SHEET.png]`` prints one JSON line. Both get the current
 frame, POSE_RUN (pose-knows) the frames and poses before it too, PIXEL_RUN (vgan-future) must make one frame more than the other
 forecasts. Measured over the frames that follow: PSNR, SSIM, MS-SSIM and the packaged perceptual distance, best of n futures,
-beside the current frame that stays; and the share of the true motion.
+beside the current frame that stays; and the share of the true motion. Two more rows say where POSE_RUN loses: its most likely
+future, and what it paints of the true poses.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from kinema.data.dataset import Dataset
 from kinema.data.encode import write_image
 from kinema.evaluation.paired import PairedQuestion, Pairing, judge_pairs
 from kinema.evaluation.perceptual import PackagedPerceptual
+from kinema.training.sheets import to_pixels
 
 Clip = UInt8[np.ndarray, "T H W 3"]
 SHOWN = 5
@@ -37,6 +39,23 @@ def from_now_on(pose_run: str, data: Path) -> Pairing:
         truth=lambda indices: [clip[now:] for clip in whole.truth(indices)],
         make=lambda indices, draw: [clip[now:] for clip in whole.make(indices, draw)],
     )
+
+
+def painted(pose_run: str, data: Path, sampled: Pairing, *, likely: bool) -> Pairing:
+    """Return what a run paints of the most likely poses, or of the true ones."""
+    trained, held = Trained(pose_run, "forecast", "cpu"), Dataset(data, "test")
+    past = trained.system.past_frames
+
+    @torch.inference_mode()
+    def make(indices: Sequence[int], draw: int) -> list[Clip]:
+        del draw
+        video = trained.video(np.stack([held.video(index) for index in indices])[:, :past])
+        poses = torch.from_numpy(np.stack([np.array(held.array(index, "pose"), np.float32) for index in indices]))
+        if likely:
+            poses = torch.cat([poses[:, :past], trained.system.forecast_typical(video, poses[:, :past])], dim=1)
+        return list(to_pixels(trained.system.render_poses(video[:, :, -1], poses[:, past - 1 :])))
+
+    return replace(sampled, make=make)
 
 
 def in_pixels(pixel_run: str, poses: Pairing) -> Pairing:
@@ -63,25 +82,28 @@ def main() -> None:
     parser.add_argument("pixel_run")
     parser.add_argument("--count", type=int, default=64, help="held-out clips")
     parser.add_argument("--futures", type=int, default=8)
-    parser.add_argument("--sheet", type=Path, help="PNG: true, by pose, in pixels, one below the other")
+    parser.add_argument("--sheet", type=Path, help="PNG: true, then every row, one below the other")
     arguments = parser.parse_args()
     poses = from_now_on(arguments.pose_run, arguments.data)
-    pairings = {"pose-knows": poses, "vgan-future": in_pixels(arguments.pixel_run, poses)}
+    rows = {"most likely": True, "true poses": False}
+    more = {row: painted(arguments.pose_run, arguments.data, poses, likely=likely) for row, likely in rows.items()}
+    pairings = {"pose-knows": poses, **more, "vgan-future": in_pixels(arguments.pixel_run, poses)}
     perceptual = PackagedPerceptual(torch.device("cpu"))
     question = PairedQuestion(min(arguments.count, len(Dataset(arguments.data, "test"))), 0, arguments.futures)
     found = {}
     for name, pairing in pairings.items():
-        report = judge_pairs(pairing, question, [perceptual]).report
+        asked = question if pairing is poses else replace(question, draws=1)
+        report = judge_pairs(pairing, asked, [perceptual]).report
         some = list(range(question.count or 0))
         share = motion(pairing.make(some, 0)) / motion(pairing.truth(some))
         found[name] = {"scores": report["scores"], "motion against real": round(share, 3)}
     print(json.dumps(found))
     if arguments.sheet:
-        rows = []
+        sheet = []
         for index in range(SHOWN):
             clips = [poses.truth([index])[0], *(pairing.make([index], 0)[0] for pairing in pairings.values())]
-            rows += [np.concatenate(list(clip[::2]), axis=1) for clip in clips]
-        write_image(arguments.sheet, np.concatenate(rows))
+            sheet += [np.concatenate(list(clip[::2]), axis=1) for clip in clips]
+        write_image(arguments.sheet, np.concatenate(sheet))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from kinema.core.types import Batch
 from kinema.nn.losses import kl_to_normal
 from kinema.pose.draw import STYLES, draw_points
 from kinema.pose.skeleton import COCO_18
+from kinema.pose.warp import warp_limbs
 from kinema.systems.pose_knows import PoseKnows
 from kinema.systems.pose_knows_networks import CodeFit, CodePrior, PoseKnowsConfig, Steps, from_directions, to_directions
 
@@ -258,7 +259,8 @@ def test_the_objective_of_the_generator() -> None:
     torch.manual_seed(0)
     now = system.past_frames - 1
     real = torch.cat([batch.video[:, :, now:], batch.video[:, :, -1:].expand(-1, -1, 3, -1, -1)], dim=2)  # 5 frames and 3 more
-    painted = system.paint_over(real[:, :, 0], system.skeletons(batch.pose[:, now:]))
+    poses = batch.pose[:, now:]
+    painted = system.paint_over(real[:, :, 0], poses, system.skeletons(poses))
     width_one = (painted / 2 - real / 2).abs().mean()
     assert number(terms["l1"]) == pytest.approx(1000 * number(width_one), rel=1e-4)
     assert number(terms["adversarial"]) == pytest.approx(number(F.cross_entropy(logits[0], torch.zeros(3, dtype=torch.long))))
@@ -457,7 +459,7 @@ def test_without_codes_there_is_one_future_of_a_network_of_the_same_size() -> No
 
 
 def test_the_unet_sees_the_current_frame_every_pose_and_the_last_one_again() -> None:
-    system = small(past_steps=2, future_steps=2).eval()
+    system = small(past_steps=2, future_steps=2, start="overlay").eval()
     batch, seen = batch_for(system, 2), []
     now = system.past_frames - 1
     system.generator.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
@@ -471,6 +473,26 @@ def test_the_unet_sees_the_current_frame_every_pose_and_the_last_one_again() -> 
         skeletons = (seen[0][clip, :3].permute(1, 2, 3, 0) + 1) * 127.5
         assert np.array_equal(skeletons.round().byte().numpy(), np.concatenate([drawn, *[drawn[-1:]] * 3]))
         assert torch.equal(seen[0][clip, 3:], batch.video[clip, :, now, None].expand(-1, 8, -1, -1))
+
+
+def test_limbs_of_the_current_frame_are_taken_along_and_shown_to_the_unet() -> None:
+    """What it adds to is the frame where nobody will be, and the person of the frame where the skeleton is."""
+    system = small(past_steps=2, future_steps=2, height=32, width=32).eval()
+    image, seen = torch.rand(2, 3, 32, 32) * 1.8 - 0.9, []
+    poses = torch.rand(2, 5, 18, 3) * 16 + 8
+    poses[..., 2] = 1
+    system.generator.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    system.generator.register_forward_hook(lambda *_: torch.zeros(2, 5, 8, 16, 16))
+    with torch.no_grad():
+        video = system.paint_over(system.resized(image), poses, system.skeletons(poses))
+    half = (poses + torch.tensor([0.5, 0.5, 0])) * torch.tensor([0.5, 0.5, 1]) - torch.tensor([0.5, 0.5, 0])
+    warped, cover = warp_limbs(system.resized(image), half[:, 0], half, COCO_18)
+    assert seen[0].shape == (2, 10, 8, 16, 16)
+    torch.testing.assert_close(seen[0][:, 6:9, :5], warped)
+    torch.testing.assert_close(seen[0][:, 9:, :5], cover)
+    assert torch.equal(seen[0][:, 6:, 5:], seen[0][:, 6:, 4:5].expand(-1, -1, 3, -1, -1))
+    under = system.resized(image)[:, :, None].lerp(warped, cover.clamp(0.01, 0.99))
+    torch.testing.assert_close(video[:, :, :5], (under.clamp(-0.98, 0.98).atanh() / (1 + np.exp(-2.0))).tanh())
 
 
 def test_video_of_another_size_than_the_clip_comes_back_in_the_clips_size() -> None:

@@ -52,7 +52,9 @@ from kinema.nn.convolution import initialise_dcgan
 from kinema.nn.losses import absolute_error, discriminator_terms, generator_term, kl_to_normal, masked_squared_error
 from kinema.pose.draw import draw_points
 from kinema.pose.skeleton import find_skeleton
+from kinema.pose.warp import warp_limbs
 from kinema.systems.pose_knows_networks import (
+    OUTPUTS,
     CodeFit,
     CodePrior,
     Critic,
@@ -65,8 +67,8 @@ from kinema.systems.pose_knows_networks import (
     State,
     Steps,
     from_directions,
+    painter,
     to_directions,
-    unet,
 )
 
 # --- Presets ------------------------------------------------------------------------------------------------------------------
@@ -86,7 +88,7 @@ SMALL: dict[str, Any] = {
     "condition_discriminator": True,
     "bottleneck_norm": "layer",
     "dropout": 0.0,
-    "start": "overlay",
+    "start": "limbs",
 }
 LAPTOP: dict[str, Any] = dict.fromkeys(("height", "width", "video_height", "video_width"), 64) | {
     "frames_per_step": 3,
@@ -167,7 +169,7 @@ class PoseKnows(System[PoseKnowsConfig]):
         self.future_encoder = FutureEncoder(config) if config.latent == "gaussian" else None
         if self.future_encoder is None:
             self.future_decoder.code.is_fed_zeros()
-        self.generator, self.discriminator = unet(config).apply(initialise_dcgan), Critic(config).apply(initialise_dcgan)
+        self.generator, self.discriminator = painter(config), Critic(config).apply(initialise_dcgan)
         self.register_buffer("spread", torch.ones(()))  # of displacements, where they are euclidean
         if config.latent == "gaussian" and config.prior == "fitted":
             self.codes: CodePrior | None = CodePrior(2 * config.state, config.future_steps * config.code)
@@ -441,7 +443,8 @@ class PoseKnows(System[PoseKnowsConfig]):
         c, poses = self.config, self.poses_of(batch)
         if stage == "video":
             real = self.lengthened(self.resized(batch.video[:, :, c.past_frames - 1 :]))
-            painted = self.paint_over(real[:, :, 0], self.skeletons(poses[:, c.past_frames - 1 :]))
+            poses = poses[:, c.past_frames - 1 :]
+            painted = self.paint_over(real[:, :, 0], poses, self.skeletons(poses))
             return {"l1_pixel": absolute_error(painted, real)}
         past, known, truth = batch.video[:, :, : c.past_frames], poses[:, : c.past_frames], poses[:, c.past_frames :]
         futures = self.forecast_poses(past, known, seeds=range(len(batch)), futures=GUESSES)
@@ -460,13 +463,15 @@ class PoseKnows(System[PoseKnowsConfig]):
     @untraced
     def draw(self, poses: Float[Tensor, "B T J 3"], height: int, width: int) -> Video:
         """Draw poses, in pixels of the clip, as skeletons of a size."""
-        c = self.config
-        scale = poses.new_tensor([width / c.width, height / c.height])
-        places = (poses[..., :2].float() + 0.5) * scale - 0.5
-        points = torch.cat([places, poses[..., 2:].float()], dim=-1).flatten(0, 1).cpu().numpy()
+        c, points = self.config, self.scaled(poses, height, width).flatten(0, 1).cpu().numpy()
         drawn = draw_points(points, find_skeleton(c.skeleton), width, height, c.drawing)
         video = torch.from_numpy(drawn).to(poses.device).unflatten(0, poses.shape[:2])
         return rearrange(video, "b t h w c -> b c t h w").float().div(127.5).sub(1)
+
+    def scaled(self, poses: Float[Tensor, "B T J 3"], height: int, width: int) -> Float[Tensor, "B T J 3"]:
+        """Return poses in pixels of frames of a size, instead of the clip's."""
+        scale = poses.new_tensor([width / self.config.width, height / self.config.height])
+        return torch.cat([(poses[..., :2].float() + 0.5) * scale - 0.5, poses[..., 2:].float()], dim=-1)
 
     def skeletons(self, poses: Float[Tensor, "B T J 3"]) -> Float[Tensor, "B C frames H W"]:
         """Draw the current pose and the future as the U-Net sees them: the last one again up to the length that it takes."""
@@ -481,17 +486,34 @@ class PoseKnows(System[PoseKnowsConfig]):
         """Return frames in the size of the rendered video."""
         return resize(frames, (self.config.video_height, self.config.video_width))
 
-    def paint_over(self, image: Image, skeletons: Video) -> Video:
-        """Return the U-Net's video of the first frame, repeated over time, and a skeleton video."""
-        first = repeat(image, "b c h w -> b c t h w", t=skeletons.shape[2])
-        painted = self.generator(torch.cat([skeletons, first], dim=1))
+    def paint_over(
+        self, image: Image, poses: Float[Tensor, "B T J 3"], skeletons: Float[Tensor, "B C frames H W"]
+    ) -> Float[Tensor, "B C frames H W"]:
+        """Return the U-Net's video of the first frame, repeated over time, and a skeleton video.
+
+        Args:
+            image: first frame, in the size of the rendered video.
+            poses: of the first frame and those that follow, in pixels of the clip.
+            skeletons: the same poses as the U-Net sees them.
+        """
+        seen = repeat(image, "b c h w -> b c t h w", t=skeletons.shape[2])
+        carried = self.carry(image, poses) if self.config.start == "limbs" else []
+        painted, *masks = self.generator(torch.cat([skeletons, seen, *carried], dim=1)).split(OUTPUTS[self.config.start], dim=1)
         if self.config.start == "grey":
             return painted.tanh()
-        shown = first.clamp(-0.98, 0.98).atanh()
-        if self.config.start == "overlay":
-            painted, cover = painted.split([3, 1], dim=1)
-            shown = shown * (BARE - cover).sigmoid()
-        return (painted + shown).tanh()
+        if carried:
+            seen = seen.lerp(carried[0], (carried[1].clamp(0.01, 0.99).logit() + masks[1]).sigmoid().to(seen))
+        under = seen.clamp(-0.98, 0.98).atanh()
+        if masks:
+            under = under * (BARE - masks[0]).sigmoid()
+        return (painted + under).tanh()
+
+    def carry(self, image: Image, poses: Float[Tensor, "B T J 3"]) -> list[Float[Tensor, "B _ frames H W"]]:
+        """Return the first frame with each limb taken along to where the poses have it, and where somebody is in it."""
+        places = self.scaled(poses, *image.shape[2:])
+        places = torch.where(places[..., 2:] >= self.config.confidence, places, 0)
+        warped = warp_limbs(image, places[:, 0], places, find_skeleton(self.config.skeleton))
+        return [self.lengthened(part).to(image) for part in warped]
 
     def show(self, batch: Batch) -> tuple[Video, Video, Video]:
         """Return real, rendered and skeleton videos, made in the discriminator's turn and kept with their graph."""
@@ -500,9 +522,10 @@ class PoseKnows(System[PoseKnowsConfig]):
             return shown
         now = self.config.past_frames - 1
         real = self.lengthened(self.resized(batch.video[:, :, now:]))
-        skeletons = self.skeletons(self.poses_of(batch)[:, now:])
+        poses = self.poses_of(batch)[:, now:]
+        skeletons = self.skeletons(poses)
         with learning(self.generator):
-            painted = self.paint_over(real[:, :, 0], skeletons)
+            painted = self.paint_over(real[:, :, 0], poses, skeletons)
         self.shown = (batch, real, painted, skeletons)
         return real, painted, skeletons
 
@@ -533,7 +556,7 @@ class PoseKnows(System[PoseKnowsConfig]):
                 f"there are {poses.shape[1]} poses of {poses.shape[2]} joints; this pose-knows renders the image's own and "
                 f"{self.future_frames} more, of {self.config.joints} joints"
             )
-        video = self.paint_over(self.resized(image), self.skeletons(poses))[:, :, : poses.shape[1]]
+        video = self.paint_over(self.resized(image), poses, self.skeletons(poses))[:, :, : poses.shape[1]]
         return resize(video, (image.shape[2], image.shape[3]))
 
 

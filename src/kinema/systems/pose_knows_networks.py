@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError, DataError
 from kinema.core.types import Image, Video
-from kinema.nn.convolution import Normalisation, down_block
+from kinema.nn.convolution import Normalisation, down_block, initialise_dcgan
 from kinema.nn.discriminators import StridedNetwork
 from kinema.nn.unet import UNet, levels_down_to_one
 from kinema.pose.draw import STYLES, DrawStyle
@@ -101,8 +101,10 @@ class PoseKnowsConfig(Config):
     """Normalisation of the U-Net's single innermost position; a batch norm there cannot train on one clip."""
     dropout: float = 0.5
     """Dropout behind the U-Net's two innermost layers on the way up."""
-    start: Literal["grey", "image", "overlay"] = "grey"
-    """What the U-Net adds to: grey (release), the current frame, or as much of that frame as a mask of its own leaves."""
+    start: Literal["grey", "image", "overlay", "limbs"] = "grey"
+    """What is painted over: grey (release), the current frame, as much of that frame as a mask of the U-Net leaves, or the same
+    where a second mask chooses between the frame and the frame with its limbs taken along, which the U-Net is shown too and two
+    convolutions at full size refine."""
     l1_weight: float = 500.0
     """Weight alpha of the mean absolute error of a pixel in [-1, 1]: half the release's, whose pixels span half as much."""
     learning_rate: float = 2e-4
@@ -395,11 +397,40 @@ class Critic(StridedNetwork):
         return logits[:, 0] if logits.shape[1] == 1 else logits[:, 0] - logits[:, 1]
 
 
-def unet(config: PoseKnowsConfig) -> UNet:
+OUTPUTS = {"grey": (3,), "image": (3,), "overlay": (3, 1), "limbs": (3, 1, 1)}
+"""Channels that the generator gives: colours, log-odds to take what is painted over away, log-odds to take limbs along."""
+REFINED = 16
+"""Channels at full size where limbs are taken along."""
+
+
+class Refined(nn.Module):
+    """A U-Net and behind it two convolutions of every frame at full size, which see again what came in.
+
+    A U-Net's outermost features have half the size and half the rate; edges of what is handed in whole are kept here.
+    """
+
+    def __init__(self, network: UNet, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.network = network
+        self.join = nn.Conv2d(REFINED + inputs, REFINED, 3, padding=1)
+        self.last = nn.Conv2d(REFINED, outputs, 3, padding=1)
+        self.last.apply(initialise_dcgan)
+
+    def forward(self, video: Float[Tensor, "B inputs T H W"]) -> Float[Tensor, "B outputs T H W"]:
+        """Return colours and masks."""
+        coarse = self.network(video).relu()
+        joined = torch.cat([coarse, video.to(coarse)], dim=1)
+        frames = rearrange(joined, "b c t h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
+        return rearrange(self.last(self.join(frames).relu()), "(b t) c h w -> b c t h w", b=len(video))
+
+
+def painter(config: PoseKnowsConfig) -> UNet | Refined:
     """Return the generator: first frame and skeleton video in, video out."""
     count = config.halvings + 1
     widths = [config.generator_width * min(8, 1 << level) for level in range(count)]
     dropouts = [config.dropout if level >= count - 2 else 0.0 for level in range(count)]
     levels = levels_down_to_one((config.video_frames, config.video_height, config.video_width), widths, dropouts)
     inner = nn.BatchNorm3d if config.bottleneck_norm == "batch" else lambda width: nn.GroupNorm(1, width)
-    return UNet(3, 6, 4 if config.start == "overlay" else 3, levels, nn.BatchNorm3d, inner)
+    outputs, limbs = sum(OUTPUTS[config.start]), config.start == "limbs"
+    network = UNet(3, 10 if limbs else 6, REFINED if limbs else outputs, levels, nn.BatchNorm3d, inner).apply(initialise_dcgan)
+    return Refined(network, 10, outputs) if limbs else network
