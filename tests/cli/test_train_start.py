@@ -9,8 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from kinema.cli import main
+from kinema.data.dataset import Dataset
 from kinema.systems.dance import Dance
+from kinema.systems.pose_knows import PoseKnows
 from kinema.training import load, load_checkpoint
+from kinema.training.start import take_over
 from labelled_dataset import write_labelled
 from small_dataset import write_dataset
 
@@ -70,6 +73,14 @@ def test_a_run_begins_with_the_weights_and_settings_of_another(
     assert (about["steps"], about["dataset"]["clips"]) == (8, 19)
     assert json.loads((run / "config.json").read_text())["options"]["start_from"] == str(trained)
     assert str(trained) in (run / "index.html").read_text()
+
+
+def test_another_rate_than_the_one_that_the_weights_know_is_said(trained: Path, others: Path, tmp_path: Path) -> None:
+    system = PoseKnows(load(trained).config)
+    start = take_over(system, str(trained))
+    rate = Dataset(others).info.fps
+    assert "learnt motion" not in start.in_words(rate)
+    assert start.in_words(15.0).endswith("; they learnt motion at 25 frames per second, and these clips have 15")
 
 
 def test_it_goes_on_as_any_run_and_then_needs_the_other_no_more(trained: Path, others: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ r"""Settings and networks of The Pose Knows; `kinema.systems.pose_knows` says wh
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from einops import rearrange, repeat
@@ -403,34 +403,34 @@ REFINED = 16
 """Channels at full size where limbs are taken along."""
 
 
-class Refined(nn.Module):
+class Refined(UNet):
     """A U-Net and behind it two convolutions of every frame at full size, which see again what came in.
 
     A U-Net's outermost features have half the size and half the rate; edges of what is handed in whole are kept here.
     """
 
-    def __init__(self, network: UNet, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.network = network
+    def __init__(self, outputs: int, inputs: int, *network: Any) -> None:
+        super().__init__(3, inputs, REFINED, *network)
+        self.apply(initialise_dcgan)
         self.join = nn.Conv2d(REFINED + inputs, REFINED, 3, padding=1)
-        self.last = nn.Conv2d(REFINED, outputs, 3, padding=1)
-        self.last.apply(initialise_dcgan)
+        self.last = nn.Conv2d(REFINED, outputs, 3, padding=1).apply(initialise_dcgan)
 
-    def forward(self, video: Float[Tensor, "B inputs T H W"]) -> Float[Tensor, "B outputs T H W"]:
+    def forward(self, features: Float[Tensor, "B inputs T H W"]) -> Float[Tensor, "B outputs T H W"]:
         """Return colours and masks."""
-        coarse = self.network(video).relu()
-        joined = torch.cat([coarse, video.to(coarse)], dim=1)
+        coarse = super().forward(features).relu()
+        joined = torch.cat([coarse, features.to(coarse)], dim=1)
         frames = rearrange(joined, "b c t h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
-        return rearrange(self.last(self.join(frames).relu()), "(b t) c h w -> b c t h w", b=len(video))
+        return rearrange(self.last(self.join(frames).relu()), "(b t) c h w -> b c t h w", b=len(features))
 
 
-def painter(config: PoseKnowsConfig) -> UNet | Refined:
+def painter(config: PoseKnowsConfig) -> UNet:
     """Return the generator: first frame and skeleton video in, video out."""
     count = config.halvings + 1
     widths = [config.generator_width * min(8, 1 << level) for level in range(count)]
     dropouts = [config.dropout if level >= count - 2 else 0.0 for level in range(count)]
     levels = levels_down_to_one((config.video_frames, config.video_height, config.video_width), widths, dropouts)
     inner = nn.BatchNorm3d if config.bottleneck_norm == "batch" else lambda width: nn.GroupNorm(1, width)
-    outputs, limbs = sum(OUTPUTS[config.start]), config.start == "limbs"
-    network = UNet(3, 10 if limbs else 6, REFINED if limbs else outputs, levels, nn.BatchNorm3d, inner).apply(initialise_dcgan)
-    return Refined(network, 10, outputs) if limbs else network
+    outputs = sum(OUTPUTS[config.start])
+    if config.start == "limbs":
+        return Refined(outputs, 10, levels, nn.BatchNorm3d, inner)
+    return UNet(3, 6, outputs, levels, nn.BatchNorm3d, inner).apply(initialise_dcgan)

@@ -325,7 +325,7 @@ class Run:
             + (f", from step {step:,} on" if step else "")
         )
         if self.start:
-            self.display.say(self.start.in_words())
+            self.display.say(self.start.in_words(self.dataset.info.fps))
         left = {*self.stages_to_do(), *self.system.skipped()}
         if done := [name for name, stage in self.stages.items() if name not in left and not isinstance(stage, Fit)]:
             self.display.say(f"done already: {', '.join(done)}; a larger budget lengthens what is left alone")

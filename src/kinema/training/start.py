@@ -32,13 +32,16 @@ class Start:
     taken: int
     anew: tuple[str, ...]
 
-    def in_words(self) -> str:
-        """Say it in one line."""
-        began = f"begins with {self.taken:,} weights of {self.about['checkpoint']}, {self.about['steps']:,} steps"
-        if not self.anew:
-            return began
-        more = f" and {len(self.anew) - NAMED} more" if len(self.anew) > NAMED else ""
-        return f"{began}; begin anew: {', '.join(self.anew[:NAMED])}{more}"
+    def in_words(self, fps: float | None) -> str:
+        """Say it in one line, with the rates where this run's footage has another one."""
+        words = f"begins with {self.taken:,} weights of {self.about['checkpoint']}, {self.about['steps']:,} steps"
+        if self.anew:
+            more = f" and {len(self.anew) - NAMED} more" if len(self.anew) > NAMED else ""
+            words += f"; begin anew: {', '.join(self.anew[:NAMED])}{more}"
+        seen = self.about["dataset"].get("fps")
+        if seen and fps and seen != fps:
+            words += f"; they learnt motion at {seen:g} frames per second, and these clips have {fps:g}"
+        return words
 
 
 def take_over(system: System[Any], source: str) -> Start:
