@@ -100,7 +100,7 @@ def main() -> None:
     print(json.dumps(found))
     if arguments.sheet:
         sheet = []
-        for index in range(SHOWN):
+        for index in np.linspace(0, poses.count - 1, SHOWN).astype(int).tolist():
             clips = [poses.truth([index])[0], *(pairing.make([index], 0)[0] for pairing in pairings.values())]
             sheet += [np.concatenate(list(clip[::2]), axis=1) for clip in clips]
         write_image(arguments.sheet, np.concatenate(sheet))

@@ -1,7 +1,10 @@
 """A small dataset of forked performers: one past, several futures."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from kinema.core.config import to_mapping
 from kinema.data.dataset import DatasetInfo, shard_name, write_info, write_shard
@@ -12,12 +15,14 @@ FORKED = PerformersSettings(
 )
 
 
-def write_forked_dataset(folder: Path, settings: PerformersSettings = FORKED) -> Path:
-    """Write the clips; every second one is of the test split."""
+def write_forked_dataset(folder: Path, settings: PerformersSettings = FORKED, unseen: Collection[int] = ()) -> Path:
+    """Write the clips; every second one is of the test split. In the `unseen` ones a detector has found nobody."""
     clips = [render_clip(index, settings) for index in range(settings.clips)]
     clips = [
         replace(clip, record=replace(clip.record, split="test" if index % 2 else "train")) for index, clip in enumerate(clips)
     ]
+    for index in unseen:
+        clips[index] = replace(clips[index], pose=np.zeros_like(clips[index].pose))
     (folder / "shards").mkdir(parents=True)
     write_shard(folder / shard_name(0), clips)
     info = DatasetInfo(

@@ -209,6 +209,19 @@ def test_what_is_wrong_with_a_past_is_said(place: Path, tmp_path: Path, capsys: 
     assert "nobody in frame 8" in complaint(clip, "--poses", tmp_path / "nobody.npz")
 
 
+def test_clips_without_anybody_in_the_current_frame_are_left_out(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_forked_dataset(tmp_path / "some", unseen=(1, 5))
+    command = ("predict", place / "run", data, "--skeletons", "--futures", 2, "--count", 99, "--out", tmp_path / "out")
+    assert run(*command) == 0
+    assert f"note: 2 of 12 clips of {data} have nobody in the current frame" in capsys.readouterr().out
+    assert len(list((tmp_path / "out").glob("*.npz"))) == 10
+    empty = write_forked_dataset(tmp_path / "none", unseen=range(24))
+    assert run("predict", place / "run", empty, "--out", tmp_path / "more") == 2
+    assert "has nobody in frame 4 of any clip" in capsys.readouterr().err
+
+
 def test_the_report_card_of_forecasts(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("evaluate", place / "run", "--against", place / "data", "--forecast", "--samples", 6, "--count", 10)
     assert run(*command, "--out", tmp_path / "a") == 0

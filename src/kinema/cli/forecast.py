@@ -265,8 +265,17 @@ def _stored(path: Path, options: Forecast, forecaster: "Forecaster") -> list[Pas
         raise DataError(
             f"--start {first} leaves {data.info.frames - first} of {data.info.frames} frames; {stop - first} are needed"
         )
+    now = first + past - 1
+    peopled = [index for index in range(len(data)) if (np.array(data.array(index, "pose"))[now, :, 2] > 0).any()]
+    if not peopled:
+        raise DataError(f"{path} has nobody in frame {now} of any clip, the current one; choose another --start")
+    if len(peopled) < len(data):
+        print(
+            f"note: {len(data) - len(peopled)} of {len(data)} clips of {path} have nobody in the current frame and are left out"
+        )
     found = []
-    for index in np.linspace(0, len(data) - 1, min(options.count, len(data))).round().astype(int).tolist():
+    for place in np.linspace(0, len(peopled) - 1, min(options.count, len(peopled))).round().astype(int).tolist():
+        index = peopled[place]
         video, poses = np.array(data.video(index)[first:stop]), np.array(data.array(index, "pose"), np.float32)[first:stop]
         found.append(Past(data.record(index).key, video[:past], poses[:past], video, poses[past:]))
     return found
