@@ -29,7 +29,7 @@ Departures from the release:
 - Batch norm has one set of statistics for all steps, and uses them in evaluation; ordinary Adam for every part.
 - The drawing of the current pose is made at the size of the frame, not at half of it.
 - `laptop`: velocities in units of their own spread, joints around the person, layer norm, a small tower, a decoder that is fed
-  its own poses; a discriminator with spectral norm that sees the skeleton; video painted over the current frame. At 0.008
+  its own poses; a discriminator with spectral norm that sees the skeleton; limbs of the current frame taken along. At 0.008
   its codes carry nothing; 0.001 is about 2 / 180 of the variance that 180 displacements of a future keep.
 - `latent="none"` is the deterministic regressor of the same size.
 """
