@@ -514,7 +514,7 @@ def test_video_starts_from_the_current_frame_where_it_is_asked_to() -> None:
         for parameter in system.generator.parameters():
             nn.init.zeros_(parameter)
         with torch.no_grad():
-            video = system.render_poses(image, torch.zeros(2, 5, 18, 3))
+            video = system.render_poses(image, torch.ones(2, 5, 18, 3))
         bare = {"overlay": 1 / (1 + np.exp(-2.0)), "image": 1.0, "grey": 0.0}[start]
         assert torch.allclose(video, (bare * image.atanh()).tanh()[:, :, None].expand_as(video), atol=1e-5)
 
@@ -522,7 +522,7 @@ def test_video_starts_from_the_current_frame_where_it_is_asked_to() -> None:
 def test_a_mask_takes_the_current_frame_away_before_the_unet_adds_to_it() -> None:
     """Where somebody was, no edge of theirs is left, which a sum would have to cancel."""
     system = small(start="overlay").eval()
-    image, poses = torch.rand(1, 3, 16, 16) * 1.8 - 0.9, torch.zeros(1, 5, 18, 3)
+    image, poses = torch.rand(1, 3, 16, 16) * 1.8 - 0.9, torch.ones(1, 5, 18, 3)
     colours = torch.full((1, 4, 8, 16, 16), 0.3)
     colours[:, 3] = -30
     colours[:, 3, :, :, 8:] = 30
@@ -532,6 +532,16 @@ def test_a_mask_takes_the_current_frame_away_before_the_unet_adds_to_it() -> Non
     added = (image.atanh() + 0.3).tanh()
     torch.testing.assert_close(video[..., :8], added[:, :, None, :, :8].expand(-1, -1, 5, -1, -1))
     torch.testing.assert_close(video[..., 8:], torch.full_like(video[..., 8:], float(np.tanh(0.3))))
+
+
+def test_a_clip_in_which_nobody_was_found_stays_as_it_is() -> None:
+    """A painter has learnt to clear away whoever has no skeleton; here nothing says that somebody left."""
+    system, image, poses = small().eval(), torch.rand(2, 3, 16, 16), torch.full((2, 5, 18, 3), 0.05)
+    poses[1, 3:, 4] = 1.0
+    with torch.no_grad():
+        video = system.render_poses(image, poses)
+    assert torch.equal(video[0], image[0, :, None].expand(-1, 5, -1, -1))
+    assert (video[1] - image[1, :, None]).abs().max() > 0.01
 
 
 def test_a_batch_norm_at_the_bottleneck_refuses_one_clip() -> None:

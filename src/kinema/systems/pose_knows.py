@@ -39,7 +39,7 @@ from typing import Any, ClassVar
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -239,6 +239,10 @@ class PoseKnows(System[PoseKnowsConfig]):
             raise DataError(f"the clips have {found}; pose-knows is set to {self.config.skeleton}, {self.config.joints} joints")
         return poses.float()
 
+    def seen(self, poses: Float[Tensor, "B T J 3"]) -> Bool[Tensor, "B T J"]:
+        """Return which joints count: those that are there, and as surely as the settings want."""
+        return (poses[..., 2] > 0) & (poses[..., 2] >= self.config.confidence)
+
     def steps_of(self, poses: Float[Tensor, "B T J 3"]) -> tuple[Steps, Float[Tensor, "B 1 1 2"]]:
         """Return the poses at the borders of steps and their origin; poses of the past alone will do.
 
@@ -247,7 +251,7 @@ class PoseKnows(System[PoseKnowsConfig]):
         """
         c = self.config
         borders = poses[:, :: c.frames_per_step]
-        present = ((borders[..., 2] > 0) & (borders[..., 2] >= c.confidence)).float()
+        present = self.seen(borders).float()
         mask = present[..., None]
         places = torch.where(mask > 0, borders[..., :2], 0) / max(c.height, c.width)
         current = slice(c.past_steps, c.past_steps + 1)
@@ -510,8 +514,7 @@ class PoseKnows(System[PoseKnowsConfig]):
 
     def carry(self, image: Image, poses: Float[Tensor, "B T J 3"]) -> list[Float[Tensor, "B _ frames H W"]]:
         """Return the first frame with each limb taken along to where the poses have it, and where somebody is in it."""
-        places = self.scaled(poses, *image.shape[2:])
-        places = torch.where(places[..., 2:] >= self.config.confidence, places, 0)
+        places = torch.where(self.seen(poses)[..., None], self.scaled(poses, *image.shape[2:]), 0)
         warped = warp_limbs(image, places[:, 0], places, find_skeleton(self.config.skeleton))
         return [self.lengthened(part).to(image) for part in warped]
 
@@ -550,14 +553,18 @@ class PoseKnows(System[PoseKnowsConfig]):
         return Objective({"adversarial": adversarial, "l1": self.config.l1_weight * distance}, {"l1_pixel": distance})
 
     def render_poses(self, image: Image, poses: Float[Tensor, "B T J 3"]) -> Video:
-        """Return a frame per pose, of the image's size; the first pose is the image's own, then those of the whole future."""
+        """Return a frame per pose, of the image's size; the first pose is the image's own, then those of the whole future.
+
+        Where no pose has a joint nothing says who is to be painted, and the image stays.
+        """
         if poses.shape[1:3] != (1 + self.future_frames, self.config.joints):
             raise DataError(
                 f"there are {poses.shape[1]} poses of {poses.shape[2]} joints; this pose-knows renders the image's own and "
                 f"{self.future_frames} more, of {self.config.joints} joints"
             )
         video = self.paint_over(self.resized(image), poses, self.skeletons(poses))[:, :, : poses.shape[1]]
-        return resize(video, (image.shape[2], image.shape[3]))
+        somebody = self.seen(poses).flatten(1).any(dim=1)[:, None, None, None, None]
+        return resize(video, (image.shape[2], image.shape[3])).where(somebody, image[:, :, None])
 
 
 def _flat(state: State) -> Float[Tensor, "B D"]:
