@@ -109,7 +109,16 @@ def refuse_unknown(config_class: type[Config], values: Mapping[str, Any]) -> Non
             raise ConfigError(f"{config_class.__name__} has no field {name!r}; {accepted(name, known)}")
 
 
+LISTED = 6
+"""Values of a list that are written out where two configurations differ."""
+
+
 def differences(one: Config, other: Config) -> list[str]:
     """List the fields in which two configurations of one class differ, as ``field: 1 -> 2``."""
     a, b = asdict(one), asdict(other)
-    return [f"{name}: {a[name]!r} -> {b[name]!r}" for name in a if a[name] != b[name]]
+    return [f"{name}: {_short(a[name])} -> {_short(b[name])}" for name in a if a[name] != b[name]]
+
+
+def _short(value: object) -> str:
+    """Return a value as it is written, or how many there are of a long list."""
+    return f"{len(value)} values" if isinstance(value, (tuple, list)) and len(value) > LISTED else repr(value)

@@ -122,11 +122,6 @@ MAPS = ("gaussian", "sticks")
 """What `kinema.pose.maps.show` draws."""
 
 
-def style_differences(one: DrawStyle, other: DrawStyle) -> list[str]:
-    """List the settings in which two styles differ, as ``field: 1 -> 2``."""
-    return differences(one, other)
-
-
 def refuse_other_style(trained: DrawStyle, asked: DrawStyle) -> None:
     """Refuse to draw otherwise than a checkpoint's training did.
 
@@ -137,7 +132,7 @@ def refuse_other_style(trained: DrawStyle, asked: DrawStyle) -> None:
     Raises:
         ConfigError: when they differ, with every difference.
     """
-    if changed := style_differences(trained, asked):
+    if changed := differences(trained, asked):
         raise ConfigError(
             f"the checkpoint was trained on poses drawn in another style ({'; '.join(changed)}); draw with the checkpoint's own"
         )

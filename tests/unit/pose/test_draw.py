@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kinema.core.config import from_mapping, to_mapping
+from kinema.core.config import differences, from_mapping, to_mapping
 from kinema.core.errors import ConfigError, DataError
 from kinema.pose.draw import (
     STYLES,
@@ -16,7 +16,6 @@ from kinema.pose.draw import (
     joint_colours,
     limb_colours,
     refuse_other_style,
-    style_differences,
 )
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import BODY_25, COCO_17, COCO_18, SKELETONS, Skeleton, anonymous, converter, find_skeleton
@@ -371,8 +370,9 @@ def test_presets_are_those_of_the_papers() -> None:
 
 def test_another_style_than_the_checkpoint_s_is_refused_with_every_difference() -> None:
     trained, asked = STYLES["edn"], replace(STYLES["edn"], half_width=5.0, hands=False)
-    assert style_differences(trained, trained) == []
-    assert style_differences(trained, asked) == ["half_width: 4.0 -> 5.0", "hands: True -> False"]
+    assert differences(trained, trained) == []
+    assert differences(trained, asked) == ["half_width: 4.0 -> 5.0", "hands: True -> False"]
+    assert "face_dots: 8 values -> 70 values" in differences(trained, STYLES["openpose"])
     refuse_other_style(trained, trained)
     with pytest.raises(ConfigError, match=r"another style \(half_width: 4.0 -> 5.0; hands: True -> False\)"):
         refuse_other_style(trained, asked)
