@@ -48,7 +48,7 @@ def trained(
     torch.manual_seed(seed)
     system = PoseKnows(replace(PoseKnows.presets["laptop"].config, **changes))
     if source:
-        print(take_over(system, source).in_words())
+        print(take_over(system, source).in_words(data.info.fps))
     frames, needs = system.clip_shape.frames, system.needs
     if "spread" in system.stages():
         every = Loader(data, 16, frames=frames, fields=needs).epoch()
