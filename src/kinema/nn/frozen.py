@@ -1,9 +1,11 @@
 """Convolutions whose weights never move: of networks that are asked what they see, and never taught."""
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any, cast
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu6
@@ -28,8 +30,9 @@ class FrozenConvolution(nn.Conv2d):
 
     def __init__(self, convolution: nn.Conv2d, bounded: bool) -> None:
         c, (kernel, _), (stride, _) = convolution, convolution.kernel_size, convolution.stride
-        wider = stride - 1
-        super().__init__(c.in_channels, c.out_channels, kernel + wider, stride, kernel // 2, groups=c.groups)
+        wider, reach = stride - 1, kernel // 2
+        super().__init__(c.in_channels, c.out_channels, kernel + wider, stride, reach, groups=c.groups)
+        self.reach = reach
         self.weight = nn.Parameter(pad(c.weight.detach(), (wider, 0, wider, 0)), requires_grad=False)
         self.bias = None if c.bias is None else nn.Parameter(c.bias.detach().clone(), requires_grad=False)
         self.bounded = bounded
@@ -45,16 +48,20 @@ class FrozenConvolution(nn.Conv2d):
     def fused(self, image: Tensor) -> Tensor:
         """Return the features in one operation."""
         bound: Bound = ("hardtanh", [0.0, 6.0]) if self.bounded else ("none", [])
-        return self._convolve("forward", image, lambda: self.weight, self.bias, self.stride[0], bound)
+        return self._convolve("forward", image, lambda: self.weight, self.bias, self.stride[0], self.reach, bound)
 
     def adjoint(self, gradient: Tensor) -> Tensor:
         """Return the gradient of the image, given that of the features before they were bounded."""
+        if self.stride[0] == 2 and self.groups == 1:
+            places = self._convolve("adjoint", gradient, self.quartered, None, 1, 1, ("none", []))
+            image = rearrange(places, "b (r s c) h w -> b (h r) (w s) c", r=2, s=2)
+            return rearrange(image, "b h w c -> b c h w")
         if self.stride[0] == 2:  # that of stride 1, whose other places have no gradient
             batch, channels, height, width = gradient.shape
             everywhere = gradient.new_zeros(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
             everywhere[:, :, 1::2, 1::2] = gradient
             gradient = everywhere
-        return self._convolve("adjoint", gradient, self.mirrored, None, 1, ("none", []))
+        return self._convolve("adjoint", gradient, self.mirrored, None, 1, self.reach, ("none", []))
 
     def mirrored(self) -> Tensor:
         """Return the kernel, of stride 1, that takes gradients back."""
@@ -62,10 +69,19 @@ class FrozenConvolution(nn.Conv2d):
         kernel = self.weight[:, :, wider:, wider:].flip(2, 3)
         return kernel if self.groups > 1 else kernel.transpose(0, 1)
 
+    def quartered(self) -> Tensor:
+        """Return the kernel of 3 places that takes gradients of stride 2 back: to four pixels each, as further channels.
+
+        It has every other row and column of the mirrored one; which, depends on the pixel.
+        """
+        kernel = pad(self.mirrored(), (1, 3 - self.reach) * 2)
+        every_other = [slice(self.reach - place, self.reach - place + 5, 2) for place in (0, 1)]
+        return torch.cat([kernel[:, :, row, column] for row, column in product(every_other, repeat=2)])
+
     def _convolve(
-        self, name: str, image: Tensor, kernel: Callable[[], Tensor], bias: Tensor | None, step: int, bound: Bound
+        self, name: str, image: Tensor, kernel: Callable[[], Tensor], bias: Tensor | None, step: int, reach: int, bound: Bound
     ) -> Tensor:
-        places = (self.padding, (step, step), (1, 1), self.groups)
+        places = ((reach, reach), (step, step), (1, 1), self.groups)
         if name not in self._packed:
             ordered = kernel().contiguous(memory_format=torch.channels_last)
             self._packed[name] = torch.ops.mkldnn._reorder_convolution_weight(ordered, *places, image.shape)
