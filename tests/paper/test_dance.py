@@ -243,6 +243,18 @@ def test_the_face_generator_adds_a_residual_inside_the_box():
     assert torch.equal(system.correct(frame, label, corners, visible), frame)
 
 
+def test_a_silent_start_corrects_nothing_yet_and_learns():
+    given, system = batch(), dance(face_start="zero")
+    corners, visible = (parts[0] for parts in system.face_boxes(given.pose))
+    label, frame = system.draw(given.pose)[0], given.video[:, :, 0]
+    assert torch.equal(system.correct(frame, label, corners, visible), frame)
+    trainer = Trainer(system, "face", TrainConfig())
+    for _ in range(2):
+        trainer.step(given)
+    assert not torch.equal(system.correct(frame, label, corners, visible), frame)
+    assert all(parameter.abs().sum() > 0 for parameter in system.face_generator.parameters())
+
+
 # --- Face and hands in the drawings -------------------------------------------------------------------------------------------
 
 

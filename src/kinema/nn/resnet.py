@@ -252,6 +252,11 @@ class ResidualGenerator(nn.Module):
         """Return an image of the same size."""
         return self.last(self.trunk(image))
 
+    def silence(self) -> None:
+        """Let it return zeros at first, or what `output` makes of them: its last convolution learns before the others."""
+        for parameter in self.last[1].parameters():
+            nn.init.zeros_(parameter)
+
 
 class LocalEnhancer(nn.Module):
     """Adds detail at twice the resolution to the features of a `ResidualGenerator`'s trunk, which sees the image pooled.

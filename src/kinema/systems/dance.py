@@ -95,7 +95,9 @@ Perform = Callable[[Batch], Scene]
 # --- System -------------------------------------------------------------------------------------------------------------------
 
 PAPER = Paper("Everybody Dance Now", "Caroline Chan, Shiry Ginosar, Tinghui Zhou, Alexei A. Efros", "ICCV", 2019)
-PACKAGED: dict[str, Any] = {"perceptual_network": "efficientnet-lite0", "pixel_weight": 10.0, "background": True}
+PACKAGED: dict[str, Any] = {
+    **{"perceptual_network": "efficientnet-lite0", "pixel_weight": 10.0, "background": True, "face_start": "zero"},
+}
 SMALL: dict[str, Any] = {"enhancer": False, "discriminator_width": 16, "face_base": 16, "face_downs": 2, "face_blocks": 3}
 
 
@@ -166,6 +168,8 @@ class Dance(System[DanceConfig]):
         self.known = Record(STATISTICS_BYTES)  # of the target's body
         self.register_buffer("face_steps", torch.zeros((), dtype=torch.long))
         self.apply(initialise_pix2pix)
+        if self.face_generator is not None and c.face_start == "zero":
+            self.face_generator.silence()
         self.shown: tuple[Batch, Scene] | None = None  # what the generator made in its turn
         self._perceptual: PerceptualLoss | None = None
 

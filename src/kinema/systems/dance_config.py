@@ -58,6 +58,9 @@ class DanceConfig(Config):
     """How often the face generator halves the box."""
     face_blocks: int = 5
     """Residual blocks of the face generator."""
+    face_start: Literal["random", "zero"] = "random"
+    """What the face generator adds at first: what its random weights say (release), which a short training must unlearn, or
+    nothing."""
     face_terms: Literal["face", "all"] = "face"
     """The face generator minimises the face's terms (paper), or those of the whole frame too (release)."""
     alternate: int = 0

@@ -500,14 +500,14 @@ class PoseKnows(System[PoseKnowsConfig]):
             poses: of the first frame and those that follow, in pixels of the clip.
             skeletons: the same poses as the U-Net sees them.
         """
-        seen = repeat(image, "b c h w -> b c t h w", t=skeletons.shape[2])
+        shown = repeat(image, "b c h w -> b c t h w", t=skeletons.shape[2])
         carried = self.carry(image, poses) if self.config.start == "limbs" else []
-        painted, *masks = self.generator(torch.cat([skeletons, seen, *carried], dim=1)).split(OUTPUTS[self.config.start], dim=1)
+        painted, *masks = self.generator(torch.cat([skeletons, shown, *carried], dim=1)).split(OUTPUTS[self.config.start], dim=1)
         if self.config.start == "grey":
             return painted.tanh()
         if carried:
-            seen = seen.lerp(carried[0], (carried[1].clamp(0.01, 0.99).logit() + masks[1]).sigmoid().to(seen))
-        under = seen.clamp(-0.98, 0.98).atanh()
+            shown = shown.lerp(carried[0], (carried[1].clamp(0.01, 0.99).logit() + masks[1]).sigmoid().to(shown))
+        under = shown.clamp(-0.98, 0.98).atanh()
         if masks:
             under = under * (BARE - masks[0]).sigmoid()
         return (painted + under).tanh()
