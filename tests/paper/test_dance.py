@@ -243,6 +243,15 @@ def test_the_face_generator_adds_a_residual_inside_the_box():
     assert torch.equal(system.correct(frame, label, corners, visible), frame)
 
 
+def test_the_perceptual_network_sees_small_faces_enlarged_and_frames_as_they_are():
+    system, sides = dance(), []
+    object.__setattr__(system, "config", replace(TINY, perceptual_network="efficientnet-lite0", perceptual_weight=10.0))
+    system._perceptual = lambda made, truth: sides.append((made.shape[2:], truth.shape[2:])) or (made - truth).abs().mean()
+    player(system, "face", "face_generator").objective(batch())
+    player(system, "local", "generator").objective(batch())
+    assert sides == [((128, 128), (128, 128)), ((32, 32), (32, 32))]
+
+
 def test_a_silent_start_corrects_nothing_yet_and_learns():
     given, system = batch(), dance(face_start="zero")
     corners, visible = (parts[0] for parts in system.face_boxes(given.pose))

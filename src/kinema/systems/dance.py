@@ -54,6 +54,7 @@ from kinema.systems.dance_config import DanceConfig
 
 Pose = Float[Tensor, "B T J 3"]
 STATISTICS_BYTES = 32768  # half of them are used by the longest
+FACE_SEEN = 128  # pixels, the paper's side of a face: in smaller ones a perceptual network has few layers, and none of a face
 Frames = list[Image]  # one after the other
 
 # --- What is made -------------------------------------------------------------------------------------------------------------
@@ -405,13 +406,14 @@ class Dance(System[DanceConfig]):
             terms["feature_matching"] = c.feature_weight * feature_matching(*layers)
         return terms | self.likeness(torch.cat(scene.fake), torch.cat(scene.real), 2 * share)
 
-    def likeness(self, fake: Image, real: Image, share: float) -> dict[str, Scalar]:
-        """Return the terms that compare images with the truth."""
+    def likeness(self, fake: Image, real: Image, share: float, side: int = 0) -> dict[str, Scalar]:
+        """Return the terms that compare images with the truth; the perceptual network sees smaller ones enlarged to `side`."""
         c, terms = self.config, {}
         if self._perceptual is None:
             self.open_files(fake.device)
         if self._perceptual is not None:
-            terms[f"perceptual_{c.perceptual_network}"] = share * c.perceptual_weight * self._perceptual(fake, real)
+            seen = [interpolate(one, (side, side), mode="bilinear") if one.shape[2] < side else one for one in (fake, real)]
+            terms[f"perceptual_{c.perceptual_network}"] = share * c.perceptual_weight * self._perceptual(seen[0], seen[1])
         if c.pixel_weight:
             terms["pixels"] = c.pixel_weight * absolute_error(fake, real)
         return terms
@@ -438,7 +440,8 @@ class Dance(System[DanceConfig]):
             return Objective({})
         self.corrected.fill_(True)
         judgement = self.face_discriminator(torch.cat([scene.face.label, scene.face.fake], dim=1))
-        terms = {"adversarial": least_squares([judgement.logits], 1.0)} | self.likeness(scene.face.fake, scene.face.real, 1.0)
+        terms = {"adversarial": least_squares([judgement.logits], 1.0)}
+        terms |= self.likeness(scene.face.fake, scene.face.real, 1.0, FACE_SEEN)
         if self.config.face_terms == "all":
             with torch.no_grad():
                 real = self.discriminator(self.judged(scene.labels, scene.real))
