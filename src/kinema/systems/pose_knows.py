@@ -502,7 +502,8 @@ class PoseKnows(System[PoseKnowsConfig]):
         """
         shown = repeat(image, "b c h w -> b c t h w", t=skeletons.shape[2])
         carried = self.carry(image, poses) if self.config.start == "limbs" else []
-        painted, *masks = self.generator(torch.cat([skeletons, shown, *carried], dim=1)).split(OUTPUTS[self.config.start], dim=1)
+        numbers = self.generator(torch.cat([skeletons, shown, *carried], dim=1))
+        painted, *masks = numbers.split(OUTPUTS[self.config.start], dim=1)
         if self.config.start == "grey":
             return painted.tanh()
         if carried:
