@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from clock import compared, name_of, serve, timed
 from kinema.core.types import Batch
 from kinema.nn.convolution import TransposedImages
-from kinema.nn.resnet import InstanceNorm, NarrowConvolution, Overlay, ReflectionPad
+from kinema.nn.resnet import InstanceNorm, NarrowConvolution, OpeningConvolution, Overlay, ReflectionPad
 from kinema.systems.dance import Dance
 from kinema.training import TrainConfig, Trainer
 
@@ -52,7 +52,7 @@ def plain(system: Dance) -> Dance:
                 setattr(module, name, nn.ReflectionPad2d(part.reach))
             elif isinstance(part, TransposedImages):
                 setattr(module, name, nn.ConvTranspose2d(part.in_channels, part.out_channels, 3, 2, 1, 1))
-            elif isinstance(part, NarrowConvolution):
+            elif isinstance(part, (NarrowConvolution, OpeningConvolution)):
                 setattr(module, name, nn.Conv2d(part.in_channels, part.out_channels, part.kernel_size[0]))
     return system
 

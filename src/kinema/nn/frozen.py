@@ -41,7 +41,8 @@ class FrozenConvolution(nn.Conv2d):
     def forward(self, input: Image) -> Float[Tensor, "B D h w"]:
         """Return the features."""
         if input.device.type == "cpu" and self.weight.dtype == torch.bfloat16 and fuses():
-            return cast(Tensor, Fused.apply(input.to(self.weight.dtype), self))
+            image = input.to(self.weight.dtype)
+            return cast(Tensor, Fused.apply(image, self)) if image.requires_grad else self.fused(image)
         features = super().forward(input)
         return relu6(features) if self.bounded else features
 

@@ -157,7 +157,7 @@ class PackagedLoss(Frozen):
         height, width = (-(-side // WHOLE) * WHOLE for side in images.shape[2:])
         if (height, width) != tuple(images.shape[2:]):
             images = interpolate(images, (height, width), mode="bilinear", align_corners=False)
-        return self._activations()(((images + 1) * 127.5 - IMAGE_MEAN) / IMAGE_SCALE, LEAST)
+        return self._activations()(images * (127.5 / IMAGE_SCALE) + (127.5 - IMAGE_MEAN) / IMAGE_SCALE, LEAST)
 
     def _activations(self) -> ImageActivations:
         precision = torch.get_autocast_dtype(self._kind) if torch.is_autocast_enabled(self._kind) else torch.float32

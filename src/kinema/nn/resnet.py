@@ -121,10 +121,47 @@ class NarrowConvolution(nn.Conv2d):
         """Return the channels."""
         if input.device.type != "cpu" or self.bias is None:
             return super().forward(input)
-        parts = (input, self.weight, self.bias)
-        if torch.is_autocast_enabled("cpu"):
-            parts = tuple(part.to(torch.get_autocast_dtype("cpu")) for part in parts)
-        return cast(Tensor, Packed.apply(*parts))
+        return cast(Tensor, Packed.apply(*as_computed(input, self.weight, self.bias)))
+
+
+class OpeningConvolution(nn.Conv2d):
+    """A convolution from a few channels, of stride 1 and without padding.
+
+    The same numbers as `nn.Conv2d`. The gradient of what came in, a convolution to a few channels, takes half of the time on a
+    processor, as that of a `NarrowConvolution` does.
+    """
+
+    def forward(self, input: Image) -> Float[Tensor, "B D h w"]:
+        """Return the channels."""
+        if input.device.type != "cpu" or self.bias is None or not input.requires_grad:
+            return super().forward(input)
+        return cast(Tensor, Opened.apply(*as_computed(input, self.weight, self.bias)))
+
+
+def as_computed(*parts: Tensor) -> tuple[Tensor, ...]:
+    """Return what autocast would compute with on a processor, which it does not know of functions that are written out."""
+    if not torch.is_autocast_enabled("cpu"):
+        return parts
+    return tuple(part.to(torch.get_autocast_dtype("cpu")) for part in parts)
+
+
+class Opened(torch.autograd.Function):
+    """Convolution whose gradient of the image is computed for neighbouring places at once."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return the channels of every place."""
+        ctx.save_for_backward(image, weight)
+        return conv2d(image, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of image, weight and bias."""
+        (gradient,), (image, weight), wanted = gradients, ctx.saved_tensors, ctx.needs_input_grad
+        found = convolution_backward(gradient, image, weight, 1, (False, *wanted[1:])) if any(wanted[1:]) else (None,) * 3
+        reach = weight.shape[2] - 1
+        around = pad(gradient.permute(0, 2, 3, 1), (0, 0, reach, reach, reach, reach)).permute(0, 3, 1, 2)
+        return convolved(around, weight.flip(2, 3).transpose(0, 1)) if wanted[0] else None, *found[1:]
 
 
 class Packed(torch.autograd.Function):
@@ -134,9 +171,7 @@ class Packed(torch.autograd.Function):
     def forward(ctx: Any, image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return the channels of every place."""
         ctx.save_for_backward(image, weight)
-        places = neighbours(image.shape[3] - weight.shape[3] + 1)
-        packed = conv2d(image, spread(weight, places), bias.repeat(places), stride=(1, places))
-        return rearrange(rearrange(packed, "b (n c) h w -> b h (w n) c", n=places), "b h w c -> b c h w")
+        return convolved(image, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -155,6 +190,13 @@ class Packed(torch.autograd.Function):
             found[1] = sum((part[..., place : place + reach] for place, part in enumerate(parts)), torch.zeros_like(weight))
             found[2] = rearrange(biases, "(n d) -> n d", n=places).sum(dim=0)
         return found[0], found[1], found[2]
+
+
+def convolved(image: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return a convolution to a few channels, of stride 1 and without padding."""
+    places = neighbours(image.shape[3] - weight.shape[3] + 1)
+    packed = conv2d(image, spread(weight, places), bias if bias is None else bias.repeat(places), stride=(1, places))
+    return rearrange(rearrange(packed, "b (n c) h w -> b h (w n) c", n=places), "b h w c -> b c h w")
 
 
 def neighbours(width: int) -> int:
@@ -201,7 +243,7 @@ class ResidualBlock(nn.Module):
 
 def opening(inputs: int, outputs: int) -> Sequence[nn.Module]:
     """Return the first layers: a convolution of kernel 7, norm, ReLU."""
-    return ReflectionPad(3), nn.Conv2d(inputs, outputs, 7), InstanceNorm(), nn.ReLU(inplace=True)
+    return ReflectionPad(3), OpeningConvolution(inputs, outputs, 7), InstanceNorm(), nn.ReLU(inplace=True)
 
 
 def halving(inputs: int, outputs: int) -> Sequence[nn.Module]:

@@ -8,6 +8,7 @@ from kinema.nn.resnet import (
     InstanceNorm,
     LocalEnhancer,
     NarrowConvolution,
+    OpeningConvolution,
     Overlay,
     ReflectionPad,
     ResidualGenerator,
@@ -107,11 +108,12 @@ def test_weights_start_as_the_paper_says():
 
 @pytest.mark.parametrize("width", [20, 18, 17])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_narrow_convolution_is_torchs(width: int, layout: torch.memory_format):
+@pytest.mark.parametrize(("kind", "channels"), [(NarrowConvolution, (5, 4)), (OpeningConvolution, (4, 5))])
+def test_a_convolution_to_or_from_few_channels_is_torchs(kind, channels, width: int, layout: torch.memory_format):
     torch.manual_seed(0)
-    mine, torchs = NarrowConvolution(5, 4, 7), nn.Conv2d(5, 4, 7)
+    mine, torchs = kind(*channels, 7), nn.Conv2d(*channels, 7)
     torchs.load_state_dict(mine.state_dict())
-    one = torch.randn(3, 5, 13, width + 6).contiguous(memory_format=layout).requires_grad_()
+    one = torch.randn(3, channels[0], 13, width + 6).contiguous(memory_format=layout).requires_grad_()
     other = one.detach().clone().requires_grad_()
     made, expected = mine(one), torchs(other)
     weights = torch.randn(expected.shape)
@@ -128,3 +130,16 @@ def test_a_narrow_convolution_is_torchs(width: int, layout: torch.memory_format)
     half.float().sum().backward()
     assert mine.weight.grad.dtype == torch.float32
     torch.testing.assert_close(half.float(), expected, atol=0.05, rtol=0.05)
+
+
+def test_an_opening_convolution_learns_where_no_gradient_of_the_image_is_wanted_and_the_other_way_round():
+    torch.manual_seed(0)
+    mine, image = OpeningConvolution(3, 5, 7), torch.randn(1, 3, 10, 10)
+    mine(image).sum().backward()
+    assert mine.weight.grad is not None
+    mine.requires_grad_(False)
+    seen = image.clone().requires_grad_()
+    mine(seen).square().sum().backward()
+    other = image.clone().requires_grad_()
+    nn.functional.conv2d(other, mine.weight, mine.bias).square().sum().backward()
+    torch.testing.assert_close(seen.grad, other.grad, atol=1e-4, rtol=1e-4)
