@@ -19,7 +19,8 @@ Departures from the release, whose slips are not repeated:
 - Stage "global" trains at half the frame's size where stage "local" follows; its discriminator keeps its scales in the next.
 - Chains may be longer than two frames; the perceptual term is then the mean over frames, times the two of the paper.
 - `laptop`, `small-gpu`: a mask over a still background, averaged weights, a mean absolute error of pixels, the packaged
-  network in place of VGG19, whose weights are not ours to give.
+  network in place of VGG19, whose weights are not ours to give; the face's residual begins at zero (`face_start`).
+- Faces of fewer than the paper's 128 pixels are enlarged for the perceptual network.
 """
 
 from collections import deque
