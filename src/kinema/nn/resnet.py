@@ -127,8 +127,8 @@ class NarrowConvolution(nn.Conv2d):
 class OpeningConvolution(nn.Conv2d):
     """A convolution from a few channels, of stride 1 and without padding.
 
-    The same numbers as `nn.Conv2d`. The gradient of what came in is a convolution to a few channels; on a processor it takes two
-    thirds of the time, computed as a `NarrowConvolution` is.
+    The same numbers as `nn.Conv2d`. The gradient of what came in is a convolution to a few channels; on a processor it takes
+    two thirds of the time, computed as a `NarrowConvolution` is.
     """
 
     def forward(self, input: Image) -> Float[Tensor, "B D h w"]:
