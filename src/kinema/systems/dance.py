@@ -55,7 +55,7 @@ from kinema.systems.dance_config import DanceConfig
 
 Pose = Float[Tensor, "B T J 3"]
 STATISTICS_BYTES = 32768  # half of them are used by the longest
-FACE_SEEN = 128  # pixels, the paper's side of a face: in smaller ones a perceptual network has few layers, and none of a face
+FACE_SEEN = 128  # pixels, the paper's side of a face: in smaller ones a perceptual network has few layers
 Frames = list[Image]  # one after the other
 
 # --- What is made -------------------------------------------------------------------------------------------------------------
@@ -98,7 +98,10 @@ Perform = Callable[[Batch], Scene]
 
 PAPER = Paper("Everybody Dance Now", "Caroline Chan, Shiry Ginosar, Tinghui Zhou, Alexei A. Efros", "ICCV", 2019)
 PACKAGED: dict[str, Any] = {
-    **{"perceptual_network": "efficientnet-lite0", "pixel_weight": 10.0, "background": True, "face_start": "zero"},
+    "perceptual_network": "efficientnet-lite0",
+    "pixel_weight": 10.0,
+    "background": True,
+    "face_start": "zero",
 }
 SMALL: dict[str, Any] = {"enhancer": False, "discriminator_width": 16, "face_base": 16, "face_downs": 2, "face_blocks": 3}
 
