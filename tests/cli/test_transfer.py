@@ -246,6 +246,26 @@ def test_a_still_dancer_falls_back_to_another_normaliser(
     assert "does not move towards or away from the camera: normaliser affine" in capsys.readouterr().out
 
 
+def test_who_leaves_the_target_s_picture_is_said_and_can_be_kept_in_view(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = walking_in().pose
+    away[..., 0] += np.linspace(-40, 40, FRAMES)[:, None]
+    write_poses(tmp_path / "away.npz", poses(away))
+    words = ("--poses", tmp_path / "away.npz", "--target", place / "anna")
+    assert run(*words, "--out", tmp_path / "out.mp4") == 0
+    said = capsys.readouterr().out
+    assert "of 24 frames head, trunk or legs lie beyond the sides of a picture of 32 pixels: --keep-in-view goes less" in said
+    assert run(*words, "--keep-in-view", "--view", "side-by-side", "--out", tmp_path / "kept.mp4") == 0
+    said = capsys.readouterr().out
+    way = json.loads(probe(tmp_path / "kept.mp4").metadata["kinema"])["runs"][0]["normaliser"]["sideways"]
+    assert f"{way['share']:.0%} of the source's way to the sides, to stay in view" in said
+    assert 0 < way["share"] < 1
+    assert "--keep-in-view" not in said
+    assert run(*usual(place, tmp_path / "whole.mp4")) == 0
+    assert "sides" not in capsys.readouterr().out
+
+
 def test_as_is_takes_the_source_s_frame(place: Path, tmp_path: Path) -> None:
     assert run(*usual(place, tmp_path / "out.mp4", "--as-is", "--view", "side-by-side", "--restart", 1)) == 0
     trained = Trained(str(place / "anna"), "transfer", "cpu")
@@ -428,6 +448,7 @@ def test_json_that_is_not_openpose_s(place: Path, tmp_path: Path, capsys: pytest
         (("--person", "all"), "person is 'all'; it must be one person"),
         (("--person", "7"), "there is no person 7"),
         (("--as-is", "--normalise", "affine"), "--as-is takes poses unnormalised"),
+        (("--as-is", "--keep-in-view"), "--as-is leaves everybody where they are"),
     ],
 )
 def test_wrong_options(

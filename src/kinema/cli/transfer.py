@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import chain, repeat
 from pathlib import Path
@@ -66,6 +66,9 @@ class Transfer(Config):
     as_is: bool = False
     """Take the poses unnormalised and unsmoothed, the source's frame cut as kinema prepare cuts it: for footage of the target
     that was not trained on."""
+    keep_in_view: bool = False
+    """Go less far to the sides than the source, as far as head, trunk and legs stay in the target's picture; feet slide by the
+    difference."""
     view: View = "result"
     """result: the target alone. side-by-side: source, skeleton and result, a row per target. grid: source, its skeleton and
     all results."""
@@ -95,6 +98,8 @@ class Transfer(Config):
         self.require(self.person != "all", "person", "one person: largest, a number or X,Y")
         if self.source is None and self.poses is None:
             raise ConfigError("transfer wants --source, a video of somebody who moves, or --poses")
+        if self.as_is and self.keep_in_view:
+            raise ConfigError("--as-is leaves everybody where they are; leave out --as-is or --keep-in-view")
         if self.as_is and self.normalise not in ("depth", "none"):
             raise ConfigError(f"--as-is takes poses unnormalised; leave out --as-is or --normalise {self.normalise}")
 
@@ -242,7 +247,7 @@ def _normaliser(options: Transfer, poses: "Poses", target: "Trained") -> "Normal
 
     normaliser = fit(poses, target.target_statistics(), options.normalise)
     for note in normaliser.notes:
-        print(f"{target.name}: {note}" if len(options.target) > 1 else note)
+        _say(options, target, note)
     return normaliser
 
 
@@ -263,7 +268,39 @@ def _driven(options: Transfer, poses: "Poses", performed: range, target: "Traine
 
     smooth = "none" if options.as_is else options.smooth
     whole = drive(poses, find_skeleton(target.system.skeleton), normalise, smooth=smooth, window=options.window)
-    return whole.window(performed.start, performed.stop)
+    if options.keep_in_view:
+        whole, maps[-1]["sideways"] = _in_view(options, whole, target)
+    driven = whole.window(performed.start, performed.stop)
+    if not options.as_is:
+        _say_cut_off(options, driven, target)
+    return driven
+
+
+def _in_view(options: Transfer, whole: "Driving", target: "Trained") -> tuple["Driving", dict[str, float]]:
+    """Return the poses with a way to the sides that stays in view, and what was done, which is said."""
+    from kinema.pose.driving import within
+
+    way = within(whole.poses)
+    _say(options, target, f"{way.share:.0%} of the source's way to the sides, to stay in view")
+    return whole.moved(way), asdict(way)
+
+
+def _say_cut_off(options: Transfer, driven: "Driving", target: "Trained") -> None:
+    if not (cut_off := driven.cut_off):
+        return
+    width = target.system.frame_shape[1]
+    advice = "" if options.keep_in_view else "--keep-in-view goes less far to the sides; "
+    _say(
+        options,
+        target,
+        f"in {len(cut_off)} of {len(driven.poses)} frames head, trunk or legs lie beyond the sides of a picture of {width} "
+        f"pixels: {advice}a target of wider pictures (kinema prepare --size WIDTHxHEIGHT) has more room",
+    )
+
+
+def _say(options: Transfer, target: "Trained", words: str) -> None:
+    """Print what is to be known of a target, with its name where there are several."""
+    print(f"{target.name}: {words}" if len(options.target) > 1 else words)
 
 
 def _say_absent(driven: "Driving", poses: "Poses") -> None:

@@ -13,14 +13,19 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Float64
 
 from kinema.core.errors import DataError
 from kinema.pose.detect import visible
 from kinema.pose.filters import SMOOTHERS, fill_gaps
 from kinema.pose.sequence import Parts, Poses
 from kinema.pose.skeleton import Skeleton, converter
+from kinema.pose.stature import middles, torso
 
+MARGIN = 0.03
+"""Of a frame's width, left free at either side of a body that is kept in view."""
+RANGE = (2.0, 98.0)
+"""Percentiles that count as the ends of a way to the sides: a frame or two of a wrong pose shall not narrow all of it."""
 GAP_SECONDS = 0.2
 """A gap of a joint up to this long is bridged by a straight line; what is longer stays missing."""
 
@@ -39,10 +44,82 @@ class Driving:
     poses: Poses
     absent: tuple[int, ...]
 
+    @property
+    def cut_off(self) -> tuple[int, ...]:
+        """Frames of which head, trunk or legs lie beyond the left or right edge."""
+        x, seen = _sideways(self.poses)
+        return tuple(np.nonzero((seen & ((x < 0) | (x > self.poses.width - 1))).any(axis=1))[0].tolist())
+
+    def moved(self, way: "Sideways") -> "Driving":
+        """Return the same with another way to the sides."""
+        return replace(self, poses=way.place(self.poses))
+
     def window(self, first: int, stop: int) -> "Driving":
         """Return the frames from `first` up to `stop`."""
         absent = tuple(frame - first for frame in self.absent if first <= frame < stop)
         return Driving(self.poses.window(first, stop), absent)
+
+
+@dataclass(frozen=True)
+class Sideways:
+    """A narrower way to the sides: of a body's middle m in every frame, m' = share m + right; all its points move with it.
+
+    With a share below 1 feet slide by the rest of every step.
+
+    Attributes:
+        share: of the way, 0 (stays at one place) to 1 (as it was).
+        right: pixels.
+    """
+
+    share: float
+    right: float
+
+    def place(self, poses: Poses) -> Poses:
+        """Return the poses moved."""
+        shift = ((self.share - 1) * _middle(poses) + self.right)[:, None]
+
+        def move(points: Float[np.ndarray, "T P *points 2"]) -> Float[np.ndarray, "T P *points 2"]:
+            each = (..., *(None,) * (points.ndim - 3))
+            return np.stack([points[..., 0] + shift[each], points[..., 1]], axis=-1)
+
+        return poses.mapped(move)
+
+
+def within(poses: Poses) -> Sideways:
+    """Find the widest way to the sides on which head, trunk and legs stay in view.
+
+    The way is shifted first, which moves nobody's feet over the floor, and narrowed by what is still too wide. Arms may leave.
+
+    Args:
+        poses: of one person, in pixels of the target's frames; in every frame somebody.
+    """
+    middle, (x, seen) = _middle(poses), _sideways(poses)
+    margin = MARGIN * poses.width
+    left = np.percentile(np.where(seen, middle[:, None] - x, 0).max(axis=1), RANGE[1]) + margin
+    right = poses.width - 1 - margin - np.percentile(np.where(seen, x - middle[:, None], 0).max(axis=1), RANGE[1])
+    if left > right:  # wider than the frame
+        left = right = (left + right) / 2
+    first, last = np.percentile(middle, RANGE)
+    share = float(min(1.0, (right - left) / max(last - first, 1e-6)))
+    first, last = share * first, share * last
+    return Sideways(round(share, 4), round(float(np.clip(0.0, left - first, right - last)), 4))
+
+
+def _sideways(poses: Poses) -> tuple[Float64[np.ndarray, "T J"], Bool[np.ndarray, "T J"]]:
+    """Return x of the joints of head, trunk and legs, and which are there; of points without names all count."""
+    body = torso(poses)[:, 0]
+    if not (body[..., 2] > 0).any():
+        body = poses.points[:, 0].astype(np.float64)
+    seen = body[..., 2] > 0
+    return np.where(seen, body[..., 0], 0.0), seen
+
+
+def _middle(poses: Poses) -> Float64[np.ndarray, "T"]:
+    """Return x of the middle of hips, else of ankles, else of all joints that are there, else as between other frames."""
+    (x, seen), found = _sideways(poses), middles(torso(poses)[:, 0])
+    found = np.where(np.isnan(found), (x * seen).sum(axis=1) / np.maximum(seen.sum(axis=1), 1), found)
+    known = np.nonzero(seen.any(axis=1))[0]
+    return np.interp(np.arange(len(found)), known, found[known])
 
 
 def drive(poses: Poses, skeleton: Skeleton, normalise: Map, *, smooth: str = "median", window: int = 7) -> Driving:

@@ -174,7 +174,7 @@ def _floor(body: Float64[np.ndarray, "T 14 3"], edge: int, alpha: float, percent
         far=round(far, _DECIMALS),
         foot=round(usual, _DECIMALS),
         moves=bool(close - far > STILL * np.median(height)),
-        middle=round(float(np.median(_middles(body)[standing])), _DECIMALS),
+        middle=round(float(np.median(middles(body)[standing])), _DECIMALS),
         profile=tuple((round(float(foot[i]), _DECIMALS), round(float(height[i]), _DECIMALS)) for i in chosen),
     )
 
@@ -202,7 +202,8 @@ def _heights(body: Float64[np.ndarray, "T 14 3"]) -> Float64[np.ndarray, "T"]:
     return np.linalg.norm(head - (_joint(body, "LAnkle") + _joint(body, "RAnkle")) / 2, axis=-1)
 
 
-def _middles(body: Float64[np.ndarray, "T 14 3"]) -> Float64[np.ndarray, "T"]:
+def middles(body: Float64[np.ndarray, "T 14 3"]) -> Float64[np.ndarray, "T"]:
+    """Return x of the middle of the hips, else of the ankles; NaN where both are missing."""
     hips, ankles = ((_joint(body, f"L{name}") + _joint(body, f"R{name}"))[..., 0] / 2 for name in ("Hip", "Ankle"))
     return np.where(np.isnan(hips), ankles, hips)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kinema.core.errors import DataError
-from kinema.pose.driving import as_prepared, bridged, drive, hold
+from kinema.pose.driving import Driving, Sideways, as_prepared, bridged, drive, hold, within
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import COCO_17, COCO_18, PENN_13, find_skeleton
 
@@ -108,3 +108,69 @@ def test_hands_are_driven_where_the_target_has_them_and_missing_where_the_source
     assert without.filled().shape == (9, 18 + 42, 3)
     assert not without.filled()[:, 18:].any()
     assert drive(source, COCO_18, halved).poses.filled().shape == (9, 18, 3)
+
+
+def walker(middle: np.ndarray, width: int = 100) -> Poses:
+    """Somebody 20 pixels wide whose hips' middle is at given places, with wrists 30 pixels away."""
+    beside = np.zeros(18)
+    for side, names in ((-10, ("RShoulder", "RHip", "RAnkle")), (10, ("LShoulder", "LHip", "LAnkle"))):
+        beside[[COCO_18.index(name) for name in names]] = side
+    beside[COCO_18.index("RWrist")], beside[COCO_18.index("LWrist")] = -30, 30
+    points = np.ones((len(middle), 1, 18, 3), np.float32)
+    points[..., 0] = middle[:, None, None] + beside
+    points[..., 1] = np.arange(18)
+    return Poses(points, COCO_18, width, 50, 10)
+
+
+def test_who_leaves_the_picture_is_seen_and_arms_do_not_count() -> None:
+    assert Driving(walker(np.array([10.0, 50.0, 89.0])), ()).cut_off == ()
+    assert Driving(walker(np.array([9.0, 50.0, 89.5])), ()).cut_off == (0, 2)
+
+
+def test_a_way_to_the_sides_is_shifted_before_it_is_narrowed() -> None:
+    """Shifted alone, feet that stand stay where they are."""
+    beside, wide = walker(np.linspace(-40, 20, 201)), walker(np.linspace(-40, 160, 201))
+    way = within(beside)
+    assert way.share == 1
+    assert Driving(way.place(beside), ()).cut_off == ()
+    way = within(wide)
+    room = 100 - 1 - 2 * 3 - 20  # a margin of 3 and the half of a body, on both sides
+    assert way.share == pytest.approx(room / (0.96 * 200), rel=0.01)
+    moved = way.place(wide)
+    assert Driving(moved, ()).cut_off == ()
+    np.testing.assert_allclose(np.diff(moved.points[:, 0, 1, 0]), way.share, rtol=1e-3)
+    assert Driving(wide, ()).moved(way).poses.points.tolist() == moved.points.tolist()
+
+
+def test_bodies_keep_their_shape_and_who_is_in_view_stays() -> None:
+    wide = walker(np.linspace(-40, 160, 51))
+    moved = within(wide).place(wide)
+    offsets = wide.points[..., 0] - wide.points[:, :, :1, 0]
+    np.testing.assert_allclose(moved.points[..., 0] - moved.points[:, :, :1, 0], offsets, atol=1e-4)
+    assert within(walker(np.linspace(40, 60, 51))) == Sideways(1.0, 0.0)
+
+
+def test_a_body_wider_than_the_picture_stands_in_its_middle() -> None:
+    moved = within(huge := walker(np.linspace(-40, 160, 51), width=12)).place(huge)
+    np.testing.assert_allclose(moved.points[:, 0, COCO_18.index("Neck"), 0], 5.5, atol=0.01)
+
+
+def test_a_frame_without_hips_does_not_jump() -> None:
+    """The middle of what is there, or of the frames around, stands in."""
+    wide = walker(np.linspace(-40, 160, 51))
+    way, whole = within(wide), within(wide).place(wide)
+    for there in (("Neck",), ("RWrist",)):
+        part = walker(np.linspace(-40, 160, 51))
+        part.points[25, 0, [joint not in there for joint in COCO_18.joints], 2] = 0
+        moved = way.place(part).points[25, 0, COCO_18.index(there[0]), 0]
+        assert moved == pytest.approx(whole.points[25, 0, COCO_18.index(there[0]), 0], abs=0.01)
+
+
+def test_points_without_names_stay_in_view_as_a_whole() -> None:
+    skeleton = find_skeleton("anonymous-4")
+    points = np.ones((21, 1, 4, 3), np.float32)
+    points[..., 0] = np.linspace(-40, 160, 21)[:, None, None] + np.arange(4)
+    poses = Poses(points, skeleton, 100, 50, 10)
+    assert len(Driving(poses, ()).cut_off) > 8
+    moved = within(poses).place(poses)
+    assert len(Driving(moved, ()).cut_off) <= 1
