@@ -90,6 +90,18 @@ def test_predict_shows_modes_and_keeps_poses(place: Path, tmp_path: Path, capsys
     assert "exists" in capsys.readouterr().err
 
 
+def test_poses_beside_one_file_bear_its_name(place: Path, tmp_path: Path) -> None:
+    """Two forecasts of one clip do not claim the same file."""
+    clip, poses = clip_and_poses(place, tmp_path)
+    for name in ("first", "second"):
+        words = ("--poses", poses, "--futures", 4, "--modes", 2, "--out", tmp_path / f"{name}.png")
+        assert run("predict", place / "run", clip, *words) == 0
+        assert np.load(tmp_path / f"{name}.poses.npz")["futures"].shape[0] == 4
+    assert run("predict", place / "run", place / "data", "--count", 2, "--futures", 4, "--out", tmp_path / "both.png") == 0
+    keys = [Dataset(place / "data", "test").record(index).key for index in (0, -1)]
+    assert all((tmp_path / f"both-{key}.poses.npz").exists() for key in keys)
+
+
 def test_modes_are_made_of_what_moves_most(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("predict", place / "run", place / "data", "--count", 1, "--futures", 20, "--keep", 0.1, "--out", tmp_path)
     assert run(*command, "--skeletons") == 0

@@ -14,6 +14,7 @@ from kinema.cli.sample import Sampled
 from kinema.core.errors import CheckpointError, ConfigError, DataError, MediaError
 
 if TYPE_CHECKING:
+    from kinema.cli.output import Output
     from kinema.cli.trained import Trained
     from kinema.evaluation.forecast import Forecaster
     from kinema.pose.sequence import Poses
@@ -29,7 +30,8 @@ class Forecast(Sampled):
     """Forecast what people do next: many futures of a past of frames and poses, grouped and shown as modes.
 
     Every file shows the past and what happened, then the modes, the largest first; skeletons above, video below; the bar is as
-    long as the mode's share. Beside it, NAME.poses.npz holds the poses: past, futures, groups, modes, shares.
+    long as the mode's share. Beside it, NAME.poses.npz holds the poses: past, futures, groups, modes, shares. NAME is the clip's,
+    or that of the one file that --out names, or both for several clips in one file.
     """
 
     made = "predicted"
@@ -105,8 +107,7 @@ def run(arguments: list[str]) -> int:
     if not video and not options.skeletons:
         print(f"note: {trained.name} has learnt to forecast poses and not yet to render them: skeletons alone")
     output = options.output([past.name for past in pasts], trained, "forecast")
-    folder = output.out.parent if output.one_file else output.out
-    tables = [folder / f"{past.name}{POSES_SUFFIX}" for past in pasts]
+    tables = _tables(output, [past.name for past in pasts])
     if not options.overwrite and (taken := next((file for file in tables if file.exists()), None)):
         raise MediaError(f"{taken} exists; give another --out, or --overwrite to replace it")
     for number, (past, table) in enumerate(zip(pasts, tables, strict=True)):
@@ -124,6 +125,14 @@ def run(arguments: list[str]) -> int:
     forecasts = "1 forecast" if len(pasts) == 1 else f"{len(pasts)} forecasts"
     print(f"{forecasts} of {forecaster.future} frames at {output.fps:g} frames per second: {place}")
     return 0
+
+
+def _tables(output: "Output", names: Sequence[str]) -> list[Path]:
+    """Return the files that hold the poses: named as the clips in a folder, after the file where there is one."""
+    if not output.one_file:
+        return [output.out / f"{name}{POSES_SUFFIX}" for name in names]
+    stem = output.out.with_suffix("")
+    return [Path(f"{stem}{POSES_SUFFIX}" if len(names) == 1 else f"{stem}-{name}{POSES_SUFFIX}") for name in names]
 
 
 def open_forecaster(name: str, device: str) -> "Forecaster":
