@@ -30,8 +30,8 @@ class Forecast(Sampled):
     """Forecast what people do next: many futures of a past of frames and poses, grouped and shown as modes.
 
     Every file shows the past and what happened, then the modes, the largest first; skeletons above, video below; the bar is as
-    long as the mode's share. Beside it, NAME.poses.npz holds the poses: past, futures, groups, modes, shares. NAME is the clip's,
-    or that of the one file that --out names, or both for several clips in one file.
+    long as the mode's share. Beside it, NAME.poses.npz holds the poses: past, futures, groups, modes, shares. NAME is the
+    clip's, or that of the one file that --out names, or both for several clips in one file.
     """
 
     made = "predicted"
