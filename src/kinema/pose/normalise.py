@@ -136,8 +136,8 @@ def _held(values: Float64[np.ndarray, "T P"]) -> Float64[np.ndarray, "T P"]:
 class Relative:
     """The target's pose moved as the source moves from its start: p' = target + scale (p - start), joint by joint.
 
-    A joint that the start or the target's pose lacks, and points of faces and hands, move with the nose, the wrist or the mean
-    of all joints.
+    Joints that the start lacks and a frame too, such as legs below the picture's edge, stand still where the target has them. A
+    joint that the target's pose lacks, and points of faces and hands, move with the nose, the wrist or the mean of all joints.
 
     Attributes:
         scale: root of the ratio of both poses' convex areas.
@@ -175,7 +175,13 @@ class Relative:
             for name in parts
             if (part := getattr(poses, name)) is not None
         }
+        lacking = ~poses.present & self.still() & poses.present.any(axis=-1, keepdims=True)
+        moved["points"] = np.where(lacking[..., None], target.astype(np.float32), moved["points"])
         return replace(poses, **moved)
+
+    def still(self) -> Bool[np.ndarray, "J"]:
+        """Return which joints the target has and the source's start lacks."""
+        return (np.array(self.start)[:, 2] <= 0) & (np.array(self.target)[:, 2] > 0)
 
 
 RULES: Mapping[str, type[Affine] | type[Depth] | type[Relative]] = {
@@ -265,7 +271,8 @@ def fit(source: Poses, target: BodyStatistics, mode: Mode | str = "depth") -> No
     if mode == "affine":
         return Normaliser("affine", _affine(own, target), *sizes)
     if mode == "relative":
-        return Normaliser("relative", _relative(source, target), *sizes)
+        rule = _relative(source, target)
+        return Normaliser("relative", rule, *sizes, notes=_still(rule, source.skeleton))
     rule, notes = _depth(own, target)
     if rule is None:
         return Normaliser("affine", _affine(own, target), *sizes, notes=notes)
@@ -417,6 +424,11 @@ def _relative(source: Poses, target: BodyStatistics) -> Relative:
     both = wanted & (start[:, 2] > 0)
     scale = float(np.sqrt(_area(reference[both, :2]) / _area(start[both, :2])))
     return Relative(scale, _triples(start), _triples(reference), source.skeleton.name)
+
+
+def _still(rule: Relative, skeleton: Skeleton) -> tuple[str, ...]:
+    names = [joint for joint, still in zip(skeleton.joints, rule.still(), strict=True) if still]
+    return (f"where the source does not show {', '.join(names)}, they stand still where the target has them",) if names else ()
 
 
 def _same_layout(target: BodyStatistics, skeleton: Skeleton) -> Float64[np.ndarray, "J 3"]:

@@ -376,6 +376,23 @@ def test_relative_moves_the_targets_own_pose() -> None:
     )
 
 
+def test_relative_lets_legs_stand_that_the_source_never_shows() -> None:
+    base = standing(np.full(4, 4.0))
+    legs = [COCO_18.index(name) for name in ("RKnee", "RAnkle", "LKnee", "LAnkle")]
+    source = base.mapped(lambda points: points * 2 + np.arange(4)[:, None, None, None])
+    source.points[:, 0, legs, 2] = 0
+    source.points[2, ..., 2] = 0
+    normaliser = fit(source, measure(base), "relative")
+    (note,) = normaliser.notes
+    assert note == "where the source does not show RKnee, RAnkle, LKnee, LAnkle, they stand still where the target has them"
+    moved = Normaliser.from_mapping(normaliser.to_mapping())(source)
+    for frame in (0, 1, 3):
+        np.testing.assert_allclose(moved.points[frame, 0, legs], base.points[0, 0, legs], atol=0.01)
+    assert moved.points[3, 0, 0, 0] - moved.points[0, 0, 0, 0] == pytest.approx(1.5, abs=0.01)
+    assert not moved.present[2].any()  # nobody stays nobody
+    assert not fit(base, measure(base), "relative").notes
+
+
 def test_relative_wants_three_joints_that_have_an_area() -> None:
     source = wandering()
     for kept, sentence in ((2, "shares at most 2 joints"), (18, "on one line")):
