@@ -10,7 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kinema.core.errors import ConfigError
 from kinema.core.types import Batch
-from kinema.nn.regions import boxes_around, crop
+from kinema.nn.discriminators import halved
+from kinema.nn.regions import boxes_around, crop, shifted
+from kinema.nn.resnet import Overlay
 from kinema.systems.dance import Dance, DanceConfig, Scene
 from kinema.training import TrainConfig, Trainer
 
@@ -262,6 +264,65 @@ def test_a_silent_start_corrects_nothing_yet_and_learns():
         trainer.step(given)
     assert not torch.equal(system.correct(frame, label, corners, visible), frame)
     assert all(parameter.abs().sum() > 0 for parameter in system.face_generator.parameters())
+
+
+@pytest.mark.parametrize(("stage", "half"), [("global", 2), ("local", 1)])
+def test_scenes_lie_beside_their_places_in_training(stage: str, half: int):
+    """Drawing, truth and still background move together: where nothing is painted, the background's pixels are seen moved."""
+    given, system = batch(rows=8), dance(shift=0.25)
+    for overlay in (part for part in system.modules() if isinstance(part, Overlay)):
+        overlay.background.data.copy_(torch.rand_like(overlay.background))
+    last = system.generator.last[1] if stage == "global" else system.enhancer.last[1]
+    nn.init.zeros_(last.weight)
+    last.bias.data[3] = -100  # the mask
+    torch.manual_seed(3)
+    steps = system.draw_steps(given, (32 // half, 32 // half))
+    torch.manual_seed(3)
+    scene = (system.perform_global if stage == "global" else system.perform_local)(given)
+    assert steps.abs().max() <= 8 // half
+    assert len(steps.unique()) > 3
+    still = (system.generator if stage == "global" else system.enhancer).last[2].background
+    real, moved = given.video[:, :, 0], given.pose.clone()
+    moved[..., :2] += half * steps.flip(1)[:, None, None]
+    wanted = shifted(real, half * steps), system.draw(moved)[0]
+    for frame, label, made, row in zip(scene.real[0], scene.labels[0], scene.fake[1], range(8), strict=True):
+        assert torch.equal(made, shifted(still, steps[row : row + 1])[0])
+        truth, drawing = (one if half == 1 else halved(one) for one in (wanted[0][row : row + 1], wanted[1][row : row + 1]))
+        assert torch.allclose(frame, truth[0])
+        assert torch.allclose(label, drawing[0])
+    assert all(overlay.steps is None for overlay in system.modules() if isinstance(overlay, Overlay))
+    with pytest.raises(ConfigError, match="shift is 0.25; it must be 0 where background is False"):
+        dance(shift=0.25, background=False)
+
+
+def test_the_faces_box_lies_beside_the_face_in_training_alone():
+    given, system = batch(rows=64), dance(face_shift=0.25)
+    side, (there, _) = system.config.face_side, system.face_boxes(given.pose)
+    torch.manual_seed(0)
+    beside, _ = system.face_boxes(given.pose, 0.25)
+    apart = [(one - other) for one, other in zip(beside, there, strict=True)]
+    inside = [(one > 0).all(dim=1) & (one < 32 - side).all(dim=1) for one in there]
+    assert all(gap.abs().max() <= round(side / 4) for gap in apart)
+    assert sum(gap[free].unique(dim=0).shape[0] for gap, free in zip(apart, inside, strict=True)) > 8
+    shifts = []
+    system.face_boxes = lambda pose, shift=0.0: shifts.append(shift) or Dance.face_boxes(system, pose, shift)
+    system.perform_face(given)
+    system.corrected.fill_(True)
+    system.transfer(given.pose)
+    assert shifts == [0.25, 0.0]
+
+
+def test_a_face_and_its_drawing_are_augmented_alike():
+    system = dance(face_augment=("translation", "cutout"))
+    label = torch.rand(8, 3, 16, 16) + 1
+    together = system.judged_face(label, label)
+    assert torch.equal(together[:, :3], together[:, 3:])
+    assert not torch.equal(together[:, :3], label)
+    assert torch.equal(dance().judged_face(label, -label), torch.cat([label, -label], dim=1))
+    with pytest.raises(ConfigError, match="face_augment"):
+        dance(face_augment=("blur",))
+    with pytest.raises(ConfigError, match="face_shift"):
+        dance(face_shift=2.0)
 
 
 # --- Face and hands in the drawings -------------------------------------------------------------------------------------------

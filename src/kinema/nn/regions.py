@@ -86,6 +86,24 @@ def paste(images: Image, patches: Float[Tensor, "B C size size"], corners: Corne
     return pasted.permute(0, 3, 1, 2)
 
 
+def shifted(images: Image, steps: Int[Tensor, "N 2"]) -> Float[Tensor, "N C H W"]:
+    """Move images by whole pixels, every one by its own; what comes in repeats the border.
+
+    Args:
+        images: one per row of `steps`, or one for all.
+        steps: down and to the right, in pixels.
+    """
+    height, width = images.shape[2:]
+    rows, columns = (
+        (torch.arange(extent, device=images.device) - step[:, None]).clamp(0, extent - 1)
+        for extent, step in zip((height, width), steps.unbind(1), strict=True)
+    )
+    image = torch.arange(len(images), device=images.device)[:, None, None]
+    places = ((image * height + rows[:, :, None]) * width + columns[:, None, :]).flatten()
+    pixels = images.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, places)
+    return pixels.unflatten(0, (len(steps), height, width)).permute(0, 3, 1, 2)
+
+
 def _pixels(corners: Corners, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return image, row and column of every pixel of the boxes."""
     steps = torch.arange(size, device=corners.device)

@@ -3,18 +3,20 @@
 Convolutions have a bias and reflect at the borders; instance norm has no parameters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, cast
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from kinema.core.types import Image
 from kinema.nn.convolution import TransposedImages
+from kinema.nn.regions import shifted
 
 EPSILON = 1e-5  # of instance norm
 LARGE = 1024  # pixels from which torch's group norm walks through channels-last images in their order
@@ -340,6 +342,8 @@ class Overlay(nn.Module):
     """
 
     channels = 4
+    steps: Tensor | None = None
+    """How far beside its place the background lies in every image, down and to the right in pixels; see `beside`."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
@@ -350,7 +354,21 @@ class Overlay(nn.Module):
         # Apart in memory: a slice of channels-last numbers is walked through one by one.
         mask = torch.sigmoid(numbers[:, 3:].contiguous()).float()
         generated = torch.tanh(numbers[:, :3].contiguous(memory_format=torch.channels_last)).float()
-        return torch.lerp(self.background.contiguous(memory_format=torch.channels_last), generated, mask)
+        background = self.background if self.steps is None else shifted(self.background, self.steps)
+        return torch.lerp(background.contiguous(memory_format=torch.channels_last), generated, mask)
+
+
+@contextmanager
+def beside(module: nn.Module, steps: Int[Tensor, "B 2"] | None) -> Iterator[None]:
+    """Let the still backgrounds of a module lie beside their places, in every image by its own steps."""
+    overlays = [part for part in module.modules() if isinstance(part, Overlay)]
+    for overlay in overlays:
+        overlay.steps = steps
+    try:
+        yield
+    finally:
+        for overlay in overlays:
+            overlay.steps = None
 
 
 def initialise_pix2pix(module: nn.Module) -> None:

@@ -18,8 +18,10 @@ Departures from the release, whose slips are not repeated:
 - A player judges what was made before it moved, as in the release, but from one forward pass.
 - Stage "global" trains at half the frame's size where stage "local" follows; its discriminator keeps its scales in the next.
 - Chains may be longer than two frames; the perceptual term is then the mean over frames, times the two of the paper.
-- `laptop`, `small-gpu`: a mask over a still background, averaged weights, a mean absolute error of pixels, the packaged
-  network in place of VGG19, whose weights are not ours to give; the face's residual begins at zero (`face_start`).
+- `laptop`, `small-gpu`: a mask over a still background, averaged weights, a mean absolute error of pixels, the packaged network in
+  place of VGG19, whose weights are not ours to give.
+- The same, lest some hundred frames are known by heart: scenes lie beside their places by chance (`shift`), and boxes beside faces
+  (`face_shift`), whose discriminator sees them augmented (`face_augment`) and whose residual begins at zero (`face_start`).
 - Faces of fewer than the paper's 128 pixels are enlarged for the perceptual network.
 """
 
@@ -38,14 +40,16 @@ from torch.nn.functional import interpolate
 
 from kinema.core.compiling import untraced
 from kinema.core.errors import ConfigError
+from kinema.core.seeds import draw_rows
 from kinema.core.system import Fit, Objective, OptimizerFactory, Paper, Player, Preset, Stage, System, adam, learning
 from kinema.core.types import Batch, ClipShape, Image, Scalar, Video
+from kinema.nn.augment import augment
 from kinema.nn.discriminators import Judgement, MultiScaleDiscriminator, PatchDiscriminator, halved
 from kinema.nn.losses import absolute_error, feature_matching, least_squares
 from kinema.nn.perceptual import PerceptualLoss, perceptual_loss
 from kinema.nn.record import Record
-from kinema.nn.regions import Corners, around_joints, boxes_around, crop, paste, places
-from kinema.nn.resnet import LocalEnhancer, Overlay, ResidualGenerator, initialise_pix2pix
+from kinema.nn.regions import Corners, around_joints, boxes_around, crop, paste, places, shifted
+from kinema.nn.resnet import LocalEnhancer, Overlay, ResidualGenerator, beside, initialise_pix2pix
 from kinema.nn.stillness import uncovered_picture
 from kinema.pose.draw import DrawStyle, draw_points
 from kinema.pose.sequence import Poses
@@ -101,7 +105,10 @@ PACKAGED: dict[str, Any] = {
     "perceptual_network": "efficientnet-lite0",
     "pixel_weight": 10.0,
     "background": True,
+    "shift": 0.125,
     "face_start": "zero",
+    "face_shift": 0.25,
+    "face_augment": ("translation", "cutout"),
 }
 SMALL: dict[str, Any] = {"enhancer": False, "discriminator_width": 16, "face_base": 16, "face_downs": 2, "face_blocks": 3}
 
@@ -337,30 +344,63 @@ class Dance(System[DanceConfig]):
         residual = self.face_generator(torch.cat([crop(label, corners, size), before.to(label.dtype)], dim=1))
         return paste(frame, before + residual, corners, visible)
 
-    def face_boxes(self, pose: Pose) -> tuple[list[Corners], list[Bool[Tensor, "B"]]]:
-        """Return the corners of the face's box for every frame, and in which items there is one."""
+    def face_boxes(self, pose: Pose, shift: float = 0.0) -> tuple[list[Corners], list[Bool[Tensor, "B"]]]:
+        """Return the corners of the face's box for every frame, and in which items there is one.
+
+        Args:
+            pose: joints, confidence 0 is missing.
+            shift: of every item's boxes, at most, by chance, as a share of their side.
+        """
         c = self.config
         found = [places(points, self.joints, FACE_PLACES) for points in pose.unbind(1)]
-        return [boxes_around(at, c.face_side, c.height, c.width) for at, _ in found], [seen for _, seen in found]
+        beside = pose.new_zeros(len(pose), 2)
+        if shift:
+            beside += shift * c.face_side * (2 * draw_rows(lambda rows: torch.rand(rows, 2), len(pose)).to(pose) - 1)
+        return [boxes_around(at + beside, c.face_side, c.height, c.width) for at, _ in found], [seen for _, seen in found]
 
     # What every stage makes
 
     def perform_global(self, batch: Batch) -> Scene:
         """Make a chain at the size of stage "global"."""
-        labels, real = self.draw(_pose(batch)), _frames(batch.video)
+        steps = self.draw_steps(batch, self.config.coarse)
+        labels, real = self.staged(batch, None if steps is None else steps * (1 if self.enhancer is None else 2))
         if self.enhancer is not None:
             labels, real = [halved(frame) for frame in labels], [halved(frame) for frame in real]
-        return Scene(labels, real, self.chain(labels, self.paint_global))
+        with beside(self, steps):
+            return Scene(labels, real, self.chain(labels, self.paint_global))
 
     def perform_local(self, batch: Batch) -> Scene:
         """Make a chain at full size."""
-        labels = self.draw(_pose(batch))
-        return Scene(labels, _frames(batch.video), self.chain(labels, self.paint_local))
+        steps = self.draw_steps(batch, self.frame_shape)
+        labels, real = self.staged(batch, steps)
+        with beside(self, steps):
+            return Scene(labels, real, self.chain(labels, self.paint_local))
+
+    def draw_steps(self, batch: Batch, size: tuple[int, int]) -> Corners | None:
+        """Draw how far beside its place each scene lies, down and to the right; None where all stay in their places.
+
+        Args:
+            batch: gives the number of scenes.
+            size: height and width of the frames that are moved, in pixels.
+        """
+        if not self.config.shift:
+            return None
+        most = (self.config.shift * torch.tensor(size)).floor()
+        drawn = draw_rows(lambda rows: torch.rand(rows, 2), len(batch.video))
+        return ((2 * most + 1) * drawn - most).floor().long().to(batch.video.device)
+
+    def staged(self, batch: Batch, steps: Corners | None) -> tuple[Frames, Frames]:
+        """Return drawn poses and real frames, every scene moved by its steps."""
+        pose, real = _pose(batch), _frames(batch.video)
+        if steps is not None:
+            pose = pose + torch.cat([steps.flip(1), torch.zeros_like(steps[:, :1])], dim=1)[:, None, None]
+            real = [shifted(frame, steps) for frame in real]
+        return self.draw(pose), real
 
     def perform_face(self, batch: Batch) -> Scene:
         """Make a chain whose frames follow from corrected frames."""
         labels, real = self.draw(_pose(batch)), _frames(batch.video)
-        corners, visible = self.face_boxes(_pose(batch))
+        corners, visible = self.face_boxes(_pose(batch), self.config.face_shift)
 
         def paint(number: int, label: Image, previous: Image) -> Image:
             return self.correct(self.paint_local(number, label, previous), label, corners[number], visible[number])
@@ -387,6 +427,11 @@ class Dance(System[DanceConfig]):
             return torch.cat([torch.cat([x, y.to(x)], dim=1) for x, y in together])
         pairs = [torch.cat([x, z, y.to(x), w.to(x)], dim=1) for (x, y), (z, w) in pairwise(together)]
         return torch.cat(pairs) if len(pairs) > 1 else pairs[0]
+
+    def judged_face(self, label: Image, face: Image) -> Float[Tensor, "N D h w"]:
+        """Return what the face's discriminator sees: a face with its drawing (Equation 3), augmented alike."""
+        together = augment(torch.stack([label, face.to(label)], dim=2), self.config.face_augment)
+        return torch.cat(together.unbind(2), dim=1)
 
     def generator_objective(self, batch: Batch, perform: Perform, first: int, share: float) -> Objective:
         """Equation 2 minimised over G: adversarial, feature matching and perceptual, halved in stage "global"."""
@@ -443,7 +488,7 @@ class Dance(System[DanceConfig]):
         if scene.face is None or self.face_discriminator is None:
             return Objective({})
         self.corrected.fill_(True)
-        judgement = self.face_discriminator(torch.cat([scene.face.label, scene.face.fake], dim=1))
+        judgement = self.face_discriminator(self.judged_face(scene.face.label, scene.face.fake))
         terms = {"adversarial": least_squares([judgement.logits], 1.0)}
         terms |= self.likeness(scene.face.fake, scene.face.real, 1.0, FACE_SEEN)
         if self.config.face_terms == "all":
@@ -457,7 +502,7 @@ class Dance(System[DanceConfig]):
         face = self.take_shown(batch, self.perform_face).face
         if face is None or self.face_discriminator is None:
             return Objective({})
-        real, fake = (self.face_discriminator(torch.cat([face.label, one], dim=1)).logits for one in (face.real, face.fake))
+        real, fake = (self.face_discriminator(self.judged_face(face.label, one)).logits for one in (face.real, face.fake))
         return _verdict([real], [fake])
 
     def late_discriminator_objective(self, batch: Batch) -> Objective:

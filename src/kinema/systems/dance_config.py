@@ -6,6 +6,7 @@ from typing import Literal
 
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError
+from kinema.nn.augment import FAMILIES
 from kinema.nn.perceptual import PerceptualNetwork
 from kinema.pose.draw import STYLES, DrawStyle
 from kinema.pose.skeleton import find_skeleton
@@ -41,6 +42,9 @@ class DanceConfig(Config):
     """Residual blocks of the local enhancer."""
     background: bool = False
     """A mask chooses between what is generated and a still picture, which starts from what stands still behind the person."""
+    shift: float = 0.0
+    """How far beside its place everything lies in training, person and background, at most and by chance, as a share of height
+    and width: of some hundred frames every one would soon be known by heart. 0 without a still background."""
     discriminator_width: int = 64
     """Channels of the discriminators' first layers."""
     scales: int = 0
@@ -61,6 +65,11 @@ class DanceConfig(Config):
     face_start: Literal["random", "zero"] = "random"
     """What the face generator adds at first: what its random weights say (release), which a short training must unlearn, or
     nothing."""
+    face_shift: float = 0.0
+    """How far beside the face its box lies in training, at most and by chance, as a share of its side: some hundred faces would
+    soon be known by heart."""
+    face_augment: tuple[str, ...] = ()
+    """Differentiable augmentation of what the face's discriminator sees: colour, translation, cutout; for the same reason."""
     face_terms: Literal["face", "all"] = "face"
     """The face generator minimises the face's terms (paper), or those of the whole frame too (release)."""
     alternate: int = 0
@@ -94,6 +103,12 @@ class DanceConfig(Config):
         self.at_least(0, "downs", "blocks", "scales", "face_size", "alternate", "discriminator_joins")
         self.at_least(0, "feature_weight", "perceptual_weight", "pixel_weight", "learning_rate")
         self.require(0 < self.face_share <= 1, "face_share", "above 0 and at most 1")
+        self.require(0 <= self.shift < 1, "shift", "from 0 to below 1")
+        self.require(
+            self.background or not self.shift, "shift", "0 where background is False: nothing says where walls would lie"
+        )
+        self.require(0 <= self.face_shift <= 1, "face_shift", "from 0 to 1")
+        self.require(set(self.face_augment) <= set(FAMILIES), "face_augment", f"names out of {', '.join(FAMILIES)}")
         for name in ("beta1", "beta2"):
             self.require(0 <= getattr(self, name) < 1, name, "in [0, 1)")
         self.require(not self.enhancer or self.base % 2 == 0, "base", "even, for the local enhancer has half as many channels")

@@ -2,7 +2,7 @@
 
 import torch
 
-from kinema.nn.regions import MARGIN, around_joints, boxes_around, crop, paste, places
+from kinema.nn.regions import MARGIN, around_joints, boxes_around, crop, paste, places, shifted
 from kinema.pose.skeleton import COCO_18, PENN_13
 
 CHOICES = (("Nose",), ("REar", "LEar"), ("REar",), ("LEar",))
@@ -54,3 +54,18 @@ def test_cut_and_paste_with_gradients():
     assert patches.grad[1].abs().max() == 0
     assert images.grad[0, :, 1:5, 2:6].abs().max() == 0
     assert torch.equal(images.grad[1], torch.ones(3, 10, 12))
+
+
+def test_shifted_images_repeat_their_border():
+    images = torch.arange(24.0).reshape(2, 1, 3, 4)
+    moved = shifted(images, torch.tensor([[1, -1], [-2, 0]]))
+    assert moved[0, 0].tolist() == [[1, 2, 3, 3], [1, 2, 3, 3], [5, 6, 7, 7]]
+    assert moved[1, 0].tolist() == [[20, 21, 22, 23]] * 3
+    one = shifted(images[:1], torch.tensor([[0, 0], [0, 9]]))  # the same for all, and further than it is wide
+    assert torch.equal(one[0], images[0])
+    assert one[1, 0].tolist() == [[0] * 4, [4] * 4, [8] * 4]
+
+
+def test_the_gradient_of_a_shifted_image_lands_where_its_pixels_came_from():
+    image = torch.rand(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda one: shifted(one, torch.tensor([[2, -1], [0, 3]])), image)
