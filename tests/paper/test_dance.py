@@ -291,7 +291,7 @@ def test_scenes_lie_beside_their_places_in_training(stage: str, half: int):
         assert torch.allclose(frame, truth[0])
         assert torch.allclose(label, drawing[0])
     assert all(overlay.steps is None for overlay in system.modules() if isinstance(overlay, Overlay))
-    with pytest.raises(ConfigError, match="shift is 0.25; it must be 0 where background is False"):
+    with pytest.raises(ConfigError, match=r"shift is 0.25; it must be 0 where background is False"):
         dance(shift=0.25, background=False)
 
 

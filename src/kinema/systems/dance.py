@@ -18,10 +18,10 @@ Departures from the release, whose slips are not repeated:
 - A player judges what was made before it moved, as in the release, but from one forward pass.
 - Stage "global" trains at half the frame's size where stage "local" follows; its discriminator keeps its scales in the next.
 - Chains may be longer than two frames; the perceptual term is then the mean over frames, times the two of the paper.
-- `laptop`, `small-gpu`: a mask over a still background, averaged weights, a mean absolute error of pixels, the packaged network in
-  place of VGG19, whose weights are not ours to give.
-- The same, lest some hundred frames are known by heart: scenes lie beside their places by chance (`shift`), and boxes beside faces
-  (`face_shift`), whose discriminator sees them augmented (`face_augment`) and whose residual begins at zero (`face_start`).
+- `laptop`, `small-gpu`: a mask over a still background, averaged weights, a mean absolute error of pixels, the packaged
+  network in place of VGG19, whose weights are not ours to give.
+- The same, lest some hundred frames are known by heart: scenes lie beside their places by chance (`shift`), boxes beside
+  faces (`face_shift`); the face's discriminator sees them augmented (`face_augment`), its residual begins at zero (`face_start`).
 - Faces of fewer than the paper's 128 pixels are enlarged for the perceptual network.
 """
 
