@@ -21,7 +21,7 @@ Departures from the release, whose slips are not repeated:
 - `laptop`, `small-gpu`: a mask over a still background, averaged weights, a mean absolute error of pixels, the packaged
   network in place of VGG19, whose weights are not ours to give.
 - The same, lest some hundred frames are known by heart: scenes lie beside their places by chance (`shift`), boxes beside
-  faces (`face_shift`); the face's discriminator sees them augmented (`face_augment`), its residual begins at zero (`face_start`).
+  faces (`face_shift`), whose discriminator sees them augmented (`face_augment`); the residual begins at zero (`face_start`).
 - Faces of fewer than the paper's 128 pixels are enlarged for the perceptual network.
 """
 
