@@ -276,7 +276,7 @@ def test_scenes_lie_beside_their_places_in_training(stage: str, half: int):
     nn.init.zeros_(last.weight)
     last.bias.data[3] = -100  # the mask
     torch.manual_seed(3)
-    steps = system.draw_steps(given, (32 // half, 32 // half))
+    steps = system.draw_steps(given, 32 // half, 32 // half)
     torch.manual_seed(3)
     scene = (system.perform_global if stage == "global" else system.perform_local)(given)
     assert steps.abs().max() <= 8 // half

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from kinema.core.seeds import draw_rows
 from kinema.core.types import Image
 from kinema.pose.skeleton import Skeleton
 
@@ -84,6 +85,28 @@ def paste(images: Image, patches: Float[Tensor, "B C size size"], corners: Corne
     patches = torch.where(where[:, None, None, None], patches.to(images.dtype), kept)
     pasted = images.permute(0, 2, 3, 1).index_put(_pixels(corners, patches.shape[2]), patches.permute(0, 2, 3, 1))
     return pasted.permute(0, 3, 1, 2)
+
+
+def draw_steps(share: float, count: int, height: int, width: int) -> Int[Tensor, "B 2"] | None:
+    """Draw how far each of several images is moved, down and to the right in whole pixels; None where the share is 0.
+
+    Args:
+        share: of height and width, the furthest.
+        count: of the images.
+        height: in pixels.
+        width: in pixels.
+    """
+    if not share:
+        return None
+    most = (share * torch.tensor([height, width])).floor()
+    drawn = draw_rows(lambda rows: torch.rand(rows, 2), count)
+    return ((2 * most + 1) * drawn - most).floor().long()
+
+
+def with_steps(points: Float[Tensor, "B *rows J 3"], steps: Int[Tensor, "B 2"]) -> Float[Tensor, "B *rows J 3"]:
+    """Return joints, (x, y, confidence) in pixels, in images that were moved by steps."""
+    right_and_down = torch.cat([steps.flip(1), torch.zeros_like(steps[:, :1])], dim=1).to(points)
+    return points + right_and_down[(slice(None), *(None,) * (points.ndim - 2))]
 
 
 def shifted(images: Image, steps: Int[Tensor, "N 2"]) -> Float[Tensor, "N C H W"]:

@@ -48,7 +48,7 @@ from kinema.nn.discriminators import Judgement, MultiScaleDiscriminator, PatchDi
 from kinema.nn.losses import absolute_error, feature_matching, least_squares
 from kinema.nn.perceptual import PerceptualLoss, perceptual_loss
 from kinema.nn.record import Record
-from kinema.nn.regions import Corners, around_joints, boxes_around, crop, paste, places, shifted
+from kinema.nn.regions import Corners, around_joints, boxes_around, crop, draw_steps, paste, places, shifted, with_steps
 from kinema.nn.resnet import LocalEnhancer, Overlay, ResidualGenerator, beside, initialise_pix2pix
 from kinema.nn.stillness import uncovered_picture
 from kinema.pose.draw import DrawStyle, draw_points
@@ -362,7 +362,7 @@ class Dance(System[DanceConfig]):
 
     def perform_global(self, batch: Batch) -> Scene:
         """Make a chain at the size of stage "global"."""
-        steps = self.draw_steps(batch, self.config.coarse)
+        steps = self.draw_steps(batch, *self.config.coarse)
         labels, real = self.staged(batch, None if steps is None else steps * (1 if self.enhancer is None else 2))
         if self.enhancer is not None:
             labels, real = [halved(frame) for frame in labels], [halved(frame) for frame in real]
@@ -371,30 +371,21 @@ class Dance(System[DanceConfig]):
 
     def perform_local(self, batch: Batch) -> Scene:
         """Make a chain at full size."""
-        steps = self.draw_steps(batch, self.frame_shape)
+        steps = self.draw_steps(batch, *self.frame_shape)
         labels, real = self.staged(batch, steps)
         with beside(self, steps):
             return Scene(labels, real, self.chain(labels, self.paint_local))
 
-    def draw_steps(self, batch: Batch, size: tuple[int, int]) -> Corners | None:
-        """Draw how far beside its place each scene lies, down and to the right; None where all stay in their places.
-
-        Args:
-            batch: gives the number of scenes.
-            size: height and width of the frames that are moved, in pixels.
-        """
-        if not self.config.shift:
-            return None
-        most = (self.config.shift * torch.tensor(size)).floor()
-        drawn = draw_rows(lambda rows: torch.rand(rows, 2), len(batch.video))
-        return ((2 * most + 1) * drawn - most).floor().long().to(batch.video.device)
+    def draw_steps(self, batch: Batch, height: int, width: int) -> Corners | None:
+        """Draw how far beside its place each scene of a size lies; None where all stay in their places."""
+        steps = draw_steps(self.config.shift, len(batch.video), height, width)
+        return None if steps is None else steps.to(batch.video.device)
 
     def staged(self, batch: Batch, steps: Corners | None) -> tuple[Frames, Frames]:
         """Return drawn poses and real frames, every scene moved by its steps."""
         pose, real = _pose(batch), _frames(batch.video)
         if steps is not None:
-            pose = pose + torch.cat([steps.flip(1), torch.zeros_like(steps[:, :1])], dim=1)[:, None, None]
-            real = [shifted(frame, steps) for frame in real]
+            pose, real = with_steps(pose, steps), [shifted(frame, steps) for frame in real]
         return self.draw(pose), real
 
     def perform_face(self, batch: Batch) -> Scene:

@@ -50,6 +50,7 @@ from kinema.core.system import Fit, Objective, Paper, Player, Preset, Stage, Sys
 from kinema.core.types import Batch, ClipShape, Image, Scalar, Video
 from kinema.nn.convolution import initialise_dcgan
 from kinema.nn.losses import absolute_error, discriminator_terms, generator_term, kl_to_normal, masked_squared_error
+from kinema.nn.regions import draw_steps, shifted, with_steps
 from kinema.pose.draw import draw_points
 from kinema.pose.skeleton import find_skeleton
 from kinema.pose.warp import warp_limbs
@@ -525,8 +526,11 @@ class PoseKnows(System[PoseKnowsConfig]):
             shown, self.shown = self.shown[1:], None
             return shown
         now = self.config.past_frames - 1
-        real = self.lengthened(self.resized(batch.video[:, :, now:]))
-        poses = self.poses_of(batch)[:, now:]
+        video, poses = batch.video[:, :, now:], self.poses_of(batch)[:, now:]
+        if (steps := draw_steps(self.config.shift, len(video), *video.shape[3:])) is not None:
+            steps = steps.to(video.device)
+            poses, video = with_steps(poses, steps), torch.stack([shifted(frame, steps) for frame in video.unbind(2)], dim=2)
+        real = self.lengthened(self.resized(video))
         skeletons = self.skeletons(poses)
         with learning(self.generator):
             painted = self.paint_over(real[:, :, 0], poses, skeletons)

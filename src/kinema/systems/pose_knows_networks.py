@@ -105,6 +105,9 @@ class PoseKnowsConfig(Config):
     """What is painted over: grey (release), the current frame, as much of that frame as a mask of the U-Net leaves, or the same
     where a second mask chooses between the frame and the frame with its limbs taken along, which the U-Net is shown too and two
     convolutions at full size refine."""
+    shift: float = 0.0
+    """How far beside its place each clip lies when video is learnt, at most and by chance, as a share of height and width: few
+    clips would soon be known by heart."""
     l1_weight: float = 500.0
     """Weight alpha of the mean absolute error of a pixel in [-1, 1]: half the release's, whose pixels span half as much."""
     learning_rate: float = 2e-4
@@ -119,6 +122,7 @@ class PoseKnowsConfig(Config):
         self.at_least(0, "kl_weight", "kl_doubles_at", "pose_learning_rate", "l1_weight", "learning_rate")
         self.require(0 <= self.confidence < 1, "confidence", "in [0, 1)")
         self.require(0 <= self.dropout < 1, "dropout", "in [0, 1)")
+        self.require(0 <= self.shift < 1, "shift", "in [0, 1)")
         tall, wide = self.video_height, self.video_width
         self.require(tall >= 8 and tall & (tall - 1) == 0, "video_height", "a power of two, at least 8")
         self.require(wide >= tall // 4 and wide % (tall // 4) == 0, "video_width", f"a multiple of {tall // 4}")
