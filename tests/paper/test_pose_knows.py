@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kinema.core.errors import ConfigError, DataError
 from kinema.core.types import Batch
 from kinema.nn.losses import kl_to_normal
+from kinema.nn.regions import draw_steps, shifted
 from kinema.pose.draw import STYLES, draw_points
 from kinema.pose.skeleton import COCO_18
 from kinema.pose.warp import warp_limbs
@@ -473,6 +474,24 @@ def test_the_unet_sees_the_current_frame_every_pose_and_the_last_one_again() -> 
         skeletons = (seen[0][clip, :3].permute(1, 2, 3, 0) + 1) * 127.5
         assert np.array_equal(skeletons.round().byte().numpy(), np.concatenate([drawn, *[drawn[-1:]] * 3]))
         assert torch.equal(seen[0][clip, 3:], batch.video[clip, :, now, None].expand(-1, 8, -1, -1))
+
+
+def test_clips_and_skeletons_lie_beside_their_places_together() -> None:
+    system = small(shift=0.25)
+    batch, now = batch_for(system), system.config.past_frames - 1
+    torch.manual_seed(0)
+    real, _, skeletons = system.show(batch)
+    torch.manual_seed(0)
+    steps = draw_steps(0.25, len(batch.video), *batch.video.shape[3:])
+    assert steps is not None
+    assert steps.abs().sum() > 0
+    poses = system.poses_of(batch)[:, now:].clone()
+    poses[..., :2] += steps.flip(1)[:, None, None]
+    assert torch.allclose(skeletons, system.skeletons(poses))
+    frame = system.resized(shifted(batch.video[:, :, now], steps))
+    assert torch.allclose(real[:, :, 0], frame)
+    still = small()
+    assert torch.equal(still.show(batch)[0][:, :, 0], still.resized(batch.video[:, :, now]))
 
 
 def test_limbs_of_the_current_frame_are_taken_along_and_shown_to_the_unet() -> None:
