@@ -79,6 +79,16 @@ def test_without_the_file_of_vgg19_nothing_is_written(tmp_path: Path, capsys: py
     assert not run.exists()
 
 
+def test_mirrored_clips_are_refused_where_one_background_is_learnt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, run = write_dataset(tmp_path / "data", shape=(4, 32, 32), people=True), tmp_path / "run"
+    options = ["--preset", "tiny", "--steps", "3", "--batch-size", "2", "--flip"]
+    for more in ([], ["--dry-run"]):
+        assert main(["train", "dance", str(data), "--out", str(run), *options, *more]) == 2
+        assert "dance learns one still background, which mirrored clips contradict; leave out --flip" in capsys.readouterr().err
+    assert not run.exists()
+    assert main(["train", "dance", str(data), "--out", str(run), *options, "--no-background"]) == 0
+
+
 def test_generator_and_face_alternate(tmp_path: Path) -> None:
     data, run = write_dataset(tmp_path / "data", shape=(6, 32, 32), people=True), tmp_path / "run"
     options = ["--preset", "tiny", "--steps", "15", "--batch-size", "2", "--log-steps", "1", "--alternate", "1"]

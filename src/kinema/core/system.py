@@ -144,6 +144,11 @@ class System(nn.Module, Generic[ConfigT]):
         """Tokens that its transformer makes of a clip; None for a system without one."""
         return None
 
+    @property
+    def stands_still(self) -> bool:
+        """Whether it learns one still background for all clips, which mirrored ones would contradict."""
+        return False
+
     def stages(self) -> Mapping[str, Stage]:
         """Return the stages of training in order."""
         raise NotImplementedError

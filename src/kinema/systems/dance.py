@@ -510,6 +510,11 @@ class Dance(System[DanceConfig]):
         return self.config.height, self.config.width
 
     @property
+    def stands_still(self) -> bool:
+        """Whether it shows its person before a still background."""
+        return self.config.background
+
+    @property
     def skeleton(self) -> str:
         """Name of the layout of its poses."""
         return self.config.skeleton

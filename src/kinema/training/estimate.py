@@ -91,7 +91,7 @@ def estimate(plan: Plan, device: torch.device) -> Iterator[str]:
     """
     dataset, held_out = open_dataset(plan.data, plan.options.split)
     system = built(plan)
-    refuse_misfit(dataset, system)
+    refuse_misfit(dataset, system, plan.options.flip)
     refuse_endless(system, plan.training)
     frames, processes = system.clip_shape.frames, distributed.processes()
     loader = Loader(

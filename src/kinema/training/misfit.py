@@ -18,12 +18,20 @@ def open_dataset(path: Path, split: str) -> tuple[Dataset, Dataset | None]:
     return training, Dataset(path, "test" if split == "train" else "train")
 
 
-def refuse_misfit(dataset: Dataset, system: System[Any]) -> None:
+def refuse_misfit(dataset: Dataset, system: System[Any], flip: bool = False) -> None:
     """Raise when the clips of a dataset are not what a system trains on.
 
+    Args:
+        dataset: that it would train on.
+        system: with its settings.
+        flip: half of the clips would be mirrored.
+
     Raises:
-        TrainingError: for clips of another size, shorter clips, or clips without the labels, captions or arrays that it needs.
+        TrainingError: for clips of another size, shorter clips, or clips without the labels, captions or arrays that it needs;
+            for mirrored clips of a system that learns one still background.
     """
+    if flip and system.stands_still:
+        raise TrainingError(f"{system.name} learns one still background, which mirrored clips contradict; leave out --flip")
     has, wants = dataset.shape, system.clip_shape
     if (has.height, has.width) != (wants.height, wants.width) or has.frames < wants.frames:
         options = shape_options(system.config, min(has.frames, wants.frames), has.height, has.width)

@@ -124,7 +124,7 @@ class Run:
         self.dataset, self.held_out = open_dataset(plan.data, plan.options.split)
         torch.manual_seed(plan.training.seed)
         self.system = plan.system(plan.config)
-        refuse_misfit(self.dataset, self.system)
+        refuse_misfit(self.dataset, self.system, self.options.flip)
         self.stages = self.system.stages()
         refuse_endless(self.system, plan.training)
         if not plan.stored:
