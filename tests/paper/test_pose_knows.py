@@ -482,7 +482,7 @@ def test_clips_and_skeletons_lie_beside_their_places_together() -> None:
     torch.manual_seed(0)
     real, _, skeletons = system.show(batch)
     torch.manual_seed(0)
-    steps = draw_steps(0.25, len(batch.video), *batch.video.shape[3:])
+    steps = draw_steps(0.25, batch.video, *batch.video.shape[3:])
     assert steps is not None
     assert steps.abs().sum() > 0
     poses = system.poses_of(batch)[:, now:].clone()

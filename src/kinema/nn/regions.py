@@ -87,20 +87,20 @@ def paste(images: Image, patches: Float[Tensor, "B C size size"], corners: Corne
     return pasted.permute(0, 3, 1, 2)
 
 
-def draw_steps(share: float, count: int, height: int, width: int) -> Int[Tensor, "B 2"] | None:
+def draw_steps(share: float, images: Tensor, height: int, width: int) -> Int[Tensor, "B 2"] | None:
     """Draw how far each of several images is moved, down and to the right in whole pixels; None where the share is 0.
 
     Args:
         share: of height and width, the furthest.
-        count: of the images.
-        height: in pixels.
-        width: in pixels.
+        images: one or a clip per row, for their number and device.
+        height: of what is moved, in pixels.
+        width: of what is moved, in pixels.
     """
     if not share:
         return None
     most = (share * torch.tensor([height, width])).floor()
-    drawn = draw_rows(lambda rows: torch.rand(rows, 2), count)
-    return ((2 * most + 1) * drawn - most).floor().long()
+    drawn = draw_rows(lambda rows: torch.rand(rows, 2), len(images))
+    return ((2 * most + 1) * drawn - most).floor().long().to(images.device)
 
 
 def with_steps(points: Float[Tensor, "B *rows J 3"], steps: Int[Tensor, "B 2"]) -> Float[Tensor, "B *rows J 3"]:

@@ -353,16 +353,16 @@ class Dance(System[DanceConfig]):
         """
         c = self.config
         found = [places(points, self.joints, FACE_PLACES) for points in pose.unbind(1)]
-        beside = pose.new_zeros(len(pose), 2)
+        apart = pose.new_zeros(len(pose), 2)
         if shift:
-            beside += shift * c.face_side * (2 * draw_rows(lambda rows: torch.rand(rows, 2), len(pose)).to(pose) - 1)
-        return [boxes_around(at + beside, c.face_side, c.height, c.width) for at, _ in found], [seen for _, seen in found]
+            apart += shift * c.face_side * (2 * draw_rows(lambda rows: torch.rand(rows, 2), len(pose)).to(pose) - 1)
+        return [boxes_around(at + apart, c.face_side, c.height, c.width) for at, _ in found], [seen for _, seen in found]
 
     # What every stage makes
 
     def perform_global(self, batch: Batch) -> Scene:
         """Make a chain at the size of stage "global"."""
-        steps = self.draw_steps(batch, *self.config.coarse)
+        steps = draw_steps(self.config.shift, batch.video, *self.config.coarse)
         labels, real = self.staged(batch, None if steps is None else steps * (1 if self.enhancer is None else 2))
         if self.enhancer is not None:
             labels, real = [halved(frame) for frame in labels], [halved(frame) for frame in real]
@@ -371,15 +371,10 @@ class Dance(System[DanceConfig]):
 
     def perform_local(self, batch: Batch) -> Scene:
         """Make a chain at full size."""
-        steps = self.draw_steps(batch, *self.frame_shape)
+        steps = draw_steps(self.config.shift, batch.video, *self.frame_shape)
         labels, real = self.staged(batch, steps)
         with beside(self, steps):
             return Scene(labels, real, self.chain(labels, self.paint_local))
-
-    def draw_steps(self, batch: Batch, height: int, width: int) -> Corners | None:
-        """Draw how far beside its place each scene of a size lies; None where all stay in their places."""
-        steps = draw_steps(self.config.shift, len(batch.video), height, width)
-        return None if steps is None else steps.to(batch.video.device)
 
     def staged(self, batch: Batch, steps: Corners | None) -> tuple[Frames, Frames]:
         """Return drawn poses and real frames, every scene moved by its steps."""

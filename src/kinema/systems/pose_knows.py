@@ -527,8 +527,7 @@ class PoseKnows(System[PoseKnowsConfig]):
             return shown
         now = self.config.past_frames - 1
         video, poses = batch.video[:, :, now:], self.poses_of(batch)[:, now:]
-        if (steps := draw_steps(self.config.shift, len(video), *video.shape[3:])) is not None:
-            steps = steps.to(video.device)
+        if (steps := draw_steps(self.config.shift, video, *video.shape[3:])) is not None:
             poses, video = with_steps(poses, steps), torch.stack([shifted(frame, steps) for frame in video.unbind(2)], dim=2)
         real = self.lengthened(self.resized(video))
         skeletons = self.skeletons(poses)
