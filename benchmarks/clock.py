@@ -12,6 +12,7 @@ import torch
 
 from kinema.cli import SPINS
 from kinema.cli.allocator import installed_mimalloc, prefer_mimalloc
+from kinema.training import distributed
 
 MATMUL = 8192
 """Side of the matrices whose product is the ceiling on a GPU."""
@@ -33,12 +34,14 @@ class Side:
         arguments: of the benchmark.
         name: of the side.
         as_kinema: start as `kinema` does; otherwise as Python does, with glibc's malloc and OpenMP's own waiting.
+        processes: that take the step together, started by torchrun.
     """
 
-    def __init__(self, script: str, arguments: Sequence[str], name: str, as_kinema: bool) -> None:
+    def __init__(self, script: str, arguments: Sequence[str], name: str, as_kinema: bool, processes: int = 1) -> None:
         inherited = {key: value for key, value in os.environ.items() if key not in ("LD_PRELOAD", "GOMP_SPINCOUNT")}
         environment = inherited | ({"GOMP_SPINCOUNT": SPINS} if as_kinema else {"LD_PRELOAD": ""})
-        command = [sys.executable, script, *arguments, "--side", name]
+        together = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)) if processes > 1 else ()
+        command = [sys.executable, *together, script, *arguments, "--side", name]
         self.process = subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def step(self) -> list[float]:
@@ -57,26 +60,33 @@ class Side:
 
 
 def serve(build: Callable[[], Callable[[], object]], device: torch.device) -> None:
-    """Be a `Side`: build what takes a step, take two, and then one for every line of input; print how long it took."""
+    """Be a `Side`: build what takes a step, take two, and then one for every line of input; print how long it took.
+
+    Of several processes the first one reads and prints, and tells the others.
+    """
     prefer_mimalloc()
-    step = build()
-    for _ in range(2):
-        step()
-    for _ in sys.stdin:
-        print(json.dumps(timed(step, device)), flush=True)
+    with distributed.together(device):
+        step = build()
+        for _ in range(2):
+            step()
+        while distributed.first_says(float(distributed.is_first() and bool(sys.stdin.readline()))):
+            clock, processor = timed(step, device)
+            everyone = distributed.processes() * float(distributed.average(torch.tensor(processor)))
+            if distributed.is_first():
+                print(json.dumps((clock, everyone)), flush=True)
 
 
 def compared(
-    script: str, arguments: Sequence[str], ours: str, plain: str, rounds: int, device: torch.device
+    script: str, arguments: Sequence[str], ours: str, plain: str, rounds: int, device: torch.device, processes: int = 1
 ) -> dict[str, float]:
     """Return the medians of steps that two sides take by turns, and their ratios.
 
-    Each side has a process of its own, ours as `kinema` starts and the plain one as Python does. In `ratio_of_arithmetic`, on a
-    processor, the plain step has our allocator as well.
+    Each side has a process of its own, ours as `kinema` starts (or several, as torchrun starts them) and the plain one as Python
+    does. In `ratio_of_arithmetic`, on a processor, the plain step has our allocator and as many processes as well.
     """
-    starts = [(ours, True), (plain, False)]
+    starts = [(ours, True, processes), (plain, False, 1)]
     if device.type == "cpu" and installed_mimalloc():
-        starts.append((plain, True))
+        starts.append((plain, True, processes))
     sides = [Side(script, arguments, *start) for start in starts]
     times = [[side.step() for side in sides] for _ in range(rounds + 1)][1:]
     for side in sides:

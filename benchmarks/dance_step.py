@@ -4,9 +4,11 @@ Preset `laptop` at 128 pixels, stage "global". The reference is the same trainer
 memory, with torch's own instance norm, reflection padding and convolutions. Each side has a process of its own, ours as
 `kinema` starts, the reference as Python does; they take turns (A B A B ...), so that other load on the machine falls on both.
 Medians are compared, of time on the clock and of processor time (which other load disturbs less). `ratio_of_arithmetic`
-compares with a reference that has our allocator as well.
+compares with a reference that has our allocator as well, and as many processes: with ``--processes`` ours trains in several that
+share threads and pairs, as torchrun starts them, and the reference in one.
 
     python benchmarks/dance_step.py --threads 2
+    python benchmarks/dance_step.py --threads 2 --processes 2
     python benchmarks/dance_step.py --device cuda --size 512
 
 Prints one JSON line. Targets on two cores: ratio at least 1.8, generation at least 8 frames per second.
@@ -14,6 +16,7 @@ Prints one JSON line. Targets on two cores: ratio at least 1.8, generation at le
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +30,7 @@ from kinema.core.types import Batch
 from kinema.nn.convolution import TransposedImages
 from kinema.nn.resnet import InstanceNorm, NarrowConvolution, OpeningConvolution, Overlay, ReflectionPad
 from kinema.systems.dance import Dance
-from kinema.training import TrainConfig, Trainer
+from kinema.training import TrainConfig, Trainer, distributed
 
 FRAMES = 24  # of a generated film
 
@@ -75,17 +78,19 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="pairs of a step")
     parser.add_argument("--rounds", type=int, default=11, help="steps of either side that are timed")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--processes", type=int, default=1, help="that share the threads and the pairs of our step")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--side", choices=("ours", "plain"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads // int(os.environ.get("WORLD_SIZE", "1")))
     torch.manual_seed(0)
     device = torch.device(options.device)
     config = replace(Dance.presets["laptop"].config, height=options.size, width=options.size)
 
     def build() -> Callable[[], object]:
-        video = torch.rand(options.batch, 3, config.chain, options.size, options.size, device=device) * 2 - 1
-        batch = Batch(video, pose=poses(options.batch, config.chain, options.size).to(device))
+        pairs = options.batch // distributed.processes()
+        video = torch.rand(pairs, 3, config.chain, options.size, options.size, device=device) * 2 - 1
+        batch = Batch(video, pose=poses(pairs, config.chain, options.size).to(device))
         if options.side == "ours":
             trainer = Trainer(Dance(config), "global", TrainConfig(precision="bf16"), device)
         else:
@@ -95,7 +100,7 @@ def main() -> None:
     if options.side:
         serve(build, device)
         return
-    numbers = compared(__file__, sys.argv[1:], "ours", "plain", options.rounds, device)
+    numbers = compared(__file__, sys.argv[1:], "ours", "plain", options.rounds, device, options.processes)
 
     dance = Dance(config).to(device).eval()
     film = poses(1, FRAMES, options.size).to(device)
