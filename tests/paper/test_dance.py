@@ -13,7 +13,7 @@ from kinema.core.types import Batch
 from kinema.nn.discriminators import halved
 from kinema.nn.regions import boxes_around, crop, draw_steps, shifted
 from kinema.nn.resnet import Overlay
-from kinema.systems.dance import Dance, DanceConfig, Scene
+from kinema.systems.dance import Dance, DanceConfig, Face, Scene
 from kinema.training import TrainConfig, Trainer
 
 TINY = Dance.presets["tiny"].config
@@ -217,7 +217,8 @@ def test_the_face_is_judged_inside_its_box():
     scene = system.perform_face(given)
     corners, visible = system.face_boxes(given.pose)
     assert torch.cat(visible).all()
-    assert torch.equal(scene.face.real, crop(torch.cat(list(given.video.unbind(2))), torch.cat(corners), 16))
+    in_boxes = [crop(frame, at, 16) for frame, at in zip(given.video.unbind(2), corners, strict=True)]
+    assert torch.equal(scene.face.real, torch.stack(in_boxes, dim=1).flatten(0, 1))  # item by item
     assert scene.face.label.shape == scene.face.fake.shape == (4, 3, 16, 16)
     system.shown = (given, scene)
     terms = system.face_discriminator_objective(given).terms
@@ -314,11 +315,12 @@ def test_the_faces_box_lies_beside_the_face_in_training_alone():
 
 def test_a_face_and_its_drawing_are_augmented_alike():
     system = dance(face_augment=("translation", "cutout"))
-    label = torch.rand(8, 3, 16, 16) + 1
-    together = system.judged_face(label, label)
+    label, seen = torch.rand(8, 3, 16, 16) + 1, torch.arange(8) < 5
+    face = Face(label, label, -label, seen, 1.0)
+    together = system.judged_face(face, face.real)
     assert torch.equal(together[:, :3], together[:, 3:])
-    assert not torch.equal(together[:, :3], label)
-    assert torch.equal(dance().judged_face(label, -label), torch.cat([label, -label], dim=1))
+    assert not torch.equal(together[:, :3], label[:5])
+    assert torch.equal(dance().judged_face(face, face.fake), torch.cat([label, -label], dim=1)[:5])
     with pytest.raises(ConfigError, match="face_augment"):
         dance(face_augment=("blur",))
     with pytest.raises(ConfigError, match="face_shift"):

@@ -8,9 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from kinema.core.peers import mean_over_processes
 from kinema.core.types import Scalar, Video
 
 Adversary = Literal["non_saturating", "minimax", "hinge"]
+EPSILON = 1e-6  # of an element: where there is none, an error of 0 is divided by it
 
 
 def discriminator_terms(real: Float[Tensor, "B"], fake: Float[Tensor, "B"], adversary: Adversary) -> dict[str, Scalar]:
@@ -44,8 +46,9 @@ def generator_term(fake: Float[Tensor, "B"], adversary: Adversary) -> Scalar:
 def masked_squared_error(
     predicted: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"], mask: Float[Tensor, "*shape"]
 ) -> Scalar:
-    """Return the mean squared error over the elements whose mask is 1; 0 where there is none."""
-    return ((predicted.float() - target.float()).square() * mask).sum() / mask.sum().clamp_min(1)
+    """Return the mean squared error over the elements whose mask is 1, in all processes together; 0 where there is none."""
+    errors = ((predicted.float() - target.float()).square() * mask).sum()
+    return errors / mean_over_processes(mask.sum()).clamp_min(EPSILON)
 
 
 def kl_to_normal(mu: Float[Tensor, "B Z"], log_variance: Float[Tensor, "B Z"]) -> Scalar:

@@ -27,7 +27,8 @@ Departures from the release, whose slips are not repeated:
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -40,6 +41,7 @@ from torch.nn.functional import interpolate
 
 from kinema.core.compiling import untraced
 from kinema.core.errors import ConfigError
+from kinema.core.peers import mean_over_processes, standing_in
 from kinema.core.seeds import draw_rows
 from kinema.core.system import Fit, Objective, OptimizerFactory, Paper, Player, Preset, Stage, System, adam, learning
 from kinema.core.types import Batch, ClipShape, Image, Scalar, Video
@@ -67,11 +69,25 @@ Frames = list[Image]  # one after the other
 
 @dataclass(frozen=True)
 class Face:
-    """Drawn poses, photographs and corrected frames inside the boxes of all visible faces of a chain."""
+    """Drawn poses, photographs and corrected frames inside the boxes around faces, of all frames of a chain.
+
+    Attributes:
+        label: drawn poses.
+        real: photographs.
+        fake: corrected frames.
+        seen: the boxes that show a face; a process that has none while others have shows one that counts nothing.
+        share: how much a mean over these faces counts in the mean over processes: their number, over its own mean.
+    """
 
     label: Image
     real: Image
     fake: Image
+    seen: Bool[Tensor, "N"]
+    share: float
+
+    def weighted(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Return means over these faces so that their mean over processes is one over the faces of all."""
+        return {name: self.share * value for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,7 @@ class Scene:
 
     def settled(self, verdicts: Sequence[Tensor] = ()) -> "Scene":
         """Return the scene without its graph, and with what the discriminator has said."""
-        face = self.face and Face(self.face.label, self.face.real, self.face.fake.detach())
+        face = self.face and replace(self.face, fake=self.face.fake.detach())
         return Scene(self.labels, self.real, [frame.detach() for frame in self.fake], face, verdicts)
 
 
@@ -392,11 +408,26 @@ class Dance(System[DanceConfig]):
             return self.correct(self.paint_local(number, label, previous), label, corners[number], visible[number])
 
         fake = self.chain(labels, paint)
-        seen, at, size = torch.cat(visible), torch.cat(corners), self.config.face_side
-        if not bool(seen.any()):
-            return Scene(labels, real, fake)
-        label, true, made = (crop(torch.cat(frames), at, size)[seen] for frames in (labels, real, fake))
-        return Scene(labels, real, fake, Face(label, true, made))
+        return Scene(labels, real, fake, self.faces(labels, real, fake, corners, visible))
+
+    def faces(
+        self, labels: Frames, real: Frames, fake: Frames, corners: Sequence[Corners], visible: Sequence[Tensor]
+    ) -> Face | None:
+        """Return the faces of a chain; None where no process sees any."""
+        seen = torch.stack(visible, dim=1).flatten()
+        own = seen.sum().float()
+        number, usual = torch.stack([own, mean_over_processes(own)]).tolist()
+        if not usual:
+            return None
+        if not number:
+            seen = torch.arange(len(seen), device=seen.device) == 0
+
+        def boxes(frames: Frames) -> Float[Tensor, "N C side side"]:
+            parts = [crop(*one, self.config.face_side) for one in zip(frames, corners, strict=True)]
+            # Item by item, so that several processes hold what one would, in the same order.
+            return rearrange(parts, "t b c h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
+
+        return Face(boxes(labels), boxes(real), boxes(fake), seen, number / usual)
 
     # Objectives
 
@@ -414,10 +445,17 @@ class Dance(System[DanceConfig]):
         pairs = [torch.cat([x, z, y.to(x), w.to(x)], dim=1) for (x, y), (z, w) in pairwise(together)]
         return torch.cat(pairs) if len(pairs) > 1 else pairs[0]
 
-    def judged_face(self, label: Image, face: Image) -> Float[Tensor, "N D h w"]:
-        """Return what the face's discriminator sees: a face with its drawing (Equation 3), augmented alike."""
-        together = augment(torch.stack([label, face.to(label)], dim=2), self.config.face_augment)
-        return torch.cat(together.unbind(2), dim=1)
+    def judged_face(self, face: Face, shown: Image) -> Float[Tensor, "N D h w"]:
+        """Return what the face's discriminator sees: photographs or corrected frames with their drawings, augmented alike."""
+        # Before the boxes without a face go: every process draws as many numbers.
+        together = augment(torch.stack([face.label, shown.to(face.label)], dim=2), self.config.face_augment)
+        return torch.cat(together[face.seen].unbind(2), dim=1)
+
+    def judge_face(self, face: Face, shown: Image) -> Tensor:
+        """Return what the face's discriminator says of photographs or corrected frames (Equation 3): logits."""
+        assert self.face_discriminator is not None
+        with nullcontext() if face.share else standing_in():
+            return self.face_discriminator(self.judged_face(face, shown)).logits
 
     def generator_objective(self, batch: Batch, perform: Perform, first: int, share: float) -> Objective:
         """Equation 2 minimised over G: adversarial, feature matching and perceptual, halved in stage "global"."""
@@ -471,12 +509,11 @@ class Dance(System[DanceConfig]):
         scene = self.perform_face(batch)
         self.shown = (batch, scene.settled())
         self.face_steps += 1
-        if scene.face is None or self.face_discriminator is None:
+        if (face := scene.face) is None:
             return Objective({})
         self.corrected.fill_(True)
-        judgement = self.face_discriminator(self.judged_face(scene.face.label, scene.face.fake))
-        terms = {"adversarial": least_squares([judgement.logits], 1.0)}
-        terms |= self.likeness(scene.face.fake, scene.face.real, 1.0, FACE_SEEN)
+        terms = {"adversarial": least_squares([self.judge_face(face, face.fake)], 1.0)}
+        terms = face.weighted(terms | self.likeness(face.fake[face.seen], face.real[face.seen], 1.0, FACE_SEEN))
         if self.config.face_terms == "all":
             with torch.no_grad():
                 real = self.discriminator(self.judged(scene.labels, scene.real))
@@ -485,11 +522,10 @@ class Dance(System[DanceConfig]):
 
     def face_discriminator_objective(self, batch: Batch) -> Objective:
         """Equation 3 maximised over D_f, as least squares; real and made faces pass apart, for batch norm tells them apart."""
-        face = self.take_shown(batch, self.perform_face).face
-        if face is None or self.face_discriminator is None:
+        if (face := self.take_shown(batch, self.perform_face).face) is None:
             return Objective({})
-        real, fake = (self.face_discriminator(self.judged_face(face.label, one)).logits for one in (face.real, face.fake))
-        return _verdict([real], [fake])
+        verdict = _verdict([self.judge_face(face, face.real)], [self.judge_face(face, face.fake)])
+        return Objective(face.weighted(verdict.terms), face.weighted(verdict.metrics))
 
     def late_discriminator_objective(self, batch: Batch) -> Objective:
         """Equation 1 maximised over D in stage "face", once it has joined."""

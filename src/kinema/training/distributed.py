@@ -13,7 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from kinema.core.compiling import untraced
 from kinema.core.errors import TrainingError
+from kinema.core.peers import stands_in
 
 _local: ContextVar[bool] = ContextVar("local", default=False)
 
@@ -88,6 +90,7 @@ def locally() -> Iterator[None]:
         _local.reset(token)
 
 
+@untraced
 def average(values: Tensor) -> Tensor:
     """Return the mean over processes of a tensor of one shape."""
     if processes() == 1:
@@ -159,10 +162,15 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         others = [axis for axis in range(input.dim()) if axis != 1]
         # In two passes, not E[x^2] - E[x]^2, which loses digits; in float32 whatever autocast says.
         with torch.autocast(input.device.type, enabled=False):
-            values = input.float()
-            mean = _Mean.apply(values.mean(others))
-            variance = _Mean.apply((values - _along(mean, values)).square().mean(others))
-            self._remember(mean.detach(), variance.detach(), input.numel() // input.shape[1] * processes())
+            values, own = input.float(), 0 if stands_in() else input.numel() // input.shape[1]
+            # Processes may have different numbers of rows: each counts by how many it has.
+            sums, count = _Mean.apply(torch.cat([values.mean(others) * own, values.new_tensor([own])])).split(
+                [values.shape[1], 1]
+            )
+            count = count.detach()
+            mean = sums / count
+            variance = _Mean.apply((values - _along(mean, values)).square().mean(others) * (own / count))
+            self._remember(mean.detach(), variance.detach(), round(float(count) * processes()))
             normal = (values - _along(mean, values)) * _along(torch.rsqrt(variance + self.eps), values)
             if self.affine:
                 normal = normal * _along(self.weight, values) + _along(self.bias, values)

@@ -7,7 +7,7 @@ the count of steps and the random state. A system holds only mathematics.
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from kinema.core.compiling import compiled
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError, TrainingError, accepted
+from kinema.core.peers import answered_by
 from kinema.core.seeds import shard_of_batch
 from kinema.core.system import Fit, Objective, Player, Stage, System
 from kinema.core.types import Batch, ClipShape, Video
@@ -207,8 +208,9 @@ class Trainer:
         if not self.system.training:  # walking through all of its modules takes half a millisecond
             self.system.train()
         numbers: dict[str, float] = {}
-        share = (distributed.rank(), distributed.processes())
-        with self._own_randomness(), shard_of_batch(*share), chosen_convolutions(self.config.deterministic):
+        rows = shard_of_batch(distributed.rank(), distributed.processes())
+        peers = answered_by(distributed.average) if distributed.processes() > 1 else nullcontext()
+        with self._own_randomness(), rows, peers, chosen_convolutions(self.config.deterministic):
             for turn in self.turns:
                 if self.steps_done % turn.player.every == 0:
                     numbers |= self._play(turn, batch)

@@ -48,6 +48,9 @@ def test_two_processes_train_as_one_does_and_one_failure_stops_both(tmp_path):
     one, numbers = two_processes.train(slice(None))
     for together, alone in zip(two["numbers"], numbers, strict=True):
         assert together == pytest.approx(alone, rel=1e-5, abs=1e-6)
+    # Faces: a process that sees none keeps step with the other, and each counts by how many it sees.
+    for together, alone in zip(two["faces"], two_processes.train_faces(slice(None)), strict=True):
+        assert together == pytest.approx(alone, rel=1e-4, abs=1e-5)
     for name, value in one.system.state_dict().items():
         # Adam turns a gradient of pure rounding (a bias before batch norm) into steps of its full size, 2e-4 each.
         bound = 3 * 2 * 2e-4 if name.endswith(("bias", "running_mean")) else 2e-5

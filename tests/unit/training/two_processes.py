@@ -1,4 +1,4 @@
-"""Run by torchrun: train VGAN, let the first process save what came out, then let the second one fail."""
+"""Run by torchrun: train VGAN and faces, let the first process save what came out, then let the second one fail."""
 
 import sys
 import time
@@ -9,6 +9,7 @@ import torch
 
 from kinema.core.errors import KinemaError, TrainingError
 from kinema.core.types import Batch
+from kinema.systems.dance import Dance
 from kinema.systems.vgan import VGAN
 from kinema.training import TrainConfig, Trainer, distributed
 from kinema.training.checkpoint import save_resume
@@ -26,6 +27,23 @@ def train(share: slice) -> tuple[Trainer, list[dict[str, float]]]:
     return trainer, [trainer.step(Batch(clips[share])) for clips in video]
 
 
+def train_faces(share: slice) -> list[dict[str, float]]:
+    """Train stage "face" of the dance on rows `share`; the second half of the rows shows no face, then one, then more."""
+    torch.manual_seed(0)
+    config = replace(Dance.presets["tiny"].config, face_shift=0.25, face_augment=("translation", "cutout"))
+    trainer = Trainer(Dance(config), "face", TrainConfig(precision="fp32"))
+    generator = torch.Generator().manual_seed(1)
+    video = torch.rand(4, 3, config.chain, config.height, config.width, generator=generator) * 2 - 1
+    pose = torch.rand(4, config.chain, 18, 3, generator=generator) * torch.tensor([config.width, config.height, 1.0])
+    numbers = []
+    for hidden in (2, 1, 0):
+        seen = pose.clone()
+        seen[2 : 2 + hidden, :, :, 2] = 0
+        seen[3, 0, :, 2] = 0
+        numbers.append(trainer.step(Batch(video[share], pose=seen[share])))
+    return numbers
+
+
 def batch_of_grey(trainer: Trainer) -> Batch:
     shape = trainer.system.clip_shape
     return Batch(torch.zeros(4, 3, shape.frames, shape.height, shape.width))
@@ -36,8 +54,10 @@ def main(result: Path) -> None:
         rank, processes = distributed.rank(), distributed.processes()
         rows = ROWS // processes
         trainer, numbers = train(slice(rank * rows, (rank + 1) * rows))
+        faces = train_faces(slice(2 * rank, 2 * rank + 2))
         if distributed.is_first():
-            save_resume(result, {"system": trainer.system.state_dict(), "numbers": numbers, "processes": processes})
+            made = {"system": trainer.system.state_dict(), "numbers": numbers, "faces": faces, "processes": processes}
+            save_resume(result, made)
             trainer.refresh_sampler([batch_of_grey(trainer)] * 2)  # alone: must not wait for the others
         distributed.wait_for_all()
         if rank == 1:
