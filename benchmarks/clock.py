@@ -81,8 +81,8 @@ def compared(
 ) -> dict[str, float]:
     """Return the medians of steps that two sides take by turns, and their ratios.
 
-    Each side has a process of its own, ours as `kinema` starts (or several, as torchrun starts them) and the plain one as Python
-    does. In `ratio_of_arithmetic`, on a processor, the plain step has our allocator and as many processes as well.
+    Each side has a process of its own, ours as `kinema` starts (or several, as torchrun starts them) and the plain one as
+    Python does. In `ratio_of_arithmetic`, on a processor, the plain step has our allocator and as many processes as well.
     """
     starts = [(ours, True, processes), (plain, False, 1)]
     if device.type == "cpu" and installed_mimalloc():

@@ -4,8 +4,8 @@ Preset `laptop` at 128 pixels, stage "global". The reference is the same trainer
 memory, with torch's own instance norm, reflection padding and convolutions. Each side has a process of its own, ours as
 `kinema` starts, the reference as Python does; they take turns (A B A B ...), so that other load on the machine falls on both.
 Medians are compared, of time on the clock and of processor time (which other load disturbs less). `ratio_of_arithmetic`
-compares with a reference that has our allocator as well, and as many processes: with ``--processes`` ours trains in several that
-share threads and pairs, as torchrun starts them, and the reference in one.
+compares with a reference that has our allocator as well, and as many processes: with ``--processes`` ours trains in several
+that share threads and pairs, as torchrun starts them, and the reference in one.
 
     python benchmarks/dance_step.py --threads 2
     python benchmarks/dance_step.py --threads 2 --processes 2

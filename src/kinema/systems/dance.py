@@ -411,7 +411,7 @@ class Dance(System[DanceConfig]):
         return Scene(labels, real, fake, self.faces(labels, real, fake, corners, visible))
 
     def faces(
-        self, labels: Frames, real: Frames, fake: Frames, corners: Sequence[Corners], visible: Sequence[Tensor]
+        self, labels: Frames, real: Frames, fake: Frames, corners: list[Corners], visible: list[Bool[Tensor, "B"]]
     ) -> Face | None:
         """Return the faces of a chain; None where no process sees any."""
         seen = torch.stack(visible, dim=1).flatten()
