@@ -32,7 +32,7 @@ class Convert(Config):
     """Whom to take: a number, the largest, who is nearest to a pixel of the first frame with anybody, all into one file, or
     each into a file of their own."""
     outliers: bool = False
-    """Drop points that jump away and come back."""
+    """Drop points that jump away and come back, and people whom the detector turns upside down."""
     fill: int = 0
     """Longest gap, in frames, to lay a straight line across; 0: none."""
     smooth: Literal["none", "median", "savgol", "one-euro", "ema"] = "none"
@@ -113,10 +113,10 @@ def _apart(options: Convert, poses: "Poses") -> "dict[Path, Poses]":
 
 def filtered(poses: "Poses", options: Convert) -> "Poses":
     """Drop outliers, fill gaps and smooth, and say how many points that were."""
-    from kinema.pose.filters import SMOOTHERS, drop_outliers, fill_gaps, filled_points
+    from kinema.pose.filters import SMOOTHERS, drop_flips, drop_outliers, fill_gaps, filled_points
 
     if options.outliers:
-        before, poses = poses, drop_outliers(poses)
+        before, poses = poses, drop_outliers(drop_flips(poses))
         print(f"outliers: dropped {(before.present & ~poses.present).sum()} of {before.present.sum()} points")
     if options.fill:
         before, poses = poses, fill_gaps(poses, options.fill)

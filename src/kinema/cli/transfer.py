@@ -307,6 +307,11 @@ def _say_absent(driven: "Driving", poses: "Poses") -> None:
     from kinema.pose.driving import bridged
     from kinema.pose.people import frame_list
 
+    if driven.flipped:
+        print(
+            f"in {frame_list(driven.flipped)} the detector had turned the person upside down from one frame to the next: they "
+            "count as frames without anybody"
+        )
     if driven.absent:
         print(
             f"of {len(poses)} frames nobody is in {frame_list(driven.absent)}: gaps of up to {bridged(poses.fps)} frames are "

@@ -11,7 +11,7 @@ from kinema.data.looks import Look
 from kinema.data.media import Frame
 from kinema.data.posed import Pose, Poser
 from kinema.data.sources import Source
-from kinema.pose.filters import drop_outliers, fill_gaps, savitzky_golay
+from kinema.pose.filters import FLIP_SECONDS, drop_flips, drop_outliers, fill_gaps, savitzky_golay
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import Skeleton
 
@@ -21,7 +21,7 @@ OUTLIERS = 15  # frames over which an outlier is judged
 
 @dataclass(frozen=True)
 class SmoothedPoses:
-    """Another poser's joints without points that jump away and come back, with short gaps filled, smoothed.
+    """Another poser's joints without points that jump away and come back or people turned over, gaps filled, smoothed.
 
     Attributes:
         poser: finds or knows the joints.
@@ -29,7 +29,7 @@ class SmoothedPoses:
         fps: of the frames; None: as the footage.
 
     References:
-        `kinema.pose.filters.drop_outliers`, `fill_gaps`, `savitzky_golay`.
+        `kinema.pose.filters.drop_flips`, `drop_outliers`, `fill_gaps`, `savitzky_golay`.
     """
 
     poser: Poser
@@ -55,8 +55,9 @@ class SmoothedPoses:
 
     def __call__(self, source: Source, frames: Iterator[Frame], looked: Callable[[Look], None]) -> Iterator[tuple[Frame, Pose]]:
         """Yield the frames of one shot, each with its smoothed joints."""
-        window = max(5, round(self.seconds * self._rate(source)) // 2 * 2 + 1)
-        reach = OUTLIERS + 2 * window  # frames on either side that a smoothed pose is made of
+        rate = self._rate(source)
+        window = max(5, round(self.seconds * rate) // 2 * 2 + 1)
+        reach = OUTLIERS + 2 * window + round(FLIP_SECONDS * rate)  # frames on either side that a smoothed pose is made of
         waiting: list[Frame] = []
         poses: list[Pose] = []  # of up to `reach` frames that are done, then of those that wait
         for found in chain(self.poser(source, frames, looked), repeat(None, 1)):
@@ -67,14 +68,17 @@ class SmoothedPoses:
             if ready <= 0:
                 continue
             done = len(poses) - len(waiting)
-            smooth = self._smoothed(np.stack(poses), waiting[0], window)[done : done + ready]
+            smooth = self._smoothed(np.stack(poses), waiting[0], window, rate)[done : done + ready]
             yield from zip(waiting[:ready], smooth, strict=True)
             del waiting[:ready], poses[: max(0, done + ready - reach)]
 
     def _rate(self, source: Source) -> float:
         return self.fps or source.fps or 25.0
 
-    def _smoothed(self, points: Float32[np.ndarray, "T J 3"], frame: Frame, window: int) -> Float32[np.ndarray, "T J 3"]:
+    def _smoothed(
+        self, points: Float32[np.ndarray, "T J 3"], frame: Frame, window: int, rate: float
+    ) -> Float32[np.ndarray, "T J 3"]:
         height, width = frame.image.shape[:2]
-        kept = drop_outliers(Poses(points[:, None], self.skeleton, width, height, fps=1.0), window=OUTLIERS)
+        found = drop_flips(Poses(points[:, None], self.skeleton, width, height, fps=rate))
+        kept = drop_outliers(found, window=OUTLIERS)
         return savitzky_golay(fill_gaps(kept, window), window).joined[:, 0]

@@ -8,6 +8,9 @@ The network sees one person, the most prominent one. For several, further tracke
 whom others found, so that each keeps to one person. MediaPipe's own way (``num_poses`` of its newer graph, with the same
 networks) found the smaller of two people in 1 of 100 frames of real footage in which this found them in 91.
 
+Once it has taken raised arms for legs, it follows somebody upside down. Where hips are above shoulders a second network looks
+at the frame without knowing those before; if that sees them upright, and more surely, it is right, and the first starts anew.
+
 Licence of the package and of the model in it: Apache-2.0.
 
 References:
@@ -31,7 +34,7 @@ from jaxtyping import Float32, UInt8
 from kinema.core.errors import ConfigError
 from kinema.pose.detect import Box, Picture, painted_over, visible
 from kinema.pose.sequence import mark_missing
-from kinema.pose.skeleton import BLAZEPOSE_33, HAND_21, Skeleton, whole
+from kinema.pose.skeleton import BLAZEPOSE_33, HAND_21, Skeleton, trunk, whole
 
 MODELS = ("pose_landmark_lite.tflite", "pose_landmark_full.tflite", "pose_landmark_heavy.tflite")
 """By complexity; the package holds the second."""
@@ -45,6 +48,8 @@ MESH = (
     *(468, 473),  # pupils
 )
 """Per point of OpenPose's face, the point of MediaPipe's mesh that is nearest to its place."""
+REVISION = 1
+"""Of what this module makes of MediaPipe's answers; part of the version."""
 SERVER = "https://storage.googleapis.com/mediapipe-assets"
 
 
@@ -67,13 +72,14 @@ class BlazePose:
         parts: Sequence[str] = (),
     ) -> None:
         self._package = _package()
-        self.version = self._package.__version__
+        self.version = f"{self._package.__version__}+{REVISION}"
         require_model(Path(self._package.__file__).parent, complexity)
         self.skeleton = whole(BLAZEPOSE_33, parts)
         self._options = {"static_image_mode": still, "model_complexity": complexity}
         self._view, self._least, self._most = view, least_confidence, people
         self._found_anybody = False
         self._kept: list[_Tracker] = []
+        self._stills: list[_Tracker] = []  # one at most, once it is needed
 
     def detect(self, frames: Iterable[Picture]) -> Iterator[Float32[np.ndarray, "P J 3"]]:
         """Yield at most as many people per frame as were asked for; see `kinema.pose.detect.PoseDetector`."""
@@ -86,8 +92,9 @@ class BlazePose:
                 yield people
         finally:
             if trackers is not self._kept:
-                for tracker in trackers:
+                for tracker in (*trackers, *self._stills):
                     tracker.network.close()
+                self._stills.clear()
 
     def _people_in(self, part: Picture, trackers: list["_Tracker"]) -> Float32[np.ndarray, "P J 3"]:
         """Return who is in a picture; trackers are added where they are needed for the first time.
@@ -101,10 +108,10 @@ class BlazePose:
             if following:
                 tracker, searches = following.pop(0), False
             elif idle or len(trackers) < self._most:
-                tracker, searches = (idle.pop(0) if idle else self._opened(trackers)), True
+                tracker, searches = (idle.pop(0) if idle else self._opened(trackers, self._options["static_image_mode"])), True
             else:
                 break
-            points = self._find(part, tracker)
+            points = self._upright(part, tracker, self._find(part, tracker))
             if points is not None:
                 people.append(points)
                 part = painted_over(part, points) if len(people) < self._most else part
@@ -112,12 +119,29 @@ class BlazePose:
                 break
         return np.array(people, np.float32).reshape(-1, len(self.skeleton), 3)
 
-    def _opened(self, trackers: list["_Tracker"]) -> "_Tracker":
+    def _upright(
+        self, part: Picture, tracker: "_Tracker", points: Float32[np.ndarray, "J 3"] | None
+    ) -> Float32[np.ndarray, "J 3"] | None:
+        """Return whom a tracker finds, or who is there at second sight; it then forgets whom it followed."""
+        if points is None or self._options["static_image_mode"] or not is_upside_down(points, self.skeleton):
+            return points
+        again = self._find(part, self._stills[0] if self._stills else self._opened(self._stills, still=True))
+        if again is None or is_upside_down(again, self.skeleton) or self._sureness(again) <= self._sureness(points):
+            return points
         with _silence(True):
+            tracker.network.reset()
+        return again
+
+    def _sureness(self, points: Float32[np.ndarray, "J 3"]) -> float:
+        return float(points[: len(BLAZEPOSE_33), 2].mean())
+
+    def _opened(self, trackers: list["_Tracker"], still: bool) -> "_Tracker":
+        with _silence(True):
+            options = self._options | {"static_image_mode": still}
             if self.skeleton.parts:
-                kind, options = "Holistic", self._options | {"refine_face_landmarks": "face" in self.skeleton.parts}
+                kind, options = "Holistic", options | {"refine_face_landmarks": "face" in self.skeleton.parts}
             else:
-                kind, options = "Pose", self._options
+                kind = "Pose"
             solution = import_module(f"mediapipe.python.solutions.{kind.lower()}")
             trackers.append(_Tracker(getattr(solution, kind)(**options)))
         return trackers[-1]
@@ -143,6 +167,11 @@ class BlazePose:
         points[:, :2] = points[:, :2] * (width, height) - 0.5
         points = visible(points, width, height, self._least)
         return own_hands(points, self.skeleton) if "hands" in self.skeleton.parts else points
+
+
+def is_upside_down(points: Float32[np.ndarray, "J 3"], skeleton: Skeleton) -> bool:
+    """Tell whether somebody's hips are above their shoulders."""
+    return bool(trunk(points, skeleton)[1] < 0)
 
 
 STRAY, TWIN = 0.5, 0.1

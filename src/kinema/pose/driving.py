@@ -1,7 +1,7 @@
 """From the poses of a source to the poses that a target is to be shown in: one person, in the target's frame, in every frame.
 
-Everybody Dance Now's order: convert to the target's layout, bridge short gaps, normalise, smooth. In frames without anybody the
-last pose is held, before the first person the first one.
+Everybody Dance Now's order: convert to the target's layout, bridge short gaps, normalise, smooth. Frames in which the detector
+had turned the person upside down count as without anybody. There the last pose is held, before the first person the first one.
 
 References:
     Chan, Ginosar, Zhou and Efros, "Everybody Dance Now", ICCV 2019 (arXiv 1808.07371), global pose normalisation; median of 7
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float64
 
 from kinema.core.errors import DataError
 from kinema.pose.detect import visible
-from kinema.pose.filters import SMOOTHERS, fill_gaps
+from kinema.pose.filters import SMOOTHERS, drop_flips, fill_gaps, flips
 from kinema.pose.sequence import Parts, Poses
 from kinema.pose.skeleton import Skeleton, converter
 from kinema.pose.stature import middles, torso
@@ -39,10 +39,12 @@ class Driving:
     Attributes:
         poses: of one person, in pixels of the target's frames; nobody is missing in any frame.
         absent: frames in which the source shows nobody; a held pose stands there.
+        flipped: those of them in which it showed somebody upside down, by mistake.
     """
 
     poses: Poses
     absent: tuple[int, ...]
+    flipped: tuple[int, ...] = ()
 
     @property
     def cut_off(self) -> tuple[int, ...]:
@@ -56,8 +58,8 @@ class Driving:
 
     def window(self, first: int, stop: int) -> "Driving":
         """Return the frames from `first` up to `stop`."""
-        absent = tuple(frame - first for frame in self.absent if first <= frame < stop)
-        return Driving(self.poses.window(first, stop), absent)
+        absent, flipped = (tuple(at - first for at in kind if first <= at < stop) for kind in (self.absent, self.flipped))
+        return Driving(self.poses.window(first, stop), absent, flipped)
 
 
 @dataclass(frozen=True)
@@ -137,12 +139,13 @@ def drive(poses: Poses, skeleton: Skeleton, normalise: Map, *, smooth: str = "me
     """
     if not poses.present.any():
         raise DataError(f"no person is in any of the {len(poses)} frames")
-    found = _converted(poses, skeleton)
+    flipped = flips(poses)[:, 0]
+    found = _converted(drop_flips(poses), skeleton)
     absent = ~found.present.any(axis=(1, 2))
     found = normalise(fill_gaps(found, bridged(poses.fps)))
     if smooth != "none":
         found = SMOOTHERS[smooth](found, window)
-    return Driving(hold(found), tuple(np.nonzero(absent)[0].tolist()))
+    return Driving(hold(found), *(tuple(np.nonzero(kind)[0].tolist()) for kind in (absent, flipped)))
 
 
 def bridged(fps: float) -> int:

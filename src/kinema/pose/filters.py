@@ -16,7 +16,12 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from kinema.core.errors import ConfigError
 from kinema.pose.sequence import Parts, Poses, mark_missing
+from kinema.pose.skeleton import trunk
 
+FLIP_SECONDS = 1.0
+"""A person who is upside down for longer is believed to be so, however they got there."""
+FLIP_RATE = 15.0
+"""One over the seconds within which nobody turns over by a right angle."""
 Track = Float64[np.ndarray, "_ N 3"]
 """Points of one clip: x, y and confidence; what is missing is (NaN, NaN, 0)."""
 
@@ -285,6 +290,45 @@ SMOOTHERS: dict[str, Callable[[Poses, int], Poses]] = {
     "ema": lambda poses, _: exponential(poses),
 }
 """Name -> filter of poses and a window; the last two look at the past alone and have none."""
+
+
+def drop_flips(poses: Poses) -> Poses:
+    """Let people become missing where they are upside down, and got there or back from one frame to the next; see `flips`.
+
+    Args:
+        poses: detected poses. Of layouts without shoulders and hips, and of less than 15 frames per second, nothing is dropped.
+    """
+    gone = flips(poses)
+    parts = {
+        name: mark_missing(np.where(gone.reshape(*gone.shape, *[1] * (part.ndim - 2)), 0, part))
+        for name in Parts
+        if (part := getattr(poses, name)) is not None
+    }
+    return replace(poses, **parts) if gone.any() else poses
+
+
+def flips(poses: Poses) -> Bool[np.ndarray, "T P"]:
+    """Return where people are upside down by mistake: nobody turns over within a frame; a cartwheel takes many.
+
+    Detectors take raised arms for legs and follow somebody upside down. Frames in a row with the hips above the shoulders count
+    as such a mistake where the trunk turns by more than 90 degrees within 1/15 second before the first or after the last of
+    them, and where they are no longer than `FLIP_SECONDS`. Trunks that are short in the picture (a third of the usual), as of
+    somebody who bows towards the camera, have no direction.
+    """
+    gone = np.zeros(poses.points.shape[:2], bool)
+    reach = int(poses.fps / FLIP_RATE + 0.01)  # 29.97 is 30
+    ways = trunk(poses.points, poses.skeleton)
+    for first, stop in clips(poses) if reach else ():
+        way = ways[first:stop]
+        length = np.linalg.norm(way, axis=-1)
+        short = length < np.maximum(_median(length.T) / 3, poses.height / 50)
+        directed = np.where(short[..., None], np.nan, way)
+        for begin, end, person in zip(*_runs(way[..., 1] < 0), strict=True):
+            before, after = directed[max(0, begin - reach) : begin, person], directed[end : end + reach, person]
+            turned = (before @ directed[begin, person] < 0).any() or (after @ directed[end - 1, person] < 0).any()  # not of NaN
+            if turned and end - begin <= FLIP_SECONDS * poses.fps:
+                gone[first + begin : first + end, person] = True
+    return gone
 
 
 # --- Shared -------------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64
 
 from kinema.core.errors import DataError, accepted
 
@@ -260,6 +260,21 @@ def shows_face(pose: Float[np.ndarray, "*frames J 3"], skeleton: Skeleton) -> Bo
     """
     head = [skeleton.index(joint) for joint in HEAD if joint in skeleton.joints]
     return (pose[..., head, 2] > 0).sum(axis=-1) >= max(1, min(2, len(head)))
+
+
+def trunk(pose: Float[np.ndarray, "*frames J 3"], skeleton: Skeleton) -> Float64[np.ndarray, "*frames 2"]:
+    """Return the way from the middle of the shoulders to that of the hips; NaN where one of the four is missing.
+
+    Args:
+        pose: joints, missing ones with confidence 0.
+        skeleton: of these.
+    """
+    corners = ("RShoulder", "LShoulder", "RHip", "LHip")
+    if not set(corners) <= set(skeleton.joints):
+        return np.full((*pose.shape[:-2], 2), np.nan)
+    found = pose[..., [skeleton.index(joint) for joint in corners], :].astype(np.float64)
+    places = np.where(found[..., 2:] > 0, found[..., :2], np.nan)
+    return places[..., 2:, :].mean(axis=-2) - places[..., :2, :].mean(axis=-2)
 
 
 def find_skeleton(name: str) -> Skeleton:

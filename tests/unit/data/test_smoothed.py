@@ -13,7 +13,7 @@ from kinema.data.looks import Look
 from kinema.data.media import Frame
 from kinema.data.smoothed import AT_ONCE, OUTLIERS, SmoothedPoses
 from kinema.data.sources import Source
-from kinema.pose.filters import fill_gaps, savitzky_golay
+from kinema.pose.filters import FLIP_SECONDS, fill_gaps, savitzky_golay
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import Skeleton, anonymous
 
@@ -93,7 +93,7 @@ def test_few_frames_wait() -> None:
     poser = Given(trembling(400))
     made = SmoothedPoses(poser, 0.35)(FILM, frames(400), lambda look: None)
     ahead = [poser.asked - number for number, _ in enumerate(made)]
-    assert max(ahead) <= OUTLIERS + 2 * 7 + AT_ONCE
+    assert max(ahead) <= OUTLIERS + 2 * 7 + round(FLIP_SECONDS * FILM.fps) + AT_ONCE
 
 
 def test_it_says_what_the_other_poser_says() -> None:

@@ -235,6 +235,49 @@ def test_faces_and_hands_come_in_openposes_order_and_what_is_not_found_is_missin
     assert np.isnan(hands[20:, :2]).all()
 
 
+class Standing:
+    """What MediaPipe Pose would say of somebody: shoulders at one height, hips at another; how sure it is."""
+
+    def __init__(self, shoulders: float, hips: float, sure: float) -> None:
+        self.pose_landmarks = Marks([(0.5, hips if number > 22 else shoulders) for number in range(33)])
+        for mark in self.pose_landmarks.landmark:
+            mark.visibility = sure
+
+
+DOWN, UP, DOUBTED = Standing(0.7, 0.4, 0.8), Standing(0.3, 0.6, 0.9), Standing(0.3, 0.6, 0.7)
+
+
+@needs_mediapipe
+@pytest.mark.parametrize(("second", "upright"), [(UP, True), (DOUBTED, False), (DOWN, False)])
+def test_who_is_upside_down_is_looked_at_again(monkeypatch: pytest.MonkeyPatch, second: Standing, upright: bool) -> None:
+    """The network that follows takes arms for legs until it forgets; the one that does not sees what `second` says."""
+    opened = []
+
+    class Pose:
+        def __init__(self, static_image_mode: bool, **options: object) -> None:
+            self.still, self.begun_anew, self.looks = static_image_mode, 0, 0
+            opened.append(self)
+
+        def process(self, image: np.ndarray) -> Standing:
+            self.looks += 1
+            return second if self.still else UP if self.begun_anew else DOWN
+
+        def reset(self) -> None:
+            self.begun_anew += 1
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(import_module("mediapipe.python.solutions.pose"), "Pose", Pose)
+    detector = open_detector("mediapipe")
+    frames = list(detector.detect([np.zeros((100, 100, 3), np.uint8)] * 3))
+    shoulder, hip = (detector.skeleton.index(name) for name in ("RShoulder", "RHip"))
+    assert [bool(people[0, hip, 1] > people[0, shoulder, 1]) for people in frames] == [upright] * 3
+    following, still = opened
+    assert (following.begun_anew, still.looks) == ((1, 1) if upright else (0, 3))  # it forgets once, and is right from then on
+    assert [next(iter(detector.detect([np.zeros((9, 9, 3), np.uint8)]))).shape for _ in range(2)] == [(1, 33, 3)] * 2
+
+
 def crossed(right_at: tuple[float, float], right_tip: tuple[float, float]) -> np.ndarray:
     """A person with wrists at (20, 50) and (80, 50), a left hand that points up from its wrist, and a right hand anywhere."""
     skeleton = find_skeleton("coco-18+hands")

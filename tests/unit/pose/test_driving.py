@@ -35,6 +35,18 @@ def test_short_gaps_are_bridged_and_long_ones_held() -> None:
     assert len(driven.window(3, 8).poses) == 5
 
 
+def test_whom_the_detector_turned_over_counts_as_nobody() -> None:
+    poses = moving(40, fps=30)
+    upright = 60 * np.isin(COCO_18.joints, ("RHip", "LHip"))
+    poses.points[..., 1] = upright
+    poses.points[20:30, 0, :, 1] = -upright
+    driven = drive(gone(poses, 35), COCO_18, lambda found: found, smooth="none")
+    assert driven.flipped == tuple(range(20, 30))
+    assert driven.absent == (*range(20, 30), 35)
+    assert driven.window(25, 40).flipped == tuple(range(5))
+    np.testing.assert_allclose(driven.poses.points[20:30, 0], np.broadcast_to(poses.points[19, 0], (10, 18, 3)))
+
+
 def test_a_joint_that_is_missing_for_long_stays_missing() -> None:
     poses = moving(12)
     poses.points[4:9, 0, 7] = (np.nan, np.nan, 0)

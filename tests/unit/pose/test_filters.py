@@ -13,19 +13,20 @@ from kinema.pose import filters
 from kinema.pose.kinematics import perform
 from kinema.pose.noise import DetectorNoise, detect
 from kinema.pose.sequence import Poses, concatenate
-from kinema.pose.skeleton import COCO_18
+from kinema.pose.skeleton import COCO_18, anonymous
 
 Filter = Callable[[Poses], Poses]
 
 KEEPING: list[Filter] = [
     filters.fill_gaps,
     filters.drop_outliers,
+    filters.drop_flips,
     filters.median,
     filters.exponential,
     filters.savitzky_golay,
     filters.one_euro,
 ]
-SMOOTHING: list[Filter] = [*KEEPING[2:], filters.block_mean]
+SMOOTHING: list[Filter] = [*KEEPING[3:], filters.block_mean]
 
 
 def wave(frames: int = 30, *, noise: float = 0.5, parts: bool = True) -> Poses:
@@ -137,6 +138,54 @@ def test_a_move_that_lasts_stays() -> None:
     poses = wave(60)
     poses.points[20:, 0, 4, 0] += 150
     assert filters.drop_outliers(poses).present.all()
+
+
+# --- Upside down
+
+
+def turning(angles: list[float], fps: float = 30.0, length: float | list[float] = 60.0) -> Poses:
+    """Two people with face and hands; the second one's trunk is turned by angles (0 upright), the first one's never."""
+    poses = wave(len(angles), noise=0.0)
+    for person, turns in enumerate(([0.0] * len(angles), angles)):
+        way = np.stack([np.sin(np.radians(turns)), np.cos(np.radians(turns))], axis=-1) * np.reshape(length, (-1, 1)) / 2
+        for names, sign in ((("RShoulder", "LShoulder"), -1), (("RHip", "LHip"), 1)):
+            poses.points[:, person, [COCO_18.index(name) for name in names], :2] = (160 + sign * way)[:, None]
+    return replace(poses, fps=fps)
+
+
+@pytest.mark.parametrize(
+    "angles", [[5] * 9 + [176] * 4 + [170] + [4] * 9, [0] * 8 + [90, 170, 178] + [3] * 9, [175] * 7 + [0] * 8]
+)
+def test_whom_a_detector_turns_over_is_missing_for_as_long(angles: list[float]) -> None:
+    poses = turning(angles)
+    after = filters.drop_flips(poses)
+    down = np.array(angles) > 90
+    assert filters.flips(poses).tolist() == [[False, bad] for bad in down]
+    for part in (after.points, after.face, after.hands):
+        assert part is not None
+        assert (part[~down, 1, ..., 2] > 0).all()
+        assert (part[down, 1, ..., 2] == 0).all()
+        assert (part[:, 0, ..., 2] > 0).all()
+
+
+@pytest.mark.parametrize(
+    "poses",
+    [
+        turning([20 * frame for frame in range(19)]),  # a cartwheel in 0.6 seconds
+        turning([0] * 5 + [178] * 31 + [0] * 5),  # a second and more
+        turning([0] * 5 + [178] * 4 + [0] * 5, fps=12),  # too slow to know
+        turning([0] * 8 + [178] * 4 + [0] * 8, length=[60] * 7 + [9] * 6 + [60] * 7),  # somebody bows towards the camera
+        replace(turning([0] * 8 + [178] * 8), begins=(0, 8)),  # another clip
+    ],
+)
+def test_who_turns_over_by_themselves_stays(poses: Poses) -> None:
+    assert filters.drop_flips(poses).present.all()
+
+
+def test_points_without_names_have_no_trunk() -> None:
+    poses = turning([0] * 5 + [178] * 4 + [0] * 5)
+    assert filters.flips(poses).any()
+    assert not filters.flips(replace(poses, skeleton=anonymous(18))).any()
 
 
 # --- Smoothing
