@@ -130,6 +130,7 @@ class BlazePose:
             return points
         with _silence(True):
             tracker.network.reset()
+        tracker.fresh = True
         return again
 
     def _sureness(self, points: Float32[np.ndarray, "J 3"]) -> float:
