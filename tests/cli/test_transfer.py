@@ -19,7 +19,7 @@ from kinema.data.media import probe, read_video
 from kinema.data.motions import sample_motion
 from kinema.data.performers import Film, Placement, render, sample_identity, sample_stage
 from kinema.pose.driving import as_prepared
-from kinema.pose.files import write_poses
+from kinema.pose.files import read_poses, write_poses
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import COCO_17, COCO_18, PENN_13, find_skeleton
 from kinema.systems.dance import Dance
@@ -213,6 +213,22 @@ def test_frames_without_a_person_are_counted_and_the_last_pose_is_held(
     assert "nobody is in 12 frames (0-1, 10-19): gaps of up to 5 frames" in capsys.readouterr().out
     video = read_video(tmp_path / "out.mp4")[0].astype(int)
     assert np.abs(video[15] - video[18]).mean() < 2  # held
+
+
+def test_frames_with_the_person_upside_down_count_as_without(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = walking_in().pose.copy()
+    points[5:8, :, 1] = SIZE - points[5:8, :, 1]
+    write_poses(tmp_path / "turned.npz", poses(points))
+    words = ("--poses", tmp_path / "turned.npz", "--target", place / "anna")
+    assert run(*words, "--out", tmp_path / "out.mp4") == 0
+    printed = capsys.readouterr().out
+    assert "in 3 frames (5-7) the detector had turned the person upside down" in printed
+    assert "nobody is in 3 frames (5-7)" in printed
+    cleaned = tmp_path / "cleaned.npz"
+    assert main(["pose", "convert", str(tmp_path / "turned.npz"), "--out", str(cleaned), "--outliers"]) == 0
+    assert np.flatnonzero(~read_poses(cleaned).present.any(axis=(1, 2))).tolist() == [5, 6, 7]
 
 
 @pytest.mark.parametrize("person", ["0", "1", "largest"])
