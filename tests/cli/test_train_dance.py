@@ -8,9 +8,10 @@ import pytest
 
 from kinema.cli import main
 from kinema.core.errors import TrainingError
-from kinema.data.dataset import Dataset
+from kinema.data.dataset import Dataset, write_info
 from kinema.systems.dance import Dance
 from kinema.training import load
+from kinema.training.checkpoint import read_metadata
 from kinema.training.misfit import refuse_misfit
 from small_dataset import write_dataset
 
@@ -29,6 +30,21 @@ def test_all_stages_are_played_and_transfers_are_shown(tmp_path: Path) -> None:
     assert system.target_statistics().frames == 8 * 6  # whole clips of the training split, not their windows
     assert bool(system.enhanced)
     assert bool(system.corrected)
+
+
+def test_a_run_remembers_what_found_the_poses_of_its_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, run = write_dataset(tmp_path / "data", shape=(6, 32, 32), people=True), tmp_path / "run"
+    options = ["--preset", "tiny", "--steps", "3", "--batch-size", "2", "--overwrite"]
+    found = {"name": "dots.onnx", "version": "ab" * 32}
+    for settings in ({"pose": "models/dots.onnx", "pose_version": found["version"]}, {"kind": "performers"}):
+        write_info(data, replace(Dataset(data).info, settings=settings))
+        assert main(["train", "dance", str(data), "--out", str(run), *options]) == 0
+        expected = found if "pose" in settings else None
+        assert read_metadata(run / "checkpoint.safetensors").dataset.get("pose_detector") == expected
+        assert json.loads((run / "config.json").read_text())["dataset"].get("pose_detector") == expected
+        capsys.readouterr()
+        assert main(["info", str(run)]) == 0
+        assert ("pose_detector name dots.onnx, version abab" in capsys.readouterr().out) == (expected is not None)
 
 
 def test_poses_of_another_layout_are_refused(tmp_path: Path) -> None:

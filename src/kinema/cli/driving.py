@@ -11,6 +11,7 @@ from kinema.core.errors import ConfigError, DataError
 from kinema.data.media import MediaInfo, contain, read_frames, resample
 from kinema.pose.detect import PoseDetector, collect, next_look, open_detector, paired, somebody_else
 from kinema.pose.files import read_poses
+from kinema.pose.found_by import noted
 from kinema.pose.sequence import UNORDERED, Poses
 from kinema.pose.skeleton import Skeleton, converter
 
@@ -69,7 +70,7 @@ def detected(
     if not people:
         raise DataError(f"{info.path} has no frame {first}; it has about {info.frames or 1}")
     points = collect(people, detector.skeleton, detector.skeleton)
-    extra = {UNORDERED: True} if points.shape[1] > 1 else None
+    extra = noted(detector) | ({UNORDERED: True} if points.shape[1] > 1 else {})
     return Poses(points, detector.skeleton, info.width, info.height, source_fps(info), extra=extra), looks
 
 

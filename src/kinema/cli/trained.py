@@ -27,6 +27,7 @@ from kinema.evaluation.clips import PIXELS, Clip, Source, open_clips
 from kinema.evaluation.completion import Completer
 from kinema.evaluation.judge import refuse_unlike
 from kinema.evaluation.paired import Pairing
+from kinema.pose.found_by import FoundBy, of_run
 from kinema.pose.stature import BodyStatistics
 from kinema.systems import SYSTEMS
 from kinema.training.checkpoint import CHECKPOINT_NAME, ZOO_PREFIX, load_checkpoint, resolve
@@ -69,6 +70,11 @@ class Trained:
     def fit(self) -> Fit:
         """How footage came into the frames of the clips it was trained on."""
         return self.metadata.dataset.get("fit", "crop")  # checkpoints of the first releases do not say
+
+    @property
+    def poses_found_by(self) -> FoundBy | None:
+        """The detector that found the poses it was trained on; None where its checkpoint does not say."""
+        return of_run(self.metadata.dataset)
 
     @torch.inference_mode()
     def generate(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> Clips:

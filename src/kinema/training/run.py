@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from kinema.core.tasks import Forecasts, Transfers, Validates, abilities
 from kinema.core.types import Batch
 from kinema.data.dataset import Dataset
 from kinema.data.loader import Loader
+from kinema.pose.found_by import RECORDED, of_prepared
 from kinema.training import distributed, runlog
 from kinema.training.checkpoint import CHECKPOINT_NAME, load_resume, provenance, save_checkpoint, save_resume
 from kinema.training.health import COMPARED, YOUNG, Watch, evenly_spread, left_out, not_finite, players_of, sample_clips
@@ -542,6 +543,7 @@ def used_up(training: TrainConfig, trainer: Mapping[str, Any]) -> bool:
 
 def summary(dataset: Dataset, held_out: Dataset | None) -> dict[str, Any]:
     """Describe a dataset in a checkpoint and in config.json."""
+    finder = of_prepared(dataset.info.settings)
     return {
         "path": str(dataset.path.absolute()),
         "fingerprint": dataset.fingerprint,
@@ -552,6 +554,7 @@ def summary(dataset: Dataset, held_out: Dataset | None) -> dict[str, Any]:
         "fit": dataset.info.settings.get("fit", "crop"),
         "fps": dataset.info.fps,
         "labels": list(dataset.info.labels),
+        **({RECORDED: asdict(finder)} if finder else {}),
     }
 
 
