@@ -16,7 +16,7 @@ from kinema.training.misfit import refuse_misfit
 from small_dataset import write_dataset
 
 
-def test_all_stages_are_played_and_transfers_are_shown(tmp_path: Path) -> None:
+def test_all_stages_are_played_and_transfers_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, run = write_dataset(tmp_path / "data", shape=(6, 32, 32), people=True), tmp_path / "run"
     options = ["--preset", "tiny", "--steps", "8", "--batch-size", "2", "--log-steps", "1"]
     assert main(["train", "dance", str(data), "--out", str(run), *options, "--style.radius", "12"]) == 0
@@ -24,6 +24,9 @@ def test_all_stages_are_played_and_transfers_are_shown(tmp_path: Path) -> None:
     reached = {line["stage"]: line["step"] for line in lines if "stage" in line}
     assert reached == {"statistics": 0, "global": 1, "local": 7, "face": 8}  # 5, 30 and 5 of 40
     assert list((run / "samples").glob("*-transfers.png"))
+    few = "48 frames of the target: several hundred are wanted, for poses that were not seen come out like the nearest one"
+    assert f"length of the target: {few}" in capsys.readouterr().err
+    assert few in (run / "index.html").read_text()
     system = load(run)
     assert isinstance(system, Dance)
     assert system.style.radius == 12

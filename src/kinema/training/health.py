@@ -37,6 +37,7 @@ FRAMES, CELLS = 4, 8  # a signature is this many frames of this many cells squar
 GALLERY = 1024  # training clips that samples are compared with
 COMPARED = 48  # real clips that are scored, and that samples are compared with
 YOUNG = 500  # steps before which samples are judged leniently
+FRAMES_WANTED = 200  # of a person to whom motion is transferred; fewer are known by heart before long
 PORTION = 16  # clips that are generated or scored at a time
 
 
@@ -206,6 +207,25 @@ def left_out(stage: str, reason: str) -> Finding:
         reason: a sentence.
     """
     return Finding(f"stage {stage}", None, "watch", f"Skipped, and its budget given to the others. {reason}")
+
+
+def few_frames(frames: int, started: bool) -> Finding | None:
+    """Say that a person was seen in few frames; None where they are enough.
+
+    Args:
+        frames: of the person whom a system learns that transfers motion.
+        started: it begins with the weights of another run.
+    """
+    if frames >= FRAMES_WANTED:
+        return None
+    advice = "film more" if started else "film more, or begin with a run of anybody else (--start-from)"
+    return Finding(
+        "length of the target",
+        float(frames),
+        "watch",
+        f"{frames:,} frames of the target: several hundred are wanted, for poses that were not seen come out like the nearest "
+        f"one that was; {advice}.",
+    )
 
 
 def no_held_out() -> Finding:

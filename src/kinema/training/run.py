@@ -30,7 +30,17 @@ from kinema.data.loader import Loader
 from kinema.pose.found_by import RECORDED, of_prepared
 from kinema.training import distributed, runlog
 from kinema.training.checkpoint import CHECKPOINT_NAME, load_resume, provenance, save_checkpoint, save_resume
-from kinema.training.health import COMPARED, YOUNG, Watch, evenly_spread, left_out, not_finite, players_of, sample_clips
+from kinema.training.health import (
+    COMPARED,
+    YOUNG,
+    Watch,
+    evenly_spread,
+    few_frames,
+    left_out,
+    not_finite,
+    players_of,
+    sample_clips,
+)
 from kinema.training.latents import keep_latents
 from kinema.training.misfit import open_dataset, refuse_misfit
 from kinema.training.report import write_report
@@ -425,6 +435,7 @@ class Run:
         if self.first:
             self.log.write(self.steps_before, stage, numbers)
             self.warn_of_skipped(stage)
+            self.warn_of_few(stage, numbers)
         if self.first and self.steps_before:  # before anything was played there is nothing to look at
             self.look_at(self.system.eval(), stage, self.steps_before)
             self.save_sampler(self.system, stage, self.steps_before)
@@ -435,6 +446,15 @@ class Run:
             if self.display:
                 self.display.say(f"{name}: skipped. {reason}")
             self.log.report(self.steps_before, stage, [left_out(name, reason)])
+
+    def warn_of_few(self, stage: str, numbers: Mapping[str, float]) -> None:
+        """Say that a closed-form stage has seen too few frames of a person for motion to be transferred to them."""
+        if not isinstance(self.system, Transfers) or "frames" not in numbers:
+            return
+        if found := few_frames(round(numbers["frames"]), self.started is not None):
+            if self.display:
+                self.display.say(f"{found.name}: {found.sentence}")
+            self.log.report(self.steps_before, stage, [found])
 
     @contextmanager
     def playing(self, trainer: Trainer, loader: Loader) -> Iterator[None]:

@@ -186,6 +186,16 @@ def test_without_held_out_clips_the_run_says_so(tmp_path: Path) -> None:
     assert not {"over-fitting", "memorising"} & found.keys()
 
 
+@pytest.mark.parametrize("started", [False, True])
+def test_few_frames_of_a_person_are_said_with_what_to_do(started: bool) -> None:
+    assert health.few_frames(200, started) is None
+    finding = health.few_frames(199, started)
+    assert finding is not None
+    assert (finding.verdict, finding.value) == ("watch", 199)
+    assert finding.sentence.startswith("199 frames of the target: several hundred are wanted")
+    assert ("--start-from" in finding.sentence) == (not started)
+
+
 def test_signatures_ignore_the_frames_between() -> None:
     video = torch.rand(3, 3, 10, 16, 16)
     other = video.clone()
