@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from kinema.data.motions import sample_motion
 from kinema.data.performers import Film, Placement, render, sample_identity, sample_stage
 from kinema.pose.driving import as_prepared
 from kinema.pose.files import read_poses, write_poses
+from kinema.pose.found_by import RECORDED, FoundBy
 from kinema.pose.sequence import Poses
 from kinema.pose.skeleton import COCO_17, COCO_18, PENN_13, find_skeleton
 from kinema.systems.dance import Dance
@@ -53,7 +54,13 @@ def poses(points: np.ndarray, fps: float = FPS) -> Poses:
 
 
 def save_run(
-    folder: Path, seed: int, skeleton: str = "coco-18", right: float = 0.0, fit: str = "crop", lacking: tuple[str, ...] = ()
+    folder: Path,
+    seed: int,
+    skeleton: str = "coco-18",
+    right: float = 0.0,
+    fit: str = "crop",
+    lacking: tuple[str, ...] = (),
+    found_by: FoundBy | None = None,
 ) -> Path:
     folder.mkdir(parents=True)
     torch.manual_seed(seed)
@@ -65,7 +72,7 @@ def save_run(
     person[:, [COCO_18.index(joint) for joint in lacking], 2] = 0
     with torch.no_grad():
         system.fit_statistics([Batch(torch.zeros(1, 3, 12, 32, 32), pose=torch.from_numpy(person[None]))])
-    about = {"fps": FPS, "fit": fit}
+    about = {"fps": FPS, "fit": fit} | ({RECORDED: asdict(found_by)} if found_by else {})
     save_checkpoint(folder / "checkpoint.safetensors", system, stage="test", dataset=about, provenance=provenance())
     return folder
 
@@ -386,6 +393,57 @@ def test_without_poses_a_detector_looks_at_the_frames_that_are_performed(
     detector.seen = 0
     assert run(*words, "--out", tmp_path / "part.mp4", "--first-frame", 4, "--frames", 5) == 0
     assert detector.seen == 5
+
+
+@pytest.mark.parametrize(
+    ("target", "source", "advice"),
+    [
+        (
+            FoundBy("dots.onnx", "ab" * 32),
+            FoundBy("mediapipe", "0.10+2"),
+            "find them with kinema pose detect --detector dots.onnx",
+        ),
+        (FoundBy("mediapipe", "0.10+1"), FoundBy("mediapipe", "0.10+2"), "have both found by one version"),
+        (FoundBy("mediapipe", "0.10+2"), FoundBy("mediapipe", "0.10+2"), None),
+        (FoundBy("mediapipe", "0.10+2"), None, None),
+        (None, FoundBy("mediapipe", "0.10+2"), None),
+    ],
+)
+def test_poses_of_another_detector_than_the_target_s_are_said(
+    place: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    target: FoundBy | None,
+    source: FoundBy | None,
+    advice: str | None,
+) -> None:
+    """Silent where both are of one detector, or one is not known."""
+    settings = {"detector": source.name, "detector_version": source.version} if source else {}
+    write_poses(tmp_path / "found.npz", replace(poses(walking_in().pose), extra={"settings": settings}))
+    words = ("--poses", tmp_path / "found.npz", "--target", save_run(tmp_path / "cleo", 0, found_by=target), "--frames", 2)
+    assert run(*words, "--out", tmp_path / "out.mp4") == 0
+    said = capsys.readouterr().out
+    if advice is None:
+        assert "learnt from" not in said
+    else:
+        assert f"{source} found the source's poses and {target} those that cleo learnt from: each puts joints" in said
+        assert advice in said
+
+
+def test_a_detector_that_looks_now_is_compared_with_the_target_s(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "kinema.pose.detect.open_detector",
+        lambda name, still=False, people=1, parts=(): nobody() if still else KnowsThePoses(walking_in().pose),
+    )
+    for name, version in (("mediapipe", "0.10+2"), ("known", "1")):
+        target = save_run(tmp_path / name, 0, found_by=FoundBy(name, version))
+        words = ("--source", place / "dancer.mp4", "--target", target, "--detector", "known", "--frames", 4)
+        assert run(*words, "--out", tmp_path / f"{name}.mp4") == 0
+        said = capsys.readouterr().out
+        assert ("known 1 found the source's poses and mediapipe 0.10+2 those" in said) == (name == "mediapipe")
+        assert ("which may show; give --detector mediapipe" in said) == (name == "mediapipe")
 
 
 # --- What is refused, each with one sentence ----------------------------------------------------------------------------------

@@ -121,6 +121,7 @@ def run(arguments: list[str]) -> int:
                 floor_of("target", known)
     poses, performed = _source_poses(options, info, _parts_drawn(targets))
     _say_lacking(options, poses, targets)
+    _say_other_detector(options, poses, targets)
     maps: list[Any] = []
     driven = [_driven(options, poses, performed, target, maps) for target in targets]
     poses = poses.window(performed.start, performed.stop)
@@ -196,6 +197,22 @@ def _say_lacking(options: Transfer, poses: "Poses", targets: Sequence["Trained"]
                 f"{options.poses or options.detector} has no {' and no '.join(lacking)}, with which {target.name} was trained: "
                 f"drawn without; kinema pose detect --skeleton {target.system.skeleton} finds them with mediapipe"
             )
+
+
+def _say_other_detector(options: Transfer, poses: "Poses", targets: Sequence["Trained"]) -> None:
+    """Say which targets learnt from poses of another detector than the source's, where both are known."""
+    from kinema.pose.found_by import of_poses
+
+    source = of_poses(poses)
+    for target in targets:
+        known = target.poses_found_by
+        if source is None or known is None or not source.differs(known):
+            continue
+        way = f"find them with kinema pose detect --detector {known.name}" if options.poses else f"give --detector {known.name}"
+        print(
+            f"{source} found the source's poses and {known} those that {target.name} learnt from: each puts joints elsewhere, "
+            f"which may show; {'have both found by one version' if source.name == known.name else way}"
+        )
 
 
 def _source_poses(options: Transfer, info: "MediaInfo | None", parts: tuple[str, ...]) -> tuple["Poses", range]:

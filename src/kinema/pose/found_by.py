@@ -51,8 +51,9 @@ def of_prepared(settings: Mapping[str, Any]) -> FoundBy | None:
 
 def of_poses(poses: Poses) -> FoundBy | None:
     """Return what poses say of themselves; None for those that kinema did not find, which do not."""
-    settings = (poses.extra or {}).get(SETTINGS)
-    name = settings.get("detector") if isinstance(settings, Mapping) else None
+    said = (poses.extra or {}).get(SETTINGS)
+    settings = said if isinstance(said, dict) else {}
+    name = settings.get("detector")
     return FoundBy(Path(name).name, str(settings.get("detector_version") or "")) if isinstance(name, str) else None
 
 
