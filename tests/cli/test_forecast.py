@@ -174,14 +174,36 @@ def test_footage_may_end_with_the_past(place: Path, tmp_path: Path) -> None:
     assert len(read_video(tmp_path / "out" / "clip.mp4")[0]) == 9
 
 
-def test_several_people_want_a_choice(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("person", "taken"), [((), 7), (("--person", "largest"), 7), (("--person", 4), 4), (("--person", "28,12"), 4)]
+)
+def test_of_several_people_one_is_taken_by_number_or_place_and_said(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], person: tuple[object, ...], taken: int
+) -> None:
+    """The first has the number 4, stands to the right and is small; the second has the number 7 and is large."""
+    places, spread = np.array([[26.0, 10.0], [2.0, 2.0]]), np.arange(18)[:, None] / 18
+    points = np.ones((18, 2, 18, 3), np.float32)
+    points[..., :2] = places[:, None] + np.array([4, 16])[:, None, None] * spread
+    write_video(tmp_path / "clip.mp4", np.zeros((18, 32, 32, 3), np.uint8), 8.0)
+    write_poses(tmp_path / "two.npz", Poses(points, COCO_18, 32, 32, 8.0, people=(4, 7)))
+    words = ("--poses", tmp_path / "two.npz", *person, "--futures", 3, "--skeletons", "--out", tmp_path / "out")
+    assert run("predict", place / "run", tmp_path / "clip.mp4", *words) == 0
+    who = person[1] if person else "largest"
+    assert f"two.npz: 2 people: took {taken} ({who}, in 18 of 18 frames)" in capsys.readouterr().out
+    past = np.load(tmp_path / "out" / "clip.poses.npz")["past"]
+    assert (past[..., 0].min() > 10) == (taken == 4)
+
+
+def test_a_choice_that_is_none_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clip, poses = clip_and_poses(place, tmp_path, people=2)
-    command = ("predict", place / "run", clip, "--poses", poses, "--futures", 3, "--out", tmp_path / "out")
-    assert run(*command) == 2
-    assert "has 2 people; say whose future with --person 0 to 1" in capsys.readouterr().err
-    assert run(*command, "--person", 2) == 2
-    assert "--person is 2" in capsys.readouterr().err
-    assert run(*command, "--person", 1) == 0
+    command = ("predict", place / "run", clip, "--poses", poses, "--out", tmp_path / "out", "--person")
+    for person, complaint in (
+        (2, "there is no person 2; there are 0, 1"),
+        ("all", "person is 'all'; it must be one person: largest, a number or X,Y"),
+        ("tall", "--person 'tall' is none of: largest"),
+    ):
+        assert run(*command, person) == 2
+        assert complaint in capsys.readouterr().err
 
 
 def test_people_in_any_order_are_followed_before_one_is_chosen(place: Path, tmp_path: Path) -> None:
@@ -218,7 +240,10 @@ def test_what_is_wrong_with_a_past_is_said(place: Path, tmp_path: Path, capsys: 
     assert "poses for frames of 16x16" in complaint(clip, "--poses", tmp_path / "small.npz")
     nobody = np.zeros((20, 1, 17, 3), np.float32)
     write_poses(tmp_path / "nobody.npz", Poses(nobody, COCO_17, 32, 32, 16.0))
-    assert "nobody in frame 8" in complaint(clip, "--poses", tmp_path / "nobody.npz")
+    assert "has nobody in any of its 20 frames" in complaint(clip, "--poses", tmp_path / "nobody.npz")
+    nobody[0] = 1
+    write_poses(tmp_path / "gone.npz", Poses(nobody, COCO_17, 32, 32, 16.0))
+    assert "nobody in frame 8" in complaint(clip, "--poses", tmp_path / "gone.npz")
 
 
 def test_clips_without_anybody_in_the_current_frame_are_left_out(

@@ -40,8 +40,9 @@ class Forecast(Sampled):
     """Clips, with --poses; or prepared datasets with poses, of which the test split is taken where there is one."""
     poses: Annotated[Path | None, tyro.conf.arg(metavar="FILE|DIR", help_behavior_hint="")] = None
     """Poses of the one clip: .npz of kinema pose, or a folder of OpenPose's JSON."""
-    person: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Whose poses, where there are several people: 0 is the first."""
+    person: Annotated[str, tyro.conf.arg(metavar="largest|N|X,Y")] = "largest"
+    """Whose future, where --poses have several people: of the largest, a number, or who is nearest to a pixel of the first
+    frame with anybody."""
     start: int = 0
     """Frame of the clip at which the past begins."""
     count: int = 8
@@ -65,7 +66,7 @@ class Forecast(Sampled):
         super().check()
         self.at_least(0, "seed", "start")
         self.at_least(1, "count", "futures", "modes")
-        self.require(self.person is None or self.person >= 0, "person", "0 or more")
+        self.require(self.person != "all", "person", "one person: largest, a number or X,Y")
         self.require(0 < self.keep <= 1, "keep", "above 0 and at most 1")
         if self.format == "npy":
             raise ConfigError("--format npy holds no modes beside each other; NAME.poses.npz is written anyway")
@@ -342,20 +343,18 @@ def _layout(name: str) -> Any:
     return find_skeleton(name)
 
 
-def _one_person(poses: "Poses", file: Path, person: int | None) -> "Poses":
-    """Return the poses of one person; people whom a file lists in any order are followed first.
+def _one_person(poses: "Poses", file: Path, who: str) -> "Poses":
+    """Return the poses of one person and say who it is; people whom a file lists in any order are followed first.
 
     Raises:
-        DataError: when there are several and none is chosen, or there is no such one.
+        ConfigError: for a choice that is none.
+        DataError: when there is no such person, or nobody at all.
     """
-    from kinema.pose.people import told_apart
+    from kinema.pose.people import take
 
-    poses, notes = told_apart(poses)
+    if not poses.present.any():
+        raise DataError(f"{file} has nobody in any of its {len(poses)} frames; give poses of somebody")
+    person, notes = take(poses, who)
     for note in notes:
         print(f"{file}: {note}")
-    people = poses.points.shape[1]
-    if person is None and people > 1:
-        raise DataError(f"{file} has {people} people; say whose future with --person 0 to {people - 1}")
-    if not 0 <= (person or 0) < people:
-        raise DataError(f"--person is {person}; {file} has {people} {'person' if people == 1 else 'people'}, counted from 0")
-    return poses.person(person or 0)
+    return person
