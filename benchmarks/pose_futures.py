@@ -34,6 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without KL": {"kl_weight": 0.0},
     "KL of the release": {"kl_weight": 0.008},
     "prior of the paper": {"prior": "normal"},
+    "imagenet tower": {"tower": "imagenet"},
 }
 FORKS = (
     *("--fork", "go_on", "turn_back", "kick", "squat", "--fork-odds", "4", "3", "2", "1", "--fork-frame", "16"),

@@ -32,6 +32,7 @@ Departures from the release:
   its own poses; a discriminator with spectral norm that sees the skeleton; limbs of the current frame taken along. At 0.008
   its codes carry nothing; 0.001 is about 2 / 180 of the variance that 180 displacements of a future keep.
 - `latent="none"` is the deterministic regressor of the same size.
+- `tower="imagenet"` looks at the current frame through the packaged ImageNet network, which no stage trains (`FrozenTower`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,6 +61,7 @@ from kinema.systems.pose_knows_networks import (
     CodePrior,
     Critic,
     Features,
+    FrozenTower,
     FutureEncoder,
     Joints,
     PastEncoder,
@@ -225,6 +227,11 @@ class PoseKnows(System[PoseKnowsConfig]):
         poses = self.poses_of(batch)
         futures = self.forecast_poses(batch.video[:, :, :past], poses[:, :past], seeds=range(len(batch)), futures=1)
         self.render_poses(batch.video[:, :, past - 1], torch.cat([poses[:, past - 1 : past], futures[:, 0]], dim=1))
+
+    def open_files(self, device: torch.device) -> None:
+        """Open the ImageNet network where that is the tower: it is no part of the system, see `FrozenTower`."""
+        if isinstance(self.encoder.tower, FrozenTower):
+            self.encoder.tower.features.open(device)
 
     def begin_anew(self) -> None:
         """Count the turns of the forecaster from 0 on."""

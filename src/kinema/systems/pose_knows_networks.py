@@ -1,6 +1,8 @@
 r"""Settings and networks of The Pose Knows; `kinema.systems.pose_knows` says what the paper is and plays the two games."""
 
+import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -9,12 +11,16 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
+from kinema.core.compiling import untraced
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError, DataError
+from kinema.core.imagenet import IMAGE_MEAN, IMAGE_SCALE
 from kinema.core.types import Image, Video
 from kinema.nn.convolution import Normalisation, down_block, initialise_dcgan
 from kinema.nn.discriminators import StridedNetwork
+from kinema.nn.perceptual import WHOLE, Frozen, ImageActivations
 from kinema.nn.unet import UNet, levels_down_to_one
 from kinema.pose.draw import STYLES, DrawStyle
 from kinema.pose.skeleton import find_skeleton
@@ -50,8 +56,9 @@ class PoseKnowsConfig(Config):
     """Joints of less confidence are missing."""
     origin: Literal["frame", "person"] = "frame"
     """Where coordinates begin: at the frame's corner (release), or at the mean of the current joints."""
-    tower: Literal["paper", "small"] = "paper"
-    """Network of the current frame: the release's five convolutions, or halvings down to 4 pixels (square frames)."""
+    tower: Literal["paper", "small", "imagenet"] = "paper"
+    """Network of the current frame: the release's five convolutions, halvings down to 4 pixels (square frames), or the packaged
+    ImageNet network, which never learns, is in no checkpoint and sees no drawing of the pose (needs kinema[features])."""
     tower_width: int = 16
     """Channels of the small tower's first feature map; doubled with every halving."""
     image_features: int = 1024
@@ -260,13 +267,82 @@ class ImageTower(nn.Module):
         return self.head(self.convolutions((torch.cat([image, drawing], dim=1) + 1) / 2 - centre).flatten(1))
 
 
+GRID = 4
+"""Rows and columns in which features of the ImageNet network are averaged: one mean of all forgets where somebody is."""
+SIXTEENTH = 16
+"""What those features divide the frame's sides by: a place there tells poses apart better than one of 32 pixels."""
+SEEN_CHANNELS = 112
+
+
+class FrozenFeatures(Frozen):
+    """EfficientNet-Lite0's activations of frames at 1/16 of their size, averaged in `GRID` rows and columns.
+
+    It is no module, so that no optimiser, checkpoint or average holds it, and it is opened once per device, at the latest when
+    it is first asked. Frames are enlarged to sides that are multiples of `WHOLE` and give every row and column a place. It
+    computes in fp32 whatever the rest does, so that features are the same in training and afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._networks: dict[torch.device, ImageActivations] = {}
+
+    def open(self, device: torch.device) -> ImageActivations:
+        """Return the network on a device; random numbers go on as if nothing had been opened.
+
+        Raises:
+            ConfigError: the ``features`` extra is not installed.
+            DataError: the packaged weights are not the expected ones.
+        """
+        if device not in self._networks:
+            with torch.inference_mode(False), torch.device("cpu"), torch.random.fork_rng(devices=[]):
+                network = ImageActivations(device)
+                network.fold()
+            self._networks[device] = network
+        return self._networks[device]
+
+    @untraced
+    @torch.no_grad()
+    def __call__(self, image: Image) -> Float[Tensor, "B D"]:
+        """Return the features of frames in [-1, 1], all places of a channel together: `SEEN_CHANNELS` * `GRID`^2 numbers."""
+        network, pixels = self.open(image.device), image.float()
+        larger = max(1.0, GRID * SIXTEENTH / min(image.shape[2:]))
+        height, width = (math.ceil(side * larger / WHOLE) * WHOLE for side in image.shape[2:])
+        if (height, width) != tuple(image.shape[2:]):
+            pixels = interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
+        pixels = pixels * (127.5 / IMAGE_SCALE) + (127.5 - IMAGE_MEAN) / IMAGE_SCALE
+        with exactly(image.device):
+            seen = network(pixels, least=min(height, width) // (2 * SIXTEENTH) + 1)[-1]  # nothing behind 1/16 is computed
+        return adaptive_avg_pool2d(seen, GRID).flatten(1)
+
+
+def exactly(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context without autocast; on a device that has none there is nothing to switch off."""
+    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
+
+
+class FrozenTower(nn.Module):
+    """The current frame as a vector: a learnt line over what the packaged ImageNet network sees, which never changes.
+
+    References:
+        Not the paper's: its tower learns from scratch. EfficientNet-Lite0: Tan and Le, ICML 2019, in its released variant.
+    """
+
+    def __init__(self, config: PoseKnowsConfig) -> None:
+        super().__init__()
+        self.features = FrozenFeatures()
+        self.head = Embedding(SEEN_CHANNELS * GRID**2, config.image_features, config.pose_norm)
+
+    def forward(self, image: Image, drawing: Image) -> Float[Tensor, "B F"]:
+        """Return the features of a frame; the drawing, which no photograph resembles, is not looked at."""
+        return self.head(self.features(image))
+
+
 class PastEncoder(nn.Module):
     """The current frame and the poses and velocities of the past as the state of an LSTM."""
 
     def __init__(self, config: PoseKnowsConfig) -> None:
         super().__init__()
         wide, norm = 3 * config.joints, config.pose_norm
-        self.tower = ImageTower(config)
+        self.tower = FrozenTower(config) if config.tower == "imagenet" else ImageTower(config)
         self.inputs = nn.ModuleList(Embedding(size, wide, norm) for size in (wide, *config.parts))
         self.pose = Embedding(wide * len(self.inputs), config.pose_features, norm)
         self.lstm = nn.LSTM(config.image_features + config.pose_features, config.state, 2, batch_first=True)
