@@ -68,7 +68,7 @@ def test_by_default_clips_go_into_the_run(runs: Path) -> None:
 def test_one_file_holds_all_clips(runs: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"all.{suffix}"
     assert run("generate", runs / "vgan", "--count", 3, "--out", out) == 0
-    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, f"{out.name}.json"][: 1 + (suffix == "npy")]
     if suffix == "npy":
         assert np.load(out).shape == (3, 8, 16, 16, 3)
     elif suffix == "png":
@@ -192,7 +192,9 @@ def test_reconstruct_goes_on_without_what_is_no_clip(runs: Path, tmp_path: Path,
 def test_reconstruct_takes_the_test_split_of_a_dataset(runs: Path, tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", shape=(8, 16, 16), test_every=4)
     assert run("reconstruct", runs / "vgan-autoencoder", data, "--format", "npy", "--out", tmp_path / "out") == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["00000.npy", "00004.npy", "00008.npy"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"{key}.npy{end}" for key in ("00000", "00004", "00008") for end in ("", ".json")
+    ]
 
 
 def test_interpolate_begins_and_ends_at_the_seeds(runs: Path, tmp_path: Path) -> None:

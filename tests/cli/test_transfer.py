@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from kinema.cli import catalogue, main, output
+from kinema.cli import main
 from kinema.cli.trained import Trained
 from kinema.core.types import Batch
 from kinema.data.encode import write_image, write_video
@@ -132,10 +132,6 @@ def test_info_shows_that_a_file_is_synthetic(place: Path, tmp_path: Path, capsys
     assert "synthetic yes" in capsys.readouterr().out
     assert main(["info", "--json", str(tmp_path / "out.webm")]) == 0
     assert json.loads(capsys.readouterr().out)["generated"]["synthetic"] is True
-
-
-def test_the_tag_has_one_name() -> None:
-    assert catalogue.GENERATED_TAG == output.GENERATED_TAG
 
 
 def test_chunks_change_nothing(place: Path) -> None:

@@ -12,8 +12,6 @@ import tyro
 from kinema.cli.arguments import parse
 from kinema.core.errors import DataError
 
-GENERATED_TAG = "kinema"  # repeated from kinema.cli.output, which needs torch; a test compares them
-
 
 @dataclass(frozen=True)
 class List:
@@ -93,7 +91,7 @@ def describe_systems() -> dict[str, Any]:
 
 
 def describe(path: str, *, verify: bool = False) -> dict[str, Any]:
-    """Describe a run, a checkpoint, a dataset or a piece of footage as JSON values.
+    """Describe a run, a checkpoint, a dataset, a piece of footage or arrays as JSON values.
 
     Raises:
         KinemaError: of the layer that reads it, when it is missing or damaged.
@@ -105,6 +103,10 @@ def describe(path: str, *, verify: bool = False) -> dict[str, Any]:
         return _describe_dataset(place, verify)
     if verify:
         raise DataError(f"{path} is no dataset, so there are no checksums to verify; leave out --verify")
+    if place.is_file() and place.suffix in (".npy", ".npz"):
+        from kinema.data.tags import read_tags
+
+        return {"arrays": str(place), **_said(read_tags(place))}
     if place.is_file() and place.suffix != ".safetensors":
         return _describe_footage(place)
     from kinema.training.checkpoint import CHECKPOINT_NAME, ZOO_PREFIX  # needs torch, which data and footage do not
@@ -172,7 +174,6 @@ def _describe_footage(place: Path) -> dict[str, Any]:
     from kinema.data.media import probe
 
     found = probe(place)
-    made = _generated(found.metadata)
     return {
         "footage": str(place),
         "size": f"{found.width}x{found.height}",
@@ -181,18 +182,22 @@ def _describe_footage(place: Path) -> dict[str, Any]:
         "seconds": found.duration,
         "rotation": found.rotation,
         "codec": found.codec,
-        "tags": {name: text for name, text in found.metadata.items() if not (made and name == GENERATED_TAG)},
-        **({"generated": made} if made else {}),
+        **_said(found.metadata),
     }
 
 
-def _generated(tags: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a file says about how it was made; nothing where it says nothing that can be read."""
+def _said(tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return the tags of a file, and apart from them what it says about how it was made, where that can be read."""
+    from kinema.data.tags import GENERATED_TAG
+
     try:
-        found = json.loads(tags.get(GENERATED_TAG, "null"))
+        made = json.loads(tags.get(GENERATED_TAG, "null"))
     except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        made = None
+    if not isinstance(made, dict):
+        return {"tags": dict(tags)}
+    others = {name: text for name, text in tags.items() if name != GENERATED_TAG}
+    return {"tags": others, "generated" if made.get("synthetic") else "drawn": made}
 
 
 def _words(value: object) -> str:

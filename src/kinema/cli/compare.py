@@ -160,7 +160,7 @@ def judge_held_out(contest: "Contest", folder: Path, network: "FeatureNetwork") 
     count, fps = source.count or 0, source.fps or 0.0
     if not (folder / REAL_NAME).exists():
         # Spread over all, for neighbours are of one piece of footage.
-        _write_clips(folder / REAL_NAME, source.read(evenly_spread(count, SHOWN)), fps)
+        _write_clips(folder / REAL_NAME, source.read(evenly_spread(count, SHOWN)), fps, None)
     if source.about["split"] != "test" or count < contest.count or (folder / HELD_OUT / JSON_NAME).exists():
         return
     with Progress() as progress:
@@ -182,20 +182,22 @@ def _judge(contest: "Contest", source: "Source", network: "FeatureNetwork", said
 def _write_card(folder: Path, card: "Card", cost: Mapping[str, Any]) -> None:
     """Write a report card and clips; the card last, for it says that a part is done."""
     from kinema.evaluation.compare import CLIPS_NAME
+    from kinema.evaluation.page import made_of
     from kinema.evaluation.report import write_reports
     from kinema.training.checkpoint import provenance
 
     folder.mkdir(parents=True, exist_ok=True)
-    _write_clips(folder / CLIPS_NAME, card.judged[:SHOWN], card.report["protocol"]["fps"])
+    _write_clips(folder / CLIPS_NAME, card.judged[:SHOWN], card.report["protocol"]["fps"], made_of(card.report["judged"]))
     write_reports(folder, card, {**provenance(), "cost": dict(cost)})
 
 
-def _write_clips(file: Path, clips: Sequence[Any], fps: float) -> None:
-    """Write clips as one row that moves."""
+def _write_clips(file: Path, clips: Sequence[Any], fps: float, made: str | None) -> None:
+    """Write clips as one row that moves, and says what made them unless they are real."""
     from kinema.data.encode import write_video
+    from kinema.data.tags import generated_tags
     from kinema.training.sheets import grid
 
-    write_video(file, grid(clips, len(clips)), fps)
+    write_video(file, grid(clips, len(clips)), fps, metadata=generated_tags(made) if made else None)
 
 
 def finish(contest: "Contest", folder: Path) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kinema.data.dataset import Dataset
 
 GALLERY_NAME = "gallery.html"
+PEOPLE = "people of kinema prepare performers"  # what its real clips show, as they say
 ZOO = "zoo:vgan-performers"
 FPS = 8.0
 """Frames per second of the data: half the usual rate and half the frames show the same movement in half the time."""
@@ -228,10 +229,9 @@ def write_real(options: Demo) -> list[str]:
 
 def write_held_out(options: Demo) -> None:
     """Write clips that were not trained on, and the first picture of each."""
-    from PIL import Image
-
     from kinema.data.dataset import Dataset
-    from kinema.data.encode import beside
+    from kinema.data.encode import write_image
+    from kinema.data.tags import drawn_tags
 
     dataset = Dataset(options.out / "data", "test")
     chosen = spread(dataset)
@@ -239,8 +239,7 @@ def write_held_out(options: Demo) -> None:
     folder = options.out / "pictures"
     folder.mkdir(exist_ok=True)
     for number, index in enumerate(chosen):
-        with beside(folder / f"{number:02d}.png") as temporary:
-            Image.fromarray(dataset.video(index)[0]).save(temporary, "PNG")
+        write_image(folder / f"{number:02d}.png", dataset.video(index)[0], metadata=drawn_tags(PEOPLE))
 
 
 def spread(dataset: "Dataset") -> list[int]:
@@ -253,11 +252,12 @@ def spread(dataset: "Dataset") -> list[int]:
 def write_clips(dataset: "Dataset", chosen: Sequence[int], folder: Path, suffix: str) -> list[Path]:
     """Write clips of a dataset as files; returns their paths."""
     from kinema.data.encode import write_video
+    from kinema.data.tags import drawn_tags
 
     folder.mkdir(exist_ok=True)
     paths = [folder / f"{number:02d}{suffix}" for number in range(len(chosen))]
     for path, index in zip(paths, chosen, strict=True):
-        write_video(path, dataset.video(index), dataset.info.fps, metadata={"comment": "drawn by kinema"})
+        write_video(path, dataset.video(index), dataset.info.fps, metadata=drawn_tags(PEOPLE))
     return paths
 
 

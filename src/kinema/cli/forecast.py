@@ -119,7 +119,7 @@ def run(arguments: list[str]) -> int:
         found, row = _modes(past, samples, options, trained, video)
         output.add(row)
         with beside(table) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, **found)
+            np.savez_compressed(stream, **found, **output.tags)
         shares = ", ".join(f"{share:.0%}" for share in found["shares"])
         print(f"{past.name}: {len(found['shares'])} modes of {shares} of {int((found['groups'] >= 0).sum())} futures")
     place = output.close()

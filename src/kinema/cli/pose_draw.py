@@ -74,6 +74,7 @@ def run(arguments: list[str]) -> int:
     draw = _painter(asked)
     _refuse_existing(asked.out, asked.overwrite)
     from kinema.data.media import probe
+    from kinema.data.tags import drawn_tags
     from kinema.pose.files import read_poses
 
     film = probe(asked.over) if asked.over else None
@@ -88,8 +89,8 @@ def run(arguments: list[str]) -> int:
         _refuse_another_picture(asked.poses, poses, film)
     width, height = _frame_size(asked, (film.width, film.height) if film else (poses.width, poses.height))
     poses = poses.resized(width, height)
-    about = f"{asked.poses.name} in style {asked.style}"
-    with _sink(asked.out, width, height, poses.fps, about, asked.over) as show:
+    tags = drawn_tags(f"{asked.poses.name} in style {asked.style}", film.metadata if film else None)
+    with _sink(asked.out, width, height, poses.fps, tags, asked.over) as show:
         _draw_all(asked, poses, draw, film, show)
     empty = int((~poses.present.any(axis=(1, 2))).sum())
     nobody = f"; nobody in {empty} of them" if empty else ""
@@ -175,18 +176,16 @@ def _refuse_existing(out: Path, overwrite: bool) -> None:
 
 @contextmanager
 def _sink(
-    out: Path, width: int, height: int, fps: float, about: str, sound: Path | None
+    out: Path, width: int, height: int, fps: float, tags: dict[str, str], sound: Path | None
 ) -> Iterator[Callable[[Image], object]]:
     """Yield what takes the next picture; films grow frame by frame, other files are written at the end.
 
     Raises:
         MediaError: for an ending of no known format, or a place that cannot be written.
     """
-    import kinema
     from kinema.data.encode import OUTPUT_SUFFIXES
     from kinema.data.film import FILM_SUFFIXES, film
 
-    tags = {"comment": f"drawn by kinema {kinema.__version__}: {about}"}
     suffix = out.suffix.lower()
     if suffix and suffix not in OUTPUT_SUFFIXES:
         raise MediaError(f"{out} ends in {suffix!r}; accepted: {', '.join(OUTPUT_SUFFIXES)}, or no ending for a folder")

@@ -392,8 +392,8 @@ def _streams(trained: "Trained", seeds: Sequence[int]) -> Iterable[list[UInt8[np
 
 def _draw_process(file: Path, options: Generate, trained: "Trained", asked: Steered, seeds: Sequence[int]) -> int:
     """Draw the forward process of a clip above the reverse process of every seed."""
-    from kinema.cli.output import generated_tags
     from kinema.data.encode import write_image
+    from kinema.data.tags import generated_tags
     from kinema.evaluation.process_figure import process_figure
 
     if file.exists() and not options.overwrite:

@@ -380,7 +380,7 @@ def _cells(
 
 def _tags(options: Transfer, targets: Sequence["Trained"], maps: Sequence[Any]) -> dict[str, str]:
     """Return what the file says about itself, for people and for programs."""
-    from kinema.cli.output import generated_tags
+    from kinema.data.tags import generated_tags
 
     driver = (options.source or options.poses or Path()).name
     systems = sorted({target.metadata.system for target in targets})

@@ -12,8 +12,9 @@ from jaxtyping import UInt8
 
 from kinema.core.errors import MediaError
 from kinema.data.film import film
-from kinema.data.media import resample
+from kinema.data.media import probe, resample
 from kinema.data.sources import Source, open_source
+from kinema.data.tags import drawn_tags
 from kinema.pose.detect import has_trunk
 from kinema.pose.draw import STYLES, draw
 from kinema.pose.files import read_poses
@@ -55,7 +56,9 @@ def write_overlay(job: Overlay) -> None:
     poses = read_poses(job.poses)
     there = has_trunk(poses.points, poses.skeleton).any(axis=1)
     width, height = poses.width + poses.width % 2, poses.height + poses.height % 2
-    with film(job.out, width, height, poses.fps) as made:
+    below = probe(job.source.path).metadata if job.source.kind == "video" else None
+    tags = drawn_tags(f"poses in {job.source.name}", below)
+    with film(job.out, width, height, poses.fps, metadata=tags) as made:
         for first, images in _chunks(job):
             window = poses.window(first, first + len(images))
             for number, image in enumerate(draw(window, STYLE, over=images[: len(window)]), first):

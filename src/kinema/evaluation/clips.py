@@ -12,6 +12,7 @@ from kinema.core.errors import EvaluationError
 from kinema.core.shape import ClipShape
 from kinema.data.dataset import INFO_NAME, Dataset
 from kinema.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe, read_video
+from kinema.data.tags import read_tags, signature
 
 ARRAY_SUFFIX = ".npy"
 CLIP_SUFFIXES = VIDEO_SUFFIXES | {".webp", ARRAY_SUFFIX}
@@ -99,22 +100,26 @@ def _array(path: Path) -> Source:
     if clips.ndim != 5:
         raise EvaluationError(f"{path} holds one clip of shape {clips.shape}; many clips are an array of N T H W 3")
     shape = ClipShape(*clips.shape[1:4])
-    return Source(path.stem, shape, None, PIXELS, len(clips), lambda indices: [clips[index] for index in indices])
+    about = {"synthetic": True} if signature(read_tags(path)) else {}
+    return Source(path.stem, shape, None, PIXELS, len(clips), lambda indices: [clips[index] for index in indices], about)
 
 
 def _folder(path: Path, files: Sequence[Path]) -> Source:
     """Look at every file once: one clip of another kind among hundreds would make the number meaningless."""
     shape, rates, codecs = ClipShape(*_read(files[0]).shape[:3]), set[float | None](), set[str]()
+    made = False
     for file in files:
         if file.suffix == ARRAY_SUFFIX:
             found = _load(file).shape[1:3]
             rates.add(None)
             codecs.add(PIXELS)
+            made = made or bool(signature(read_tags(file)))
         else:
             info = probe(file)
             found = (info.height, info.width)
             rates.add(float(info.fps) if info.fps else None)
             codecs.add(info.codec)
+            made = made or bool(signature(info.metadata))
         if found != (shape.height, shape.width):
             raise EvaluationError(
                 f"{file} is {found[1]}x{found[0]} and {files[0]} {shape.width}x{shape.height}; {ALIKE.format('size')}"
@@ -132,7 +137,7 @@ def _folder(path: Path, files: Sequence[Path]) -> Source:
         return clips
 
     pictures = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir() if file not in files)
-    about = {"files": len(files), "still pictures passed over": pictures}
+    about = {"files": len(files), "still pictures passed over": pictures, **({"synthetic": True} if made else {})}
     return Source(
         path.name, shape, rates.pop(), "+".join(sorted(codecs)), len(files), read, about, lambda: [f.stem for f in files]
     )

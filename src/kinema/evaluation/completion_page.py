@@ -26,8 +26,9 @@ def write_completion_reports(folder: Path, card: CompletionCard, provenance: Map
     """
     report = {"format_version": FORMAT_VERSION, **card.report, "provenance": dict(provenance)}
     fps = report["protocol"]["fps"] or USUAL_FPS
+    made = f"clips completed by {report['judged']['name']}, beside the truth"
     sheets = {
-        name: (columns, moving([clip for row in clips for clip in row], len(columns), fps))
+        name: (columns, moving([clip for row in clips for clip in row], len(columns), fps, made=made))
         for name, (columns, clips) in card.shown.items()
     }
     page = template(TEMPLATE).render(

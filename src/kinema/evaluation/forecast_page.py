@@ -162,7 +162,8 @@ def picture(case: Case, layout: str, size: tuple[int, int], fps: float) -> tuple
     found = [(case.truth, case.mask), *((case.samples[nearest], case.present) for nearest in modes.nearest)]
     clips = [drawn(poses, there, layout, size) for poses, there in found]
     words = ", ".join(f"{share:.0%}" for share in modes.shares)
-    return moving(clips, len(clips), fps), f"{case.key}: truth, then modes of {words} of {len(case.samples)} samples"
+    made = f"forecast poses beside the truth, {case.key}"
+    return moving(clips, len(clips), fps, made=made), f"{case.key}: truth, then modes of {words} of {len(case.samples)} samples"
 
 
 def drawn(

@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from kinema.data.encode import beside, write_video
+from kinema.data.tags import generated_tags
 from kinema.evaluation.clips import Clip
 from kinema.training.sheets import grid
 
@@ -25,12 +26,25 @@ def template(name: str) -> Template:
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True).get_template(name)
 
 
-def moving(clips: Sequence[Clip], columns: int, fps: float = 1.0) -> str:
-    """Return a grid of clips as a data URI: moving, or a picture where they have one frame."""
+def moving(clips: Sequence[Clip], columns: int, fps: float = 1.0, *, made: str | None) -> str:
+    """Return a grid of clips as a data URI: moving, or a picture where they have one frame.
+
+    Args:
+        clips: of one shape.
+        columns: clips in a row.
+        fps: frames per second.
+        made: what those are that a model made, which the picture says of itself; None where it shows real clips alone.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "clips.webp"
-        write_video(file, grid([np.asarray(clip) for clip in clips], columns), fps)
+        tags = generated_tags(made) if made else None
+        write_video(file, grid([np.asarray(clip) for clip in clips], columns), fps, metadata=tags)
         return embedded(file)
+
+
+def made_of(judged: Mapping[str, Any]) -> str | None:
+    """Return what `moving` says of clips that were judged: those of a run were made, and files say it themselves."""
+    return f"clips of {judged['name']}" if "checkpoint sha256" in judged or judged.get("synthetic") else None
 
 
 def embedded(file: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kinema.evaluation import transfers
-from kinema.evaluation.page import moving, template, write_both
+from kinema.evaluation.page import made_of, moving, template, write_both
 from kinema.evaluation.paired import MEAN, REPEATED, PairedCard
 from kinema.evaluation.report import FORMAT_VERSION, number
 
@@ -35,6 +35,8 @@ def write_paired_reports(folder: Path, card: PairedCard, provenance: Mapping[str
     report = {"format_version": FORMAT_VERSION, **card.report, "provenance": dict(provenance)}
     fps, past = report["protocol"]["fps"] or USUAL_FPS, report["protocol"]["given frames"]
     given = "frame" if past == 1 else f"{past} frames"
+    said = made_of(report["judged"]) or made_of(report["against"])
+    beside = f"{said} beside the truth" if said else None
     page = template(TEMPLATE).render(
         report=report,
         what=WORDS[report["protocol"]["kind"]].format(past=given),
@@ -42,7 +44,7 @@ def write_paired_reports(folder: Path, card: PairedCard, provenance: Mapping[str
         stills=stills(report),
         plots=[plot(name, score, past) for name, score in report["scores"].items()],
         best=best_rows(report),
-        shown=[(moving([truth, made], 2, fps), words) for truth, made, words in card.shown],
+        shown=[(moving([truth, made], 2, fps, made=beside), words) for truth, made, words in card.shown],
     )
     write_both(folder, page, report)
     return report

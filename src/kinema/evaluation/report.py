@@ -9,7 +9,7 @@ from typing import Any
 from kinema.core.errors import EvaluationError
 from kinema.evaluation.judge import Card
 from kinema.evaluation.page import HTML_NAME as HTML_NAME
-from kinema.evaluation.page import JSON_NAME, moving, template, write_both
+from kinema.evaluation.page import JSON_NAME, made_of, moving, template, write_both
 
 TEMPLATE = "report.html.jinja"
 FORMAT_VERSION = 1
@@ -30,11 +30,13 @@ def write_reports(folder: Path, card: Card, provenance: Mapping[str, Any]) -> di
     """
     report = {"format_version": FORMAT_VERSION, **card.report, "provenance": dict(provenance)}
     rate = report["protocol"]["fps"] / report["protocol"]["stride"]
+    made = made_of(report["judged"])
+    beside = f"{made} beside real ones" if made else None
     page = template(TEMPLATE).render(
         report=report,
-        judged=moving(card.judged, COLUMNS, rate),
-        real=moving(card.real, COLUMNS, rate),
-        pairs=[(moving([one, other], 2, rate), words) for one, other, words in card.pairs],
+        judged=moving(card.judged, COLUMNS, rate, made=made),
+        real=moving(card.real, COLUMNS, rate, made=None),
+        pairs=[(moving([one, other], 2, rate, made=beside), words) for one, other, words in card.pairs],
         rows=rows(report),
         curves={name: curve(score) for name, score in report["scores"].items()},
     )

@@ -164,8 +164,8 @@ def write_sheet(folder: Path, report: Mapping[str, Any], views: Sequence[UnitVie
     rows = []
     for view in views:
         cells = [dimmed(clips[clip], lit) for clip, lit in zip(view.clips, view.regions, strict=True)]
-        heat = [] if view.field is None else [moving([still], 1) for still in heat_maps(view.field.change)]
-        rows.append((moving(cells, len(cells), report["data"]["fps"]), heat))
+        heat = [] if view.field is None else [moving([still], 1, made=None) for still in heat_maps(view.field.change)]
+        rows.append((moving(cells, len(cells), report["data"]["fps"], made=None), heat))
     page = template(TEMPLATE).render(report=report, units=list(zip(report["units"], rows, strict=True)))
     with beside(folder / HTML_NAME) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -108,13 +108,13 @@ def write_sheets(
     kinds: dict[str, list[str]] = {}
     if len(clips):
         shown = to_pixels(clips[:SHOWN])
-        _write_sheet(log, folder / f"{step:06d}", list(shown[:SHEET_CLIPS]), list(shown), math.isqrt(len(shown)), step, fps)
+        _write_sheet(log, folder / f"{step:06d}", list(shown[:SHEET_CLIPS]), list(shown), math.isqrt(len(shown)), (), step, fps)
         kinds["samples"] = []
     for kind, columns in compared.items():
         length = min(video.shape[2] for video in columns.values())
         pixels = [to_pixels(video[:, :, :length]) for video in columns.values()]
         rows = [clip for row in zip(*pixels, strict=True) for clip in row]
-        _write_sheet(log, folder / f"{step:06d}-{kind}", rows, rows, len(columns), step, fps)
+        _write_sheet(log, folder / f"{step:06d}-{kind}", rows, rows, len(columns), list(columns), step, fps)
         kinds[kind] = list(columns)
     return kinds
 
@@ -125,15 +125,18 @@ def _write_sheet(
     rows: Sequence[UInt8[np.ndarray, "_ _ _ 3"]],
     cells: Sequence[UInt8[np.ndarray, "_ _ _ 3"]],
     columns: int,
+    names: Sequence[str],
     step: int,
     fps: float,
 ) -> None:
     from kinema.data.encode import contact_sheet, write_image, write_video
+    from kinema.data.tags import generated_tags
 
-    sheet = contact_sheet(rows, frames=SHEET_FRAMES)
-    write_image(path.with_name(path.name + ".png"), sheet)
-    write_video(path.with_name(path.name + ".mp4"), grid(cells, columns), fps)
-    log.picture(path.name.partition("-")[2] or "samples", sheet, step)
+    sheet, kind = contact_sheet(rows, frames=SHEET_FRAMES), path.name.partition("-")[2] or "samples"
+    tags = generated_tags(f"{kind} of {log.folder.name} after {step} steps", columns=names)
+    write_image(path.with_name(path.name + ".png"), sheet, metadata=tags)
+    write_video(path.with_name(path.name + ".mp4"), grid(cells, columns), fps, metadata=tags)
+    log.picture(kind, sheet, step)
 
 
 def grid(clips: Sequence[UInt8[np.ndarray, "T H W 3"]], columns: int, gap: int = 4) -> UInt8[np.ndarray, "T h w 3"]:

@@ -172,7 +172,7 @@ def write_study(folder: Path, study: Study, videos: Sequence[Video]) -> None:
     refuse_taken(folder)
     (folder / CLIPS_NAME).mkdir(parents=True, exist_ok=True)
     files = {clip.file: video for clip, video in zip(study.clips, videos, strict=True)}
-    for name in sorted(files):  # in the order of random names: the times of files must not tell systems apart
+    for name in sorted(files):  # in the order of random names: neither times nor tags of files may tell systems apart
         write_video(folder / CLIPS_NAME / name, files[name], study.fps)
     with beside(folder / STUDY_NAME) as temporary:
         temporary.write_bytes(_STUDY.dump_json(study, indent=2) + b"\n")
