@@ -42,8 +42,8 @@ bench-gpu: .venv/.dev ## on a GPU: its tests, and what is measured there
 	$(BIN)/pytest -m gpu
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/dit_step.py --preset small-gpu --batch 64
-	$(BIN)/python benchmarks/dance_step.py --size 512
-	$(BIN)/python benchmarks/transfer_speed.py --size 512
+	$(BIN)/python benchmarks/dance_step.py --preset small-gpu --size 512
+	$(BIN)/python benchmarks/transfer_speed.py --preset small-gpu --size 512
 	$(BIN)/python benchmarks/loader.py
 
 clean: ## remove what the other targets make, but .venv and the demo

@@ -1,6 +1,6 @@
 """Speed of Everybody Dance Now: a training step against the same step in plain fp32, and generation.
 
-Preset `laptop` at 128 pixels, stage "global". The reference is the same trainer, networks and losses in fp32 and contiguous
+Preset `laptop` (or ``--preset``) at 128 pixels, stage "global". The reference is the same trainer, networks and losses in fp32 and contiguous
 memory, with torch's own instance norm, reflection padding and convolutions. Each side has a process of its own, ours as
 `kinema` starts, the reference as Python does; they take turns (A B A B ...), so that other load on the machine falls on both.
 Medians are compared, of time on the clock and of processor time (which other load disturbs less). `ratio_of_arithmetic`
@@ -9,7 +9,7 @@ that share threads and pairs, as torchrun starts them, and the reference in one.
 
     python benchmarks/dance_step.py --threads 2
     python benchmarks/dance_step.py --threads 2 --processes 2
-    python benchmarks/dance_step.py --device cuda --size 512
+    python benchmarks/dance_step.py --preset small-gpu --device cuda --size 512
 
 Prints one JSON line. Targets on two cores: ratio at least 1.8, generation at least 8 frames per second.
 """
@@ -74,6 +74,7 @@ def poses(rows: int, frames: int, side: int) -> Tensor:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Speed of Everybody Dance Now.")
+    parser.add_argument("--preset", choices=list(Dance.presets), default="laptop", help="other settings of the dance")
     parser.add_argument("--size", type=int, default=128, help="of a frame in pixels")
     parser.add_argument("--batch", type=int, default=4, help="pairs of a step")
     parser.add_argument("--rounds", type=int, default=11, help="steps of either side that are timed")
@@ -85,7 +86,7 @@ def main() -> None:
     torch.set_num_threads(options.threads // int(os.environ.get("WORLD_SIZE", "1")))
     torch.manual_seed(0)
     device = torch.device(options.device)
-    config = replace(Dance.presets["laptop"].config, height=options.size, width=options.size)
+    config = replace(Dance.presets[options.preset].config, height=options.size, width=options.size)
 
     def build() -> Callable[[], object]:
         pairs = options.batch // distributed.processes()
@@ -112,7 +113,7 @@ def main() -> None:
     generate()
     made = min(timed(generate, device) for _ in range(3))
     numbers |= {"frames_per_s": FRAMES / made[0], "frames_per_processor_s": FRAMES / made[1]}
-    about = {"benchmark": "dance_step", "size": options.size, "batch": options.batch, "device": name_of(device)}
+    about = {"benchmark": "dance_step", "preset": options.preset, "size": options.size, "batch": options.batch, "device": name_of(device)}
     print(json.dumps({**about, **{name: round(value, 3) for name, value in numbers.items()}}))
 
 
