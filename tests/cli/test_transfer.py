@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from kinema.cli import main
+from kinema.cli.mosaic import Mosaic
 from kinema.cli.trained import Trained
 from kinema.core.types import Batch
 from kinema.data.encode import write_image, write_video
@@ -440,6 +441,42 @@ def test_a_detector_that_looks_now_is_compared_with_the_target_s(
         said = capsys.readouterr().out
         assert ("known 1 found the source's poses and mediapipe 0.10+2 those" in said) == (name == "mediapipe")
         assert ("which may show; give --detector mediapipe" in said) == (name == "mediapipe")
+
+
+@pytest.mark.parametrize(
+    ("view", "corners"),
+    [
+        ("result", [(256, 256), (256, 516)]),
+        ("side-by-side", [(256, 776), (516, 776)]),
+        ("grid", [(516, 256), (516, 516)]),
+    ],
+)
+def test_a_mark_is_in_a_corner_of_every_result_and_nowhere_else(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: str, corners: list[tuple[int, int]]
+) -> None:
+    """Both targets have 32 pixels, which are shown as 256, with 4 between them; corners are their lower right ones."""
+    frames, lay = [], Mosaic.lay
+    monkeypatch.setattr(Mosaic, "lay", lambda self, rows: frames.append(lay(self, rows)) or frames[-1])
+    words = ("--source", place / "dancer.mp4", "--poses", place / "dancer.npz", "--frames", 2, "--view", view)
+    targets = ("--target", place / "anna", place / "bert", "--out", tmp_path / "out.mp4", "--overwrite")
+    assert run(*words, *targets) == run(*words, *targets, "--mark") == 0
+    for plain, marked in zip(frames[:2], frames[2:], strict=True):
+        changed = (plain != marked).any(axis=2)
+        for bottom, right in corners:
+            label = changed[bottom - 20 : bottom, right - 75 : right]
+            assert label.mean() > 0.5
+            assert marked[bottom - 20 : bottom, right - 75 : right].max() > 200
+            label[:] = False
+        assert not changed.any()
+
+
+@pytest.mark.parametrize(("side", "share"), [(8, 0.5), (32, 0.3), (64, 0.2), (512, 0.02)])
+def test_a_mark_fits_into_any_picture_and_leaves_it_as_it_was(side: int, share: float) -> None:
+    picture = np.full((side, side, 3), 90, np.uint8)
+    marked = Mosaic([[(side, side)]], tall=side, enlarge=False, marked=[[True]]).lay([[picture]])
+    assert (marked[-1, -1] == 0).all()
+    assert 0 < (marked != 90).any(axis=2).mean() < share
+    assert (picture == 90).all()
 
 
 # --- What is refused, each with one sentence ----------------------------------------------------------------------------------

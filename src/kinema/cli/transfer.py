@@ -72,6 +72,8 @@ class Transfer(Config):
     view: View = "result"
     """result: the target alone. side-by-side: source, skeleton and result, a row per target. grid: source, its skeleton and
     all results."""
+    mark: bool = False
+    """Write 'synthetic' into a lower corner of every result."""
     first_frame: int = 0
     """First frame of the source that is performed, counted from 0."""
     frames: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
@@ -349,7 +351,8 @@ def _film(
 
     rate = info.fps if info and info.fps else Fraction(poses.fps).limit_denominator(1001)
     alone = options.view == "result" and len(targets) == 1
-    mosaic = Mosaic(_cells(options, info, poses, targets), tall=_tall(targets), enlarge=not alone)
+    cells = _cells(options, info, poses, targets)
+    mosaic = Mosaic(cells, tall=_tall(targets), enlarge=not alone, marked=_marked(options, info, cells))
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -376,6 +379,14 @@ def _cells(
     if options.view == "grid":
         return _rows([*source, (poses.width, poses.height), *results])
     return [[*source, size, size] for size in results]
+
+
+def _marked(options: Transfer, info: "MediaInfo | None", cells: Sequence[Sequence[tuple[int, int]]]) -> list[list[bool]]:
+    """Return which of the cells are marked: results, which come after the source and the skeleton."""
+    shown = 0 if options.view == "result" else 1 + (info is not None)
+    if options.view == "side-by-side":
+        return [[options.mark and column >= shown for column in range(len(row))] for row in cells]
+    return _rows([options.mark and number >= shown for number in range(sum(map(len, cells)))])
 
 
 def _tags(options: Transfer, targets: Sequence["Trained"], maps: Sequence[Any]) -> dict[str, str]:
