@@ -20,6 +20,7 @@ import torch
 
 from kinema.cli import compare, main
 from kinema.core.shape import ClipShape
+from kinema.data.tags import read_tags, signature
 from kinema.evaluation import features, trainings
 from kinema.evaluation.clips import Source
 from kinema.systems.vgan import VGAN
@@ -150,6 +151,11 @@ def test_the_page_is_one_file_with_moving_clips(finished: Path) -> None:
     assert "peak MiB of GPU" not in page
     assert "{{" not in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_clips_of_contestants_say_that_they_were_generated_and_real_ones_do_not(finished: Path) -> None:
+    marked = {file.relative_to(finished).parts[0]: signature(read_tags(file)) is not None for file in finished.rglob("*.webp")}
+    assert marked == {"real.webp": False, "held-out": False, "vgan-one-stream": True, "autoencoder-mixture": True}
 
 
 def test_a_study_of_the_best_is_made(finished: Path) -> None:

@@ -38,7 +38,12 @@ VIDEO = torch.zeros(2, 3, 8, 16, 16)
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained runs, forked performers, and noise to judge against."""
     folder = tmp_path_factory.mktemp("place")
-    for name, stage, fps in (("pose-knows", "video", 8.0), ("vgan", "gan", 25.0), ("ddpm", "diffusion", 25.0)):
+    for name, stage, fps in (
+        ("pose-knows", "video", 8.0),
+        ("vgan", "gan", 25.0),
+        ("ddpm", "diffusion", 25.0),
+        ("vgan-future", "gan", 25.0),
+    ):
         (folder / name).mkdir()
         torch.manual_seed(0)
         system = SYSTEMS[name](SYSTEMS[name].presets["tiny"].config)
@@ -198,6 +203,14 @@ def test_a_report_marks_judged_clips_of_a_run_and_of_its_files_and_no_real_ones(
         assert marked == {"real clips": False, "judged clips": made, "a judged clip and the nearest training clip": made}, (
             judged
         )
+
+
+def test_predictions_beside_the_truth_are_marked_and_pairs_of_real_clips_are_not(place: Path, tmp_path: Path) -> None:
+    for judged, made in ((place / "vgan-future", True), (place / "data", False)):
+        out = tmp_path / judged.name
+        run("evaluate", judged, "--against", place / "data", "--paired", "--perceptual", "none", "--count", 9, "--out", out)
+        pictures = re.findall(r'<img src="(data:image/webp[^"]+)"', (out / "report.html").read_text())
+        assert {signature(read_tags(unpacked(uri, tmp_path))) is not None for uri in pictures} == {made}
 
 
 def test_tags_that_are_damaged_are_refused(tmp_path: Path) -> None:
