@@ -1,7 +1,7 @@
 """Speed of Everybody Dance Now: a training step against the same step in plain fp32, and generation.
 
-Preset `laptop` (or ``--preset``) at 128 pixels, stage "global". The reference is the same trainer, networks and losses in fp32 and contiguous
-memory, with torch's own instance norm, reflection padding and convolutions. Each side has a process of its own, ours as
+Preset `laptop` (or ``--preset``) at 128 pixels, stage "global". The reference is the same trainer, networks and losses in fp32
+and contiguous memory, with torch's own instance norm, reflection padding and convolutions. Each side has a process of its own, ours as
 `kinema` starts, the reference as Python does; they take turns (A B A B ...), so that other load on the machine falls on both.
 Medians are compared, of time on the clock and of processor time (which other load disturbs less). `ratio_of_arithmetic`
 compares with a reference that has our allocator as well, and as many processes: with ``--processes`` ours trains in several
@@ -113,8 +113,9 @@ def main() -> None:
     generate()
     made = min(timed(generate, device) for _ in range(3))
     numbers |= {"frames_per_s": FRAMES / made[0], "frames_per_processor_s": FRAMES / made[1]}
-    about = {"benchmark": "dance_step", "preset": options.preset, "size": options.size, "batch": options.batch, "device": name_of(device)}
-    print(json.dumps({**about, **{name: round(value, 3) for name, value in numbers.items()}}))
+    about = {"benchmark": "dance_step", "preset": options.preset, "size": options.size, "batch": options.batch}
+    numbers = {name: round(value, 3) for name, value in numbers.items()}
+    print(json.dumps({**about, "device": name_of(device), **numbers}))
 
 
 if __name__ == "__main__":
