@@ -1,8 +1,8 @@
 """Speed of Everybody Dance Now: a training step against the same step in plain fp32, and generation.
 
 Preset `laptop` (or ``--preset``) at 128 pixels, stage "global". The reference is the same trainer, networks and losses in fp32
-and contiguous memory, with torch's own instance norm, reflection padding and convolutions. Each side has a process of its own, ours as
-`kinema` starts, the reference as Python does; they take turns (A B A B ...), so that other load on the machine falls on both.
+and contiguous memory, with torch's own instance norm, reflection padding and convolutions. Each side has a process of its own,
+ours as `kinema` starts, the reference as Python does; they take turns (A B A B ...), so that other load falls on both.
 Medians are compared, of time on the clock and of processor time (which other load disturbs less). `ratio_of_arithmetic`
 compares with a reference that has our allocator as well, and as many processes: with ``--processes`` ours trains in several
 that share threads and pairs, as torchrun starts them, and the reference in one.
