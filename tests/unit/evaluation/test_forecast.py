@@ -229,7 +229,7 @@ def test_the_true_pose_is_drawn_without_the_joints_that_are_lost() -> None:
     case.truth[1, 4], case.mask[1, 4] = 0, False
     seen = list[np.ndarray]()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kinema.evaluation.forecast_page.moving", lambda clips, count, fps: (seen.extend(clips), "")[1])
+        patch.setattr("kinema.evaluation.forecast_page.moving", lambda clips, count, fps, made: (seen.extend(clips), "")[1])
         picture(case, "coco-18", (16, 16), 8.0)
     assert seen[0][1, 12, 12].any()
     assert not seen[0][1, :6, :6].any()
