@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float64
 
 from kinema.core.errors import DataError
 from kinema.pose.detect import visible
-from kinema.pose.filters import SMOOTHERS, drop_flips, fill_gaps, flips
+from kinema.pose.filters import SMOOTHERS, drop_flips, fill_gaps
 from kinema.pose.sequence import Parts, Poses
 from kinema.pose.skeleton import Skeleton, converter
 from kinema.pose.stature import middles, torso
@@ -139,8 +139,9 @@ def drive(poses: Poses, skeleton: Skeleton, normalise: Map, *, smooth: str = "me
     """
     if not poses.present.any():
         raise DataError(f"no person is in any of the {len(poses)} frames")
-    flipped = flips(poses)[:, 0]
-    found = _converted(drop_flips(poses), skeleton)
+    upright = drop_flips(poses)
+    flipped = (poses.present & ~upright.present).any(axis=(1, 2))
+    found = _converted(upright, skeleton)
     absent = ~found.present.any(axis=(1, 2))
     found = normalise(fill_gaps(found, bridged(poses.fps)))
     if smooth != "none":
