@@ -128,6 +128,36 @@ def test_an_answer_comes_with_its_error_rates(place: Path, capsys: pytest.Captur
     assert "It knows the generator and the footage that it was trained on" in said
 
 
+def test_real_videos_of_the_camera_decide(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    real, asked = place / "footage" / "real" / "ben", [place / "footage" / kind / "ada" / "0.apng" for kind in ("real", "fake")]
+    words = ("detect-fake", place / "run", *asked, "--device", "cpu", "--real", real)
+    assert run(*words, "--false-alarms", "0.25") == 0
+    said = capsys.readouterr().out.split(str(asked[1]))
+    assert "real: of 3 real videos" in said[0]
+    assert "fake: of 3 real videos none looks as synthetic; of a real one this is to be expected in 25.0% of cases" in said[1]
+    assert "by the calibration fake: the probability" in said[1]
+    assert run(*words, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [Path(video["video"]).name for video in answer["real"]] == ["0.apng", "1.apng", "2.apng"]
+    against = answer["videos"][1]["against real"]
+    assert (against["verdict"], against["as synthetic"], against["share"]) == ("undecided", 0, 0.25)
+    assert "to call it fake with 5.0% false alarms takes 19 real videos or more" in against["sentence"]
+    assert answer["videos"][1]["evidence"] > max(video["evidence"] for video in answer["real"])
+
+
+def test_real_videos_of_another_size_are_no_fair_comparison(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "wide.apng", np.repeat(footage("ben", 1, fake=False), 2, axis=2), 25.0)
+    asked = place / "footage" / "real" / "ada" / "0.apng"
+    words = ("detect-fake", place / "run", asked, "--device", "cpu", "--real", tmp_path / "wide.apng", place / "short.apng")
+    assert run(*words) == 0
+    said = capsys.readouterr()
+    assert "it is 32x32, and" in said.out
+    assert "wide.apng, a real one, 64x32: no fair comparison" in said.out
+    assert "short.apng has at most 1 frame" in said.err
+
+
 def test_json_holds_every_window(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = place / "footage" / "fake" / "ada" / "0.apng"
     assert run("detect-fake", place / "run", file, "--json", "--device", "cpu") == 0
@@ -204,6 +234,16 @@ def test_it_is_measured_on_others_as_it_is(place: Path, tmp_path: Path, capsys: 
         (
             ("zoo:vgan-performers", "short.apng"),
             "vgan-performers.safetensors holds the system 'vgan'; 'fake-detector' was asked for",
+        ),
+        (
+            ("run", "footage/real/ada/0.apng", "--real", "footage/real/ada"),
+            "footage/real/ada/0.apng is asked about, and --real says that it is real; leave it out of one of them",
+        ),
+        (("run", "footage/real/ada/0.apng", "--real", "footage"), "footage holds no images or clips; folders in it"),
+        (("run", "footage/real/ada/0.apng", "--false-alarms", "1"), "false_alarms is 1.0; it must be between 0 and 1"),
+        (
+            ("run", "footage/real/ada/0.apng", "--real", "short.apng"),
+            "short.apng has at most 1 frame without a cut",
         ),
         (
             ("evaluate", "raw", "everybody"),

@@ -1,6 +1,7 @@
 """``kinema detect-fake RUN VIDEO``: is it synthesised? ``evaluate``: how often is that wrong? ``real``: real examples."""
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from kinema.cli.arguments import parse
-from kinema.cli.inputs import usable
+from kinema.cli.inputs import media_files, usable
 from kinema.cli.terminal import Progress, print_table
 from kinema.core.config import Config
 from kinema.core.errors import ConfigError, EvaluationError
@@ -28,7 +29,8 @@ USAGE = """usage: kinema detect-fake RUN VIDEO...
 
 Is a video synthesised? Asked of a trained fake-detector.
 
-  RUN VIDEO...   the probability that each video is fake, and how often such answers are wrong (--json: window by window)
+  RUN VIDEO...   the probability that each video is fake, and how often such answers are wrong (--json: window by window);
+                 --real FOLDER: is it like real videos of the same camera?
   evaluate       calibrate a run and measure it, on people that it has not seen (--as-is: only measure, on other videos)
   real           write clips of a dataset as kinema generate writes made ones, to train a detector on both
 
@@ -48,10 +50,19 @@ class Detect(Config):
     """Run directory or checkpoint of a fake-detector, calibrated by kinema detect-fake evaluate."""
     videos: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="VIDEO...", help_behavior_hint="")]
     """Video files."""
+    real: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER|VIDEO...")] = ()
+    """Videos of the same camera that are known to be real. Their evidence, and not the calibration, decides: the one of another
+    camera may call all of them fake."""
+    false_alarms: float = 0.05
+    """Share of real videos that may be called fake, with --real: a verdict takes 1/SHARE - 1 of them, here 19."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print JSON, with the probability of every window."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
+
+    def check(self) -> None:
+        """Refuse a share that is none."""
+        self.require(0 < self.false_alarms < 1, "false_alarms", "between 0 and 1, both left out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +135,16 @@ def detect(arguments: list[str]) -> int:
             f"{options.run} is not calibrated, so that its evidence is no probability; first: kinema detect-fake evaluate "
             f"{options.run} DATA"
         )
+    real = _known(detector, measured, options)
     found = usable(options.videos, lambda path: examine(detector, measured, path))
     if not found:
         return 2
     status = int(len(found) < len(options.videos))
+    if real:
+        for facts in found:
+            _compare(facts, real, options.false_alarms)
     if options.as_json:
-        about = {"detector": options.run, "measured": measured, "notes": notes(measured)}
+        about = {"detector": options.run, "measured": measured, "notes": notes(measured), "real": real}
         print(json.dumps({**about, "videos": found}, indent=2))
         return status
     for facts in found:
@@ -176,6 +191,8 @@ def examine(detector: "Detector", measured: dict[str, Any], path: Path) -> dict[
     return {
         "video": str(path),
         "says": signature(info.metadata),
+        "size": f"{info.width}x{info.height}",
+        "evidence": float(evidence.mean()),
         "probability": detector.video(evidence),
         "windows": _windows(detector, shots, rate),
         "notes": notes,
@@ -230,11 +247,51 @@ def _words(facts: dict[str, Any], frames: int) -> list[str]:
     lines = [facts["video"]]
     if facts["says"]:
         lines.append(f"  its own metadata say: {facts['says']}")
+    if against := facts.get("against real"):
+        lines.append(f"  {against['verdict']}: {against['sentence']}")
+        verdict = f"by the calibration {verdict}"
     lines.append(
         f"  {verdict}: the probability of fake is {facts['probability']:.1%}; of {len(windows)} windows of {frames} frames "
         f"{suspected} look{'s' * (suspected == 1)} fake by themselves"
     )
     return lines + [f"  {note}" for note in facts["notes"]]
+
+
+# --- Beside real videos of the same camera -----------------------------------------------------------------------------------
+
+
+def _known(detector: "Detector", measured: dict[str, Any], options: Detect) -> list[dict[str, Any]]:
+    """Return size and evidence of the videos that are known to be real, or refuse one that is also asked about."""
+    files = media_files(options.real)
+    asked = {video.resolve() for video in options.videos}
+    if both := next((file for file in files if file.resolve() in asked), None):
+        raise EvaluationError(f"{both} is asked about, and --real says that it is real; leave it out of one of them")
+    found = usable(files, lambda path: examine(detector, measured, path))
+    if files and not found:
+        raise EvaluationError("none of the videos of --real can be used")
+    return [{name: facts[name] for name in ("video", "size", "evidence")} for facts in found]
+
+
+def _compare(facts: dict[str, Any], real: Sequence[dict[str, Any]], level: float) -> None:
+    """Add to what is known about a video whether it looks more synthetic than real ones, and how often a real one does."""
+    import numpy as np
+
+    from kinema.evaluation.calibration import as_extreme
+
+    evidence = np.array([video["evidence"] for video in real])
+    share, alike = as_extreme(facts["evidence"], evidence), int((evidence >= facts["evidence"]).sum())
+    sentence = (
+        f"of {len(real)} real video{'s' * (len(real) != 1)} {alike or 'none'} look{'s' * (alike < 2)} as synthetic; "
+        f"of a real one this is to be expected in {share:.1%} of cases at most"
+    )
+    verdict = "fake" if share <= level else "real"
+    if share > level and alike == 0:
+        verdict = "undecided"
+        sentence += f", and to call it fake with {level:.1%} false alarms takes {math.ceil(1 / level) - 1} real videos or more"
+    counts = {"videos": len(real), "as synthetic": alike, "share": share}
+    facts["against real"] = {**counts, "verdict": verdict, "sentence": sentence}
+    if other := next((video for video in real if video["size"] != facts["size"]), None):
+        facts["notes"].append(f"it is {facts['size']}, and {other['video']}, a real one, {other['size']}: no fair comparison")
 
 
 # --- How often it is wrong ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 References:
     Platt, "Probabilistic Outputs for Support Vector Machines", in Advances in Large Margin Classifiers, 1999, for `platt`;
     Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015, for the expected
-    calibration error; Wilson, "Probable inference, the law of succession, and statistical inference", 1927, for the intervals.
+    calibration error; Wilson, "Probable inference, the law of succession, and statistical inference", 1927, for the intervals;
+    Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005, Section 2.2, for `as_extreme`.
 """
 
 from collections.abc import Sequence
@@ -97,6 +98,18 @@ def platt(scores: Scores, truth: Truth) -> tuple[float, float]:
         loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)], options={"ftol": 1e-14}
     ).x
     return float(slope / width), float(intercept - slope * centre / width)
+
+
+def as_extreme(score: float, untrue: Scores) -> float:
+    """Return how often an untrue case scores at least as high: at most so often, whatever scores are distributed like.
+
+    The case and the untrue ones must be alike but for what is asked. Of n untrue ones the least that can be said is 1/(n + 1).
+
+    Args:
+        score: higher where true is more likely.
+        untrue: scores of cases that are known not to be true.
+    """
+    return float((1 + (untrue >= score).sum()) / (len(untrue) + 1))
 
 
 def reliability(probabilities: Scores, truth: Truth) -> list[Bin]:

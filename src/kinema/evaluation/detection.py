@@ -25,6 +25,7 @@ from kinema.evaluation.calibration import (
     Truth,
     area_interval,
     area_under_roc,
+    as_extreme,
     calibration_error,
     platt,
     reliability,
@@ -37,6 +38,7 @@ REAL, FAKE = "real", "fake"
 AT_ONCE = 64  # windows
 FOUND = "detection"  # under which a checkpoint says what was measured
 FEW = 10  # subjects
+LEVEL = 0.05  # share of real videos called fake, where real videos of the camera decide and not the calibration
 
 Frame = UInt8[np.ndarray, "H W 3"]
 Evidence = Float[np.ndarray, "_"]  # of the windows of a video
@@ -299,6 +301,8 @@ def measure(detector: Detector, judged: Judged) -> dict[str, Any]:
     both = bool(fake.any() and not fake.all())
     bins = reliability(probabilities, fake) if both else []
     interval = area_interval(judged.means, fake, judged.subjects) if both else None
+    known = judged.means[~fake]
+    shares = np.array([as_extreme(score, known) for score in judged.means])
     return {
         "videos": {REAL: int((~fake).sum()), FAKE: int(fake.sum())},
         "subjects": {
@@ -308,6 +312,7 @@ def measure(detector: Detector, judged: Judged) -> dict[str, Any]:
         "all subjects": len(set(judged.subjects)),
         "false alarms": _errors(called, ~fake),
         "misses": _errors(~called, fake),
+        "misses beside real": _errors(shares > LEVEL, fake) if len(known) >= 1 / LEVEL - 1 else None,
         "accuracy": wilson(int((called == fake).sum()), len(fake)).as_json(),
         "area under roc": area_under_roc(judged.means, fake) if both else None,
         "area interval": interval,

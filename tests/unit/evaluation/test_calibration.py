@@ -5,7 +5,15 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from kinema.evaluation.calibration import area_interval, area_under_roc, calibration_error, platt, reliability, wilson
+from kinema.evaluation.calibration import (
+    area_interval,
+    area_under_roc,
+    as_extreme,
+    calibration_error,
+    platt,
+    reliability,
+    wilson,
+)
 
 
 def test_wilson_s_interval():
@@ -25,6 +33,15 @@ def test_platt_s_line_is_exact_where_scores_have_two_values():
     slope, intercept = platt(scores, truth)
     assert slope == pytest.approx(2 * np.log(2), rel=1e-4)
     assert intercept == pytest.approx(-np.log(2), rel=1e-4)
+
+
+def test_how_often_an_untrue_case_is_as_extreme():
+    untrue = np.array([1.0, 2, 3, 4])
+    assert [as_extreme(score, untrue) for score in (5.0, 4.0, 2.5, 0.0)] == [0.2, 0.4, 0.6, 1.0]  # ties speak against it
+    generator, limit = np.random.default_rng(0), 0.05
+    cases = generator.exponential(size=(4000, 20))  # any distribution, the last of each row being asked about
+    alarms = np.mean([as_extreme(float(row[-1]), row[:-1]) <= limit for row in cases])
+    assert alarms == pytest.approx(limit, abs=0.012)
 
 
 def test_both_classes_count_alike():

@@ -130,6 +130,17 @@ def test_errors_are_counted_by_class():
     assert any("they are of 2 subjects" in note for note in detection.notes(found))
 
 
+def test_beside_real_videos_a_calibration_of_another_camera_does_not_matter():
+    made = detector()
+    made.calibrate((5.0, 40.0), (5.0, 40.0))  # which calls everything fake
+    found = detection.measure(made, judged(ada="r" * 20, bob="ffffF"))
+    assert (found["false alarms"]["count"], found["misses"]["count"]) == (20, 0)
+    assert (found["misses beside real"]["count"], found["misses beside real"]["total"]) == (1, 5)
+    assert [name for name, *_ in rates(found)] == ["false alarms", "misses", "misses beside real", "accuracy"]
+    few = detection.measure(made, judged(ada="r" * 18, bob="ffffF"))
+    assert few["misses beside real"] is None  # 1/19 is more than 5 %
+
+
 class Smoothness(torch.nn.Module):
     """Flat patches speak for class 1, textured ones against it, and the louder the stronger their texture is."""
 
