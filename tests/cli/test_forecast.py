@@ -14,7 +14,8 @@ from kinema.cli import main
 from kinema.data.dataset import Dataset
 from kinema.data.encode import write_video
 from kinema.data.media import read_video
-from kinema.pose.files import write_poses
+from kinema.pose.files import read_poses, write_poses
+from kinema.pose.found_by import RECORDED
 from kinema.pose.sequence import UNORDERED, Poses
 from kinema.pose.skeleton import COCO_17, COCO_18
 from kinema.systems import SYSTEMS
@@ -192,6 +193,28 @@ def test_of_several_people_one_is_taken_by_number_or_place_and_said(
     assert f"two.npz: 2 people: took {taken} ({who}, in 18 of 18 frames)" in capsys.readouterr().out
     past = np.load(tmp_path / "out" / "clip.poses.npz")["past"]
     assert (past[..., 0].min() > 10) == (taken == 4)
+
+
+def test_a_person_is_not_chosen_in_a_dataset(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("predict", place / "run", place / "data", "--person", 1, "--out", tmp_path / "out") == 2
+    assert "data is a dataset, whose clips have the poses of one person; leave out --person" in capsys.readouterr().err
+
+
+def test_poses_of_another_detector_than_the_run_s_are_said(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, poses = clip_and_poses(place, tmp_path)
+    system = SYSTEMS["pose-knows"](SYSTEMS["pose-knows"].presets["tiny"].config)
+    about = {"fps": 8.0, RECORDED: {"name": "mediapipe", "version": "0.10+2"}}
+    (tmp_path / "run").mkdir()
+    save_checkpoint(tmp_path / "run" / "checkpoint.safetensors", system, stage="video", dataset=about)
+    words = ("predict", tmp_path / "run", clip, "--poses", poses, "--futures", 3, "--skeletons", "--out")
+    for name, said in (("mediapipe", False), ("dots.onnx", True)):
+        settings = {"detector": name, "detector_version": "0.10+2" if name == "mediapipe" else "ab" * 32}
+        write_poses(poses, replace(read_poses(poses), extra={"settings": settings}), overwrite=True)
+        assert run(*words, tmp_path / name) == 0
+        sentence = "dots.onnx abababababababab found the poses in "
+        assert (sentence in capsys.readouterr().out) == said
 
 
 def test_a_choice_that_is_none_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

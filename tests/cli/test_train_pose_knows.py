@@ -76,3 +76,11 @@ def test_shorter_clips_are_told_the_steps_that_fit(tmp_path: Path, capsys: pytes
     assert said.endswith("or give --past-steps 2 --future-steps 3\n")
     fitting = ("--preset", "laptop", "--past-steps", 2, "--future-steps", 3, "--dry-run")
     assert train(short, "--out", tmp_path / "run", *fitting) == 0
+    capsys.readouterr()
+    small = "--height 64 --width 64 --past-steps 1 --future-steps 1 --batch-size 4"
+    paper = ("--preset", "paper", *small.split(), "--dry-run")
+    assert train(short, "--out", tmp_path / "run", *paper) == 0
+    said = capsys.readouterr().out
+    assert "more than 100,000,000 weights: built without memory" in said
+    # Poses are drawn outside of torch, and one clip is too few for batch normalisation.
+    assert said.count("FLOPs per step") == 2

@@ -42,7 +42,7 @@ class Forecast(Sampled):
     """Poses of the one clip: .npz of kinema pose, or a folder of OpenPose's JSON."""
     person: Annotated[str, tyro.conf.arg(metavar="largest|N|X,Y")] = "largest"
     """Whose future, where --poses have several people: of the largest, a number, or who is nearest to a pixel of the first
-    frame with anybody."""
+    frame with anybody. Clips of a dataset have the poses of one."""
     start: int = 0
     """Frame of the clip at which the past begins."""
     count: int = 8
@@ -253,6 +253,8 @@ def _pasts(file: Path, options: Forecast, forecaster: "Forecaster", trained: "Tr
     if file.is_dir() and (file / "dataset.json").exists():
         if options.poses:
             raise ConfigError(f"{file} is a dataset, which has poses of its own; leave out --poses")
+        if options.person != "largest":
+            raise ConfigError(f"{file} is a dataset, whose clips have the poses of one person; leave out --person")
         return _stored(file, options, forecaster)
     if options.poses is None:
         raise ConfigError(f"{trained.metadata.system} forecasts from poses; give those of {file} with --poses FILE.npz")
@@ -297,10 +299,13 @@ def _footage(file: Path, poses_file: Path, options: Forecast, forecaster: "Forec
     from kinema.data.media import probe, read_frames, resample, scaled_to
     from kinema.pose.driving import as_prepared
     from kinema.pose.files import read_poses
+    from kinema.pose.found_by import of_poses, unlike
 
     info, shape = probe(file), trained.metadata.clip
     rate = float(info.fps) if info.fps else None
     read = read_poses(poses_file, width=info.width, height=info.height, fps=rate)
+    if sentence := unlike(of_poses(read), trained.poses_found_by, f"the poses in {poses_file}", trained.name):
+        print(f"note: {sentence}")
     poses = _one_person(read, poses_file, options.person)
     if (poses.width, poses.height) != (info.width, info.height):
         raise DataError(

@@ -203,18 +203,12 @@ def _say_lacking(options: Transfer, poses: "Poses", targets: Sequence["Trained"]
 
 def _say_other_detector(options: Transfer, poses: "Poses", targets: Sequence["Trained"]) -> None:
     """Say which targets learnt from poses of another detector than the source's, where both are known."""
-    from kinema.pose.found_by import of_poses
+    from kinema.pose.found_by import of_poses, unlike
 
-    source = of_poses(poses)
+    source, now = of_poses(poses), options.poses is None
     for target in targets:
-        known = target.poses_found_by
-        if source is None or known is None or not source.differs(known):
-            continue
-        way = f"find them with kinema pose detect --detector {known.name}" if options.poses else f"give --detector {known.name}"
-        print(
-            f"{source} found the source's poses and {known} those that {target.name} learnt from: each puts joints elsewhere, "
-            f"which may show; {'have both found by one version' if source.name == known.name else way}"
-        )
+        if sentence := unlike(source, target.poses_found_by, "the source's poses", target.name, looks_now=now):
+            print(sentence)
 
 
 def _source_poses(options: Transfer, info: "MediaInfo | None", parts: tuple[str, ...]) -> tuple["Poses", range]:

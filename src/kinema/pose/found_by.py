@@ -57,6 +57,25 @@ def of_poses(poses: Poses) -> FoundBy | None:
     return FoundBy(Path(name).name, str(settings.get("detector_version") or "")) if isinstance(name, str) else None
 
 
+def unlike(given: FoundBy | None, known: FoundBy | None, poses: str, run: str, *, looks_now: bool = False) -> str | None:
+    """Say in a sentence that poses are another detector's than those of a run; None where both are alike, or one is not known.
+
+    Args:
+        given: what found the poses.
+        known: what found those that the run learnt from.
+        poses: as the sentence calls them.
+        run: its name.
+        looks_now: the poses are found while the command runs, so that its option decides.
+    """
+    if given is None or known is None or not given.differs(known):
+        return None
+    way = f"give --detector {known.name}" if looks_now else f"find them with kinema pose detect --detector {known.name}"
+    return (
+        f"{given} found {poses} and {known} those that {run} learnt from: each puts joints elsewhere, which may show; "
+        f"{'have both found by one version' if given.name == known.name else way}"
+    )
+
+
 def noted(detector: PoseDetector) -> dict[str, Any]:
     """Return what poses keep in `Poses.extra` of the detector that finds them."""
     return {SETTINGS: {"detector": detector.name, "detector_version": detector.version}}

@@ -374,9 +374,9 @@ class PoseKnows(System[PoseKnowsConfig]):
             noise = draw_rows(lambda rows: torch.randn(rows, mu.shape[1]), len(batch)).to(mu)
             codes = rearrange(mu + (log_variance / 2).exp() * noise, "b (k z) -> b k z", z=c.code)
             metrics["kl_nats"] = kl_to_normal(mu, log_variance)
-            late = bool(c.kl_doubles_at) and int(self.pose_steps) >= c.kl_doubles_at
             if c.kl_weight:
-                terms["kl"] = (2 if late else 1) * c.kl_weight * metrics["kl_nats"]
+                late = (self.pose_steps >= c.kl_doubles_at).float() if c.kl_doubles_at else 0.0
+                terms["kl"] = (1 + late) * c.kl_weight * metrics["kl_nats"]
         if c.fed == "truth":
             predicted, _ = self.future_decoder(codes, steps.features()[:, c.past_steps : -1], state)
         else:
@@ -475,6 +475,8 @@ class PoseKnows(System[PoseKnowsConfig]):
     @untraced
     def draw(self, poses: Float[Tensor, "B T J 3"], height: int, width: int) -> Video:
         """Draw poses, in pixels of the clip, as skeletons of a size."""
+        if poses.is_meta:  # of which only sizes are asked
+            return poses.new_empty(len(poses), 3, poses.shape[1], height, width)
         c, points = self.config, self.scaled(poses, height, width).flatten(0, 1).cpu().numpy()
         drawn = draw_points(points, find_skeleton(c.skeleton), width, height, c.drawing)
         video = torch.from_numpy(drawn).to(poses.device).unflatten(0, poses.shape[:2])

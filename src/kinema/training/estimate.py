@@ -1,9 +1,9 @@
 """What a run would take: memory and arithmetic of every stage, found out without training and without writing.
 
-Weights, gradients, optimiser state and averaged weights are counted. FLOPs and activations are those of a step on one clip and
-of one on two, continued in a straight line to the batch; FLOPs are those of matrix products, convolutions and attention. What a
-system does in some steps only (lazy regularisation) counts as in its first step. A system of more than `LARGE` weights is built
-without memory (meta tensors), where optimiser state is taken to be Adam's and activations are those of fp32.
+Weights, gradients, optimiser state and averaged weights are counted. FLOPs and activations are those of a step on two clips
+and of one on three, continued in a straight line to the batch; FLOPs are those of matrix products, convolutions and attention.
+What a system does in some steps only (lazy regularisation) counts as in its first step. A system of more than `LARGE` weights
+is built without memory (meta tensors), where optimiser state is taken to be Adam's and activations are those of fp32.
 """
 
 from collections.abc import Iterator, Mapping
@@ -122,7 +122,7 @@ def estimate(plan: Plan, device: torch.device) -> Iterator[str]:
             continue
         yield from describe_stage(system, name, stage, batch, plan, dataset, bf16)
     yield ""
-    yield "Estimated: FLOPs and activations, from one clip and from two, continued to the batch; buffers of libraries and"
+    yield "Estimated: FLOPs and activations, from two clips and from three, continued to the batch; buffers of libraries and"
     yield "allocator come on top. Nothing was trained, and nothing was written."
 
 
@@ -198,15 +198,18 @@ def coded(system: System[Any], stage: str, batch: Batch, dataset: Dataset, flip:
 
 
 def turns_of(system: System[Any], players: tuple[Player, ...], batch: Batch, bf16: bool) -> dict[str, Turn]:
-    """Let every player play on one clip and on two."""
+    """Let every player play on two clips and on three; one may be too few for batch normalisation."""
     found: dict[str, list[tuple[int, int]]] = {player.name: [] for player in players}
-    for clips in (batch, repeated(batch)):
+    for clips in (repeated(batch, 2), repeated(batch, 3)):
         buffers = [buffer.clone() for buffer in system.buffers()]
         for player in players:
             found[player.name].append(play(system, player, clips, bf16))
         for buffer, before in zip(system.buffers(), buffers, strict=True):
             buffer.data.copy_(before)  # both are the first step
-    lines = {name: [Line(2 * one - two, two - one) for one, two in zip(*plays, strict=True)] for name, plays in found.items()}
+    lines = {
+        name: [Line(3 * two - 2 * three, three - two) for two, three in zip(*plays, strict=True)]
+        for name, plays in found.items()
+    }
     return {name: Turn(flops, activations) for name, (flops, activations) in lines.items()}
 
 
@@ -262,10 +265,10 @@ def forgiven() -> Iterator[None]:
         return
 
 
-def repeated(batch: Batch) -> Batch:
-    """Return a batch twice."""
-    twice = {name: torch.cat([value, value]) for name, value in vars(batch).items() if isinstance(value, Tensor)}
-    return replace(batch, **twice, caption=None if batch.caption is None else 2 * batch.caption)
+def repeated(batch: Batch, times: int) -> Batch:
+    """Return a batch several times over."""
+    tensors = {name: torch.cat(times * [value]) for name, value in vars(batch).items() if isinstance(value, Tensor)}
+    return replace(batch, **tensors, caption=None if batch.caption is None else times * batch.caption)
 
 
 def weights_of(system: nn.Module) -> int:
