@@ -38,6 +38,7 @@ REAL, FAKE = "real", "fake"
 AT_ONCE = 64  # windows
 FOUND = "detection"  # under which a checkpoint says what was measured
 FEW = 10  # subjects
+CLEARLY = 0.1  # by which errors, false alarms and misses together, have to be fewer to be worth a word
 LEVEL = 0.05  # share of real videos called fake, where real videos of the camera decide and not the calibration
 
 Frame = UInt8[np.ndarray, "H W 3"]
@@ -369,9 +370,13 @@ def notes(found: dict[str, Any]) -> list[str]:
         "The probability is that of even odds: as many videos fake as real. Where fakes are rare, most alarms are false ones.",
     ]
     if found["all subjects"] < FEW:
+        whom = f"{found['all subjects']} subject{'s' * (found['all subjects'] != 1)}"
+        said.append(f"Intervals take videos as independent; they are of {whom}, so that the truth may lie further out.")
+    beside = found.get("misses beside real")
+    if beside and found["false alarms"]["share"] + found["misses"]["share"] > LEVEL + beside["share"] + CLEARLY:
         said.append(
-            f"Intervals take videos as independent; they are of {found['all subjects']} subjects, so that the truth may lie "
-            "further out."
+            "The calibration does not hold here. Real videos of the same camera would decide better: kinema detect-fake RUN VIDEO "
+            "--real FOLDER."
         )
     area = found["area under roc"]
     if area is not None and area < 0.4:

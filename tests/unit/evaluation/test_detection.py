@@ -137,6 +137,9 @@ def test_beside_real_videos_a_calibration_of_another_camera_does_not_matter():
     assert (found["false alarms"]["count"], found["misses"]["count"]) == (20, 0)
     assert (found["misses beside real"]["count"], found["misses beside real"]["total"]) == (1, 5)
     assert [name for name, *_ in rates(found)] == ["false alarms", "misses", "misses beside real", "accuracy"]
+    assert any("--real FOLDER" in note for note in detection.notes(found))
+    made.calibrate((5.0, 0.0), (5.0, 0.0))
+    assert not any("--real FOLDER" in note for note in detection.notes(detection.measure(made, judged(ada="r" * 20, bob="f"))))
     few = detection.measure(made, judged(ada="r" * 18, bob="ffffF"))
     assert few["misses beside real"] is None  # 1/19 is more than 5 %
 
