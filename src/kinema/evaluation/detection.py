@@ -375,8 +375,8 @@ def notes(found: dict[str, Any]) -> list[str]:
     beside = found.get("misses beside real")
     if beside and found["false alarms"]["share"] + found["misses"]["share"] > LEVEL + beside["share"] + CLEARLY:
         said.append(
-            "The calibration does not hold here. Real videos of the same camera would decide better: kinema detect-fake RUN VIDEO "
-            "--real FOLDER."
+            "The calibration does not hold here. Real videos of the same camera would decide better: kinema detect-fake RUN "
+            "VIDEO --real FOLDER."
         )
     area = found["area under roc"]
     if area is not None and area < 0.4:
