@@ -103,6 +103,9 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path: Path, capsys: pytest.Capt
         ([source, *out, "--from-fps", "99"], "leave out --from-size and --from-fps"),
         ([source, *out, "--skeleton", "coco-19"], "did you mean 'coco-1"),
         ([source, *out, "--person", "3"], "there is no person 3"),
+        ([source, *out, "--person", "²"], "--person '²' is none of"),
+        ([source, *out, "--skeleton", "anonymous-²"], "there is no skeleton 'anonymous-²'"),
+        ([source, "--out", ".", "--person", "each"], "has no name that could be numbered"),
         ([source, *out, "--window", "4"], "odd"),
         ([source, *out, "--size", "big"], "such as 640x480"),
         ([source, *out, "--fps", "0"], "above 0"),
@@ -116,6 +119,53 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path: Path, capsys: pytest.Capt
         assert sentence in error
         assert error.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "json"]
+
+
+def test_face_and_hands_are_counted_and_said_where_they_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    face, hands = np.ones((9, 1, 70, 3), np.float32), np.ones((9, 1, 2, 21, 3), np.float32)
+    face[4] = 0
+    write_poses(tmp_path / "a.npz", Poses(np.ones((9, 1, 25, 3), np.float32), BODY_25, 32, 24, 25.0, face=face, hands=hands))
+    words = ["pose", "convert", str(tmp_path / "a.npz"), "--out", str(tmp_path / "b.npz"), "--skeleton", "body-25+face"]
+    assert main([*words, "--fill", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "gaps: filled 70 of 70 missing points" in said
+    assert "dropped: hands" in said
+
+
+def test_a_folder_is_not_replaced_by_a_file_and_a_link_is_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, folder = str(film(tmp_path / "a.npz")), tmp_path / "b.npz"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    assert main(["pose", "convert", source, "--out", str(folder), "--overwrite"]) == 2
+    assert "b.npz is a folder, which is not replaced by a file" in capsys.readouterr().err
+    assert (folder / "thesis.txt").read_text() == "years of work"
+    words = ["pose", "convert", source, "--out", str(tmp_path / "link"), "--overwrite"]
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for _ in range(2):
+        assert main(words) == 0
+        assert (tmp_path / "link").is_symlink()
+        assert len(read_poses(tmp_path / "real")) == 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz", "link", "real"]
+
+
+def test_where_nobody_is_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_poses(tmp_path / "a.npz", Poses(np.zeros((3, 1, 25, 3), np.float32), BODY_25, 32, 24, 25.0))
+    for person_ in ("all", "each", "largest"):
+        assert main(["pose", "convert", str(tmp_path / "a.npz"), "--out", str(tmp_path / "b.npz"), "--person", person_]) == 2
+        assert "no person is in any of the 3 frames" in capsys.readouterr().err
+    assert not (tmp_path / "b.npz").exists()
+
+
+def test_no_step_leads_over_a_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points = np.full((8, 1, 25, 3), 5, np.float32) + np.arange(25, dtype=np.float32)[:, None]
+    points[4:, ..., 0] += 200
+    write_poses(tmp_path / "a.npz", Poses(points, BODY_25, 320, 240, 25.0, begins=(0, 4)))
+    assert main(["pose", "compare", str(tmp_path / "a.npz"), str(tmp_path / "a.npz")]) == 0
+    assert "a joint moves 0.00 pixels per frame" in capsys.readouterr().out
+    assert main(["pose", "compare", str(tmp_path / "a.npz"), str(tmp_path / "a.npz"), "--from-fps", "3"]) == 2
+    assert "leave out --from-size and --from-fps" in capsys.readouterr().err
 
 
 def test_a_result_is_replaced_only_when_asked(tmp_path: Path) -> None:

@@ -85,6 +85,33 @@ def test_what_is_there_is_not_done_again(capsys: pytest.CaptureFixture[str], mon
     assert "poses.npz were found in other footage" in capsys.readouterr().err
 
 
+def test_a_drawing_replaces_neither_its_source_nor_anything_unasked(capsys: pytest.CaptureFixture[str]) -> None:
+    write_film(Path("film.mp4"), 4)
+    Path("kept.mp4").write_bytes(Path("film.mp4").read_bytes())
+    original = Path("film.mp4").read_bytes()
+    for overlay, extra in (("film.mp4", ["--overwrite"]), (".", ["--overwrite"]), (".", [])):
+        detect("film.mp4", "--out", "poses.npz", "--overlay", overlay, *extra, status=2)
+        assert "film.mp4, in which people are looked for; give another place" in error(capsys)
+    detect("film.mp4", "--out", "poses.npz", "--overlay", "kept.mp4", status=2)
+    assert "kept.mp4 exists; give another --overlay, or --overwrite" in error(capsys)
+    assert Path("film.mp4").read_bytes() == original == Path("kept.mp4").read_bytes()
+    assert not Path("poses.npz").exists()
+
+
+def test_what_is_done_again_stays_until_the_new_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    write_film(Path("film.mp4"), 4)
+    detect("film.mp4", "--out", "poses.npz")
+    before = (Path("poses.npz").read_bytes(), Path("poses.json").read_bytes())
+    detect("film.mp4", "--out", "poses.npz", "--overwrite", "--overlay", "look.avi", status=2)
+    assert before == (Path("poses.npz").read_bytes(), Path("poses.json").read_bytes())
+    write_film(Path("film.mp4"), 4, empty=range(4))
+    capsys.readouterr()
+    for _ in range(2):  # a film without anybody is no success the second time either
+        detect("film.mp4", "--out", "poses.npz", *(() if Path("poses.npz").exists() is False else ("--overwrite",)), status=2)
+        assert "nobody was found in" in capsys.readouterr().err
+        assert not Path("poses.npz").exists()
+
+
 def test_an_interrupted_run_goes_on_and_repeats_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,7 +161,9 @@ def test_several_films_by_several_workers_are_the_same(capsys: pytest.CaptureFix
     assert [path.relative_to("look").as_posix() for path in Path("look").rglob("*.mp4")] == ["a/one.mp4"]
     np.testing.assert_array_equal(read_poses("one/a/one.npz").points, read_poses("two/a/one.npz").points)
     detect("films", "--out", "two", "--workers", "2")
-    assert capsys.readouterr().out.count("is there already") == 2
+    said = capsys.readouterr().out
+    assert "one.npz is there already; --overwrite" in said
+    assert "two.npz is done already: nobody was found in two.mp4, as " in said
 
 
 def test_of_several_films_those_that_cannot_be_read_are_named_and_the_rest_is_done(capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,6 +273,11 @@ def test_nobody_at_all_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> No
         (["a.mp4", "b.mp4", "--out", "x", "--overlay", "x.mp4"], "--overlay x.mp4 is one file, and there are 2 sources"),
         (["a.mp4", "a.mkv", "--out", "x"], "a.mkv and a.mp4 would both be written to x/a.npz; rename one"),
         (["a.mp4", "--out", "x.npz", "--person", "12"], "person is '12'; it must be LEFT,TOP,WIDTH,HEIGHT in pixels"),
+        (["a.mp4", "--out", "x.npz", "--fps", "10"], "--fps is the rate of folders of frames, and there are none"),
+        (
+            ["a.mp4", "--out", "x.npz", "--person", "900,9,4,4"],
+            "--person 900,9,4,4 lies outside of the frames, which are 180x144",
+        ),
         (["a.mp4", "--out", "x.npz", "--person", "1,2,0,4"], "the width and height must be 1 pixel or more"),
         (["a.mp4", "--out", "x.npz", "--skeleton", "coco18"], "there is no skeleton 'coco18'; did you mean 'coco-18'"),
         (["a.mp4", "--out", "x.npz", "--skeleton", "coco-17+feet"], "accepted: face, hands, face+hands"),

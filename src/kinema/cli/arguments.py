@@ -52,7 +52,7 @@ def cluster_options(words: Sequence[str]) -> dict[str, Any]:
     wrong = next(("".join(pair) for pair in pairs if not pair[1]), None)
     if wrong:
         raise ConfigError(f"cluster option {wrong!r} must be NAME=VALUE, such as slurm_partition=cpu")
-    return {name: int(value) if value.isdigit() else value for name, _, value in pairs}
+    return {name: int(value) if value.isdecimal() else value for name, _, value in pairs}
 
 
 def one_sentence(complaint: str) -> str:

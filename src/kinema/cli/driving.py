@@ -82,7 +82,7 @@ def read_driving(path: Path, info: MediaInfo | None) -> Poses:
     """
     if info is None:
         return read_poses(path)
-    poses = read_poses(path, width=info.width, height=info.height, fps=source_fps(info))
+    poses = read_poses(path, width=info.width, height=info.height, fps=source_fps(info), frames=info.frames)
     if abs(poses.width * info.height - poses.height * info.width) > TOLERANCE * poses.width * info.height:
         raise DataError(
             f"{path} holds poses of frames of {poses.width}x{poses.height} and {info.path} has {info.width}x{info.height}; "

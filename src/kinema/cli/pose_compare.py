@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from kinema.cli.arguments import parse
-from kinema.cli.pose_convert import describe, parse_size
+from kinema.cli.pose_convert import describe, parse_size, refuse_other_footage
 from kinema.cli.terminal import print_table
 from kinema.core.config import Config
 from kinema.core.errors import DataError
@@ -59,7 +59,8 @@ def run(arguments: list[str]) -> int:
         print(f"left out, for {made.skeleton.name} has none: {', '.join(conversion.missing)}")
     asked = truth.points[:, 0].copy()
     asked[:, [truth.skeleton.index(joint) for joint in conversion.missing], 2] = 0
-    found = compare_poses(conversion(made.points[:, 0]), asked, truth.skeleton, options.reach)
+    begins = sorted({*made.begins, *truth.begins})
+    found = compare_poses(conversion(made.points[:, 0]), asked, truth.skeleton, options.reach, begins)
     columns = ("joint", "apart, pixels", "missing", f"right (PCK@{options.reach:g})")
     lines = [(joint, *_cells(one)) for joint, one in found.joints.items()]
     print_table(f"{options.poses.name} against {options.truth.name}", columns, [*lines, ("all", *_cells(found.all))])
@@ -81,7 +82,9 @@ def _person(path: Path, options: Compare) -> "Poses":
     from kinema.pose.people import take
 
     width, height = parse_size(options.from_size)
-    poses, notes = take(read_poses(path, width=width, height=height, fps=options.from_fps), options.person)
+    poses = read_poses(path, width=width, height=height, fps=options.from_fps)
+    refuse_other_footage(path, poses, options.from_size, options.from_fps)
+    poses, notes = take(poses, options.person)
     for line in (describe(poses), *notes):
         print(f"{path}: {line}")
     return poses

@@ -12,6 +12,9 @@ from kinema.core.config import Config
 from kinema.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Bool
+
     from kinema.pose.sequence import Poses
 
 EACH = "each"
@@ -68,10 +71,14 @@ def run(arguments: list[str]) -> int:
     options = parse(Convert, arguments, "pose convert")
     width, height = parse_size(options.from_size)
     poses = read_poses(options.poses, width=width, height=height, fps=options.from_fps)
-    _refuse_other_footage(options, poses)
+    refuse_other_footage(options.poses, poses, options.from_size, options.from_fps)
     print(f"{options.poses}: {describe(poses)}")
+    if options.poses.is_dir() and (first := (poses.extra or {}).get("first_frame", 0)) > 1:
+        print(f"frame 0 is number {first}, the first that has a file")
     if options.poses.is_dir() and (gone := missing_frames(poses)):
         print(f"no file for {frame_list(gone)}, as files are numbered")
+    if not poses.present.any():
+        raise DataError(f"no person is in any of the {len(poses)} frames of {options.poses}; there is nothing to write")
     poses, notes = take(poses, "all" if options.person == EACH else options.person)
     for note in notes:
         print(note)
@@ -83,13 +90,13 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _refuse_other_footage(options: Convert, poses: "Poses") -> None:
+def refuse_other_footage(file: Path, poses: "Poses", from_size: str | None, from_fps: float | None) -> None:
     """Raise `ConfigError` where poses that name the footage they were found in are said to be of another."""
-    width, height = parse_size(options.from_size)
-    if (width or poses.width, height or poses.height, options.from_fps or poses.fps) != (poses.width, poses.height, poses.fps):
+    width, height = parse_size(from_size)
+    if (width or poses.width, height or poses.height, from_fps or poses.fps) != (poses.width, poses.height, poses.fps):
         raise ConfigError(
-            f"{options.poses} says itself that its frames are of {poses.width}x{poses.height} at {poses.fps:g} fps; "
-            "leave out --from-size and --from-fps (--size and --fps change them)"
+            f"{file} says itself that its frames are of {poses.width}x{poses.height} at {poses.fps:g} fps; leave out "
+            "--from-size and --from-fps (--size and --fps of kinema pose convert change them)"
         )
 
 
@@ -97,10 +104,10 @@ def _apart(options: Convert, poses: "Poses") -> "dict[Path, Poses]":
     """Return where everybody's own poses go.
 
     Raises:
-        DataError: there is nobody, or one of the files exists.
+        DataError: there is no name to number, or one of the files exists.
     """
-    if not poses.present.any():
-        raise DataError(f"no person is in any of the {len(poses)} frames of {options.poses}; there is nothing to write")
+    if not options.out.name:
+        raise DataError(f"--out {options.out} has no name that could be numbered; give FILE.npz or a folder")
     there = [(place, id_) for place, id_ in enumerate(poses.people) if poses.present[:, place].any()]
     ending = ".npz" if options.out.suffix.lower() == ".npz" else ""
     name = options.out.name.removesuffix(options.out.suffix) if ending else options.out.name
@@ -113,16 +120,22 @@ def _apart(options: Convert, poses: "Poses") -> "dict[Path, Poses]":
 
 def filtered(poses: "Poses", options: Convert) -> "Poses":
     """Drop outliers, fill gaps and smooth, and say how many points that were."""
-    from kinema.pose.filters import SMOOTHERS, drop_flips, drop_outliers, fill_gaps, filled_points
+    from kinema.pose.filters import SMOOTHERS, drop_flips, drop_outliers, fill_gaps
 
     if options.outliers:
         before, poses = poses, drop_outliers(drop_flips(poses))
-        print(f"outliers: dropped {(before.present & ~poses.present).sum()} of {before.present.sum()} points")
+        there, stayed = _there(before), _there(poses)
+        print(f"outliers: dropped {(there & ~stayed).sum()} of {there.sum()} points")
     if options.fill:
         before, poses = poses, fill_gaps(poses, options.fill)
-        filled = int(filled_points(before, poses).sum())
-        print(f"gaps: filled {filled} of {(~before.present).sum()} missing points")
+        missing = ~_there(before)
+        print(f"gaps: filled {(missing & _there(poses)).sum()} of {missing.sum()} missing points")
     return poses if options.smooth == "none" else SMOOTHERS[options.smooth](poses, options.window)
+
+
+def _there(poses: "Poses") -> "Bool[np.ndarray, 'T P K']":
+    """Return which points of body, face and hands were found."""
+    return poses.joined[..., 2] > 0
 
 
 def reshaped(poses: "Poses", options: Convert) -> "Poses":
@@ -136,7 +149,8 @@ def reshaped(poses: "Poses", options: Convert) -> "Poses":
             raise DataError(f"{options.poses} holds no {' and no '.join(lacking)}; give --skeleton {target.body.name}")
         target = target if target.parts else whole(target, poses.layout.parts)
         conversion = converter(poses.skeleton, target.body)
-        for what, joints in (("dropped", conversion.dropped), (f"missing in {poses.skeleton.name}", conversion.missing)):
+        dropped = (*conversion.dropped, *(part for part in poses.layout.parts if part not in target.parts))
+        for what, joints in (("dropped", dropped), (f"missing in {poses.skeleton.name}", conversion.missing)):
             if joints:
                 print(f"{what}: {', '.join(joints)}")
         poses = poses.converted(target)

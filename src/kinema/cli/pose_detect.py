@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ import tyro
 from kinema.cli.arguments import parse
 from kinema.cli.inputs import usable
 from kinema.core.config import Config
-from kinema.core.errors import DataError
+from kinema.core.errors import ConfigError, DataError
 from kinema.data.detection import DetectSettings, Film
 from kinema.pose.detect import crowd
 
@@ -73,16 +73,16 @@ def run(arguments: list[str]) -> int:
     options = parse(Detect, arguments, "pose detect")
     where, settings = options.where, detection.settled(options.settings)
     films, bad = plan(options.sources, where.out)
-    if where.overwrite:
-        for film in films:
-            detection.forget(film)
-    todo = [film for film in films if not detection.is_done(film, settings)]
+    if settings.fps is not None and all(film.source.kind == "video" for film in films):
+        raise ConfigError("--fps is the rate of folders of frames, and there are none: videos have a rate of their own")
+    todo = [film for film in films if where.overwrite or not detection.is_done(film, settings)]
     for film in films:
         if film not in todo:
-            print(f"{film.out} is there already; --overwrite does it again")
-    found = len(films) - len(todo)
+            nobody = "" if film.out.exists() else f": nobody was found in {film.source.name}, as {film.report} says"
+            print(f"{film.out} is {'done' if nobody else 'there'} already{nobody}; --overwrite does it again")
+    found = sum(film not in todo and film.out.exists() for film in films)
     parts = [part for film in todo for part in detection.divide(film, settings)]
-    overlays = _overlays(films, where.overlay)
+    overlays = _overlays(films, where.overlay, set() if where.overwrite else set(todo))
     workers = min(where.workers, max(1, len(parts)))
     with open_executor("local", workers, folder=where.out.parent) as pool:
         try:
@@ -221,8 +221,17 @@ def _shown(sources: Sequence["Source"], parts: Sequence["Part"]) -> Iterator[Cal
                 watcher.join()
 
 
-def _overlays(films: Sequence[Film], place: Path | None) -> list[tuple[Film, Path]]:
-    """Return where the films with drawings go; refuses what cannot be before anything is looked at."""
+def _overlays(films: Sequence[Film], place: Path | None, new: Collection[Film]) -> list[tuple[Film, Path]]:
+    """Return where the films with drawings go; refuses what cannot be before anything is looked at.
+
+    Args:
+        films: all of them.
+        place: a file, or a folder for one of each.
+        new: films whose drawings may replace nothing.
+
+    Raises:
+        DataError: no place for films, one that exists, or that of a source.
+    """
     from kinema.data.film import FILM_SUFFIXES
     from kinema.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -233,8 +242,16 @@ def _overlays(films: Sequence[Film], place: Path | None) -> list[tuple[Film, Pat
             raise DataError(f"--overlay {place} ends in {place.suffix!r}; give a .mp4, a .webm or a folder")
         if len(films) > 1:
             raise DataError(f"--overlay {place} is one file, and there are {len(films)} sources; give a folder")
-        return [(films[0], place)]
-    return [(film, place / f"{_stem(film.source)}.mp4") for film in films]
+        found = [(films[0], place)]
+    else:
+        found = [(film, place / f"{_stem(film.source)}.mp4") for film in films]
+    sources = {Path(film.source.path).resolve() for film in films}
+    for film, file in found:
+        if file.resolve() in sources:
+            raise DataError(f"--overlay {place} would replace {file}, in which people are looked for; give another place")
+        if film in new and file.exists():
+            raise DataError(f"{file} exists; give another --overlay, or --overwrite to replace it")
+    return found
 
 
 def _draw(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -27,6 +28,7 @@ SAME_SHAPE = 0.02
 """How far, relatively, the aspect ratios of poses and film may be apart: whole pixels and padding are no other picture."""
 SAME_RATE = 0.01
 SHEET_FRAMES = 8
+NUMBERED = "[0-9]" * 6 + ".png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +51,11 @@ class DrawArguments(Config):
     threshold: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Joints of this confidence or less are not drawn. Default: the style's."""
     body: bool = True
-    """Draw no bodies."""
+    """Bodies are drawn."""
     face: bool = True
-    """Draw no faces."""
+    """Faces are drawn."""
     hands: bool = True
-    """Draw no hands."""
+    """Hands are drawn."""
     width: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Of the frames that OpenPose saw, where its folder does not say it. Default: the film's."""
     height: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
@@ -82,7 +84,8 @@ def run(arguments: list[str]) -> int:
     if film:
         found = {"width": film.width, "height": film.height, "fps": float(film.fps) if film.fps else None}
         given = {name: given[name] if given[name] is not None else found[name] for name in given}
-    poses = read_poses(asked.poses, **given)
+    poses = read_poses(asked.poses, **given, frames=film.frames if film else None)
+    _refuse_other_footage(asked, poses)
     if len(poses) == 0:
         raise DataError(f"{asked.poses} holds no frames; there is nothing to draw")
     if film:
@@ -96,6 +99,13 @@ def run(arguments: list[str]) -> int:
     nobody = f"; nobody in {empty} of them" if empty else ""
     print(f"{asked.out}: {len(poses)} frames of {width}x{height} in style {asked.style}{nobody}")
     return 0
+
+
+def _refuse_other_footage(asked: DrawArguments, poses: "Poses") -> None:
+    for name in ("width", "height", "fps"):
+        wanted, have = getattr(asked, name), getattr(poses, name)
+        if wanted is not None and wanted != have:
+            raise ConfigError(f"{asked.poses} says itself that its frames have a {name} of {have:g}; leave out --{name}")
 
 
 def _draw_all(
@@ -202,7 +212,9 @@ def _sink(
         yield images.append
         _write_at_once(out, images, fps, tags)
     else:
-        yield _Folder(out, tags).add
+        with TemporaryDirectory(prefix=f".{out.name}.tmp-", dir=out.parent) as made:
+            yield _Folder(Path(made), tags).add
+            _exchange(out, Path(made))
 
 
 def _write_at_once(out: Path, images: Sequence[Image], fps: float, tags: dict[str, str]) -> None:
@@ -215,12 +227,18 @@ def _write_at_once(out: Path, images: Sequence[Image], fps: float, tags: dict[st
         write_video(out, video, fps, metadata=tags)
 
 
+def _exchange(folder: Path, made: Path) -> None:
+    """Put new pictures in place of those of an earlier drawing."""
+    for old in folder.glob(NUMBERED):
+        old.unlink()
+    for picture in made.glob(NUMBERED):
+        picture.replace(folder / picture.name)
+
+
 class _Folder:
-    """One .png per frame, numbered from 0; takes away the pictures of an earlier drawing."""
+    """One .png per frame, numbered from 0."""
 
     def __init__(self, folder: Path, tags: dict[str, str]) -> None:
-        for old in folder.glob("[0-9]" * 6 + ".png"):
-            old.unlink()
         self._folder, self._tags, self._count = folder, tags, 0
 
     def add(self, image: Image) -> None:

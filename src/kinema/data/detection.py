@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from kinema.core.arrays import read_arrays
 from kinema.core.config import Config, to_mapping
 from kinema.core.errors import ConfigError, DataError, MediaError
 from kinema.data.encode import beside
@@ -217,20 +218,13 @@ def parts_folder(film: Film, settings: DetectSettings) -> Path:
     return film.out.with_name(f"{film.out.name}.parts-{digest(film, everybody)[:12]}")
 
 
-def forget(film: Film) -> None:
-    """Remove the results of a film and what is left of its parts."""
-    for path in (film.out, film.report):
-        path.unlink(missing_ok=True)
-    _remove_parts(film)
-
-
 def detect_films(
     films: Sequence[Film], settings: DetectSettings, executor: Executor, *, in_flight: int
 ) -> Iterator[tuple[Film, dict[str, Any]]]:
-    """Find the people of films that are not done, and yield each with its report as soon as it is done.
+    """Find the people of films, and yield each with its report as soon as it is done.
 
     Args:
-        films: without those that are done.
+        films: those that are done, done again: what there is of them stays until the new poses are there.
         settings: as `settled` returns them.
         executor: where the parts are worked on.
         in_flight: parts at a time.
@@ -285,7 +279,6 @@ def detect_part(part: Part) -> None:
     with beside(part.file) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
-            allow_pickle=False,
             times=np.array(times),
             points=collect(people, detector.skeleton, skeleton),
             size=np.array(size),
@@ -310,7 +303,7 @@ def frames_done(parts: Sequence[Part]) -> int:
             try:
                 done += count(file)
                 break
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, KeyError, DataError):
                 continue  # not there, or just being written
     return done
 
@@ -348,6 +341,8 @@ def finish(film: Film, settings: DetectSettings, parts: Sequence[Part]) -> dict[
     }
     if report["found"]:
         write_poses(film.out, replace(poses, extra=about | {"times": times.round(6).tolist()}), overwrite=True)
+    else:
+        film.out.unlink(missing_ok=True)  # of an earlier run, which is done again
     with beside(film.report) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n")
     _remove_parts(film)
@@ -420,11 +415,11 @@ class _Read:
 
 def _read(part: Part) -> _Read:
     try:
-        with np.load(part.file, allow_pickle=False) as file:
-            size = (int(file["size"][0]), int(file["size"][1]))
-            interval, damage, seconds = float(file["interval"]), str(file["damage"]), float(file["seconds"])
-            return _Read(file["times"], file["points"], size, interval, damage, file["looks"], seconds)
-    except (OSError, ValueError, KeyError) as error:
+        file = read_arrays(part.file)
+        size = (int(file["size"][0]), int(file["size"][1]))
+        interval, damage, seconds = float(file["interval"]), str(file["damage"]), float(file["seconds"])
+        return _Read(file["times"], file["points"], size, interval, damage, file["looks"], seconds)
+    except (DataError, ValueError, KeyError) as error:
         raise DataError(f"{part.file} cannot be read ({error}); remove it and run the same command again") from None
 
 
@@ -451,8 +446,7 @@ def _count(file: Path) -> int:
 
 
 def _length(file: Path) -> int:
-    with np.load(file, allow_pickle=False) as arrays:
-        return len(arrays["times"])
+    return len(read_arrays(file)["times"])
 
 
 def _opened(settings: DetectSettings) -> PoseDetector:

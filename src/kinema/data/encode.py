@@ -121,12 +121,24 @@ def beside(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def exact_rate(fps: Fraction | float) -> Fraction:
+    """Return a rate as the fraction it stands for, as 30000/1001 is.
+
+    Raises:
+        MediaError: for less than a frame in 1001 seconds.
+    """
+    rate = Fraction(fps).limit_denominator(1001)
+    if rate <= 0:
+        raise MediaError(f"a film of {float(fps):g} frames per second; it must be 1/1001 or more")
+    return rate
+
+
 def _encode(path: Path, suffix: str, video: UInt8[np.ndarray, "T H W 3"], fps: float, tags: Mapping[str, str]) -> None:
     codec, options = CODECS[suffix]
     flags = {"movflags": "+faststart+use_metadata_tags"} if suffix == ".mp4" else {}
     with av.open(str(path), "w", format=suffix[1:], options=flags) as container:
         container.metadata.update(tags)
-        stream = cast(VideoStream, container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options))
+        stream = cast(VideoStream, container.add_stream(codec, rate=exact_rate(fps), options=options))
         stream.height, stream.width = video.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.colorspace = stream.color_primaries = stream.color_trc = 6  # SMPTE 170M, what swscale converts with

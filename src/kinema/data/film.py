@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from kinema.core.errors import MediaError
-from kinema.data.encode import CODECS, beside
+from kinema.data.encode import CODECS, beside, exact_rate
 from kinema.data.media import opened, reason
 
 FILM_SUFFIXES = (".mp4", ".webm")
@@ -119,7 +119,7 @@ def film(
     Raises:
         MediaError: another suffix, an odd size for mp4, no picture at all, or the file cannot be written.
     """
-    path, rate = Path(path), Fraction(fps).limit_denominator(1001)
+    path, rate = Path(path), exact_rate(fps)
     suffix = path.suffix.lower()
     if suffix not in FILM_SUFFIXES:
         raise MediaError(f"{path} ends in {suffix or 'no suffix'!r}; films are written as {' or '.join(FILM_SUFFIXES)}")

@@ -18,16 +18,17 @@ from kinema.core.errors import ConfigError, DataError
 from kinema.data.detection import DetectSettings
 from kinema.data.looks import Look
 from kinema.data.media import Frame, Resize
-from kinema.data.sources import Source
+from kinema.data.sources import STILL_FPS, Source
 from kinema.pose.detect import Box, PoseDetector, collect, has_trunk, next_look, open_detector, paired, somebody_else, visible
 from kinema.pose.files import read_poses
 from kinema.pose.people import Choice, choose, is_choice, told_apart
-from kinema.pose.sequence import Poses
+from kinema.pose.sequence import Poses, mark_missing
 from kinema.pose.skeleton import Skeleton, converter, find_skeleton
 
 Pose = Float32[np.ndarray, "J 3"]
 Size = tuple[int, int]
 """Width and height."""
+LOST = 1.5  # intervals of recorded poses from the nearest one, beyond which there is none
 ASPECT = 0.01  # by which poses and footage may differ, relative: sizes are whole numbers
 
 
@@ -185,17 +186,27 @@ class RecordedPoses:
         return self._read(source, source.width, source.height)[0].sentence
 
     def __call__(self, source: Source, frames: Iterator[Frame], looked: Callable[[Look], None]) -> Iterator[tuple[Frame, Pose]]:
-        """Yield the frames of one shot, each with the joints that were found in the one nearest in time."""
-        points = times = None
+        """Yield the frames of one shot, each with the joints that were found in the one nearest in time.
+
+        Where that is further away than poses are from each other, there are none. Frames without a rate of their own are
+        counted.
+        """
+        points, times, reach = np.zeros((0, 0, 3), np.float32), np.zeros(0), 0.0
         for frame in frames:
-            if points is None or times is None:
+            if not len(points):
                 height, width = frame.image.shape[:2]
                 choice, times = self._read(source, width, height)
-                points = choice.poses.joined[:, 0]
-            yield frame, points[int(np.abs(times - frame.time).argmin())]
+                points, reach = choice.poses.joined[:, 0], LOST / choice.poses.fps
+            if source.fps is None:
+                nearest = round(frame.time / frame.interval) if frame.interval else 0
+                known = nearest < len(points)
+            else:
+                nearest = int(np.abs(times - frame.time).argmin())
+                known = abs(times[nearest] - frame.time) <= reach
+            yield frame, points[nearest] if known else mark_missing(np.zeros(points.shape[1:]))
 
     def _read(self, source: Source, width: int, height: int) -> tuple[Choice, Float64[np.ndarray, "T"]]:
-        return _recorded(self._file(source), self.skeleton, self.person, width, height, source.fps)
+        return _recorded(self._file(source), self.skeleton, self.person, width, height, source.fps, source.frames)
 
     def _file(self, source: Source) -> Path:
         if not self.place.is_dir():
@@ -214,10 +225,11 @@ def _content(file: Path) -> bytes:
 
 @lru_cache(maxsize=1)  # a source is cut shot by shot
 def _recorded(
-    path: Path, skeleton: Skeleton, person: str, width: int, height: int, fps: float | None
+    path: Path, skeleton: Skeleton, person: str, width: int, height: int, fps: float | None, frames: int | None
 ) -> tuple[Choice, Float64[np.ndarray, "T"]]:
     """Read the poses of one person, in pixels of the footage, and the time of each in seconds."""
-    poses = read_poses(path, width=width, height=height, fps=fps) if path.is_dir() else read_poses(path)
+    about = {"width": width, "height": height, "fps": fps or STILL_FPS, "frames": frames} if path.is_dir() else {}
+    poses = read_poses(path, **about)
     if abs(poses.width / poses.height / (width / height) - 1) > ASPECT:
         raise DataError(f"{path} holds poses of {poses.width}x{poses.height} frames, and the footage is {width}x{height}")
     if lacking := poses.lacking(skeleton):

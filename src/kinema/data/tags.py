@@ -10,9 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from kinema.core.errors import MediaError
+from kinema.core.arrays import read_arrays
+from kinema.core.errors import DataError, MediaError
 from kinema.data.encode import beside
 from kinema.data.media import probe
 
@@ -69,12 +68,11 @@ def read_tags(file: Path) -> Mapping[str, str]:
     suffix = file.suffix.lower()
     try:
         if suffix == ".npz":
-            with np.load(file, allow_pickle=False) as arrays:
-                return {name: str(arrays[name]) for name in ("comment", GENERATED_TAG) if name in arrays}
+            return {name: str(said) for name, said in read_arrays(file, ("comment", GENERATED_TAG)).items()}
         if suffix == ".npy":
             said = json.loads(_sidecar(file).read_text(encoding="utf-8")) if _sidecar(file).exists() else {}
             return {name: text if isinstance(text, str) else json.dumps(text) for name, text in said.items()}
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+    except (DataError, OSError, ValueError, AttributeError) as error:
         raise MediaError(f"the tags of {file} cannot be read: {error}") from None
     return probe(file).metadata
 

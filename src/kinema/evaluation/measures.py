@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import pickle
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
@@ -22,7 +21,8 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from kinema.core.errors import EvaluationError
+from kinema.core.arrays import read_arrays
+from kinema.core.errors import DataError, EvaluationError
 from kinema.core.seeds import numpy_generator
 from kinema.data.dataset import MEASURES_NAME, Dataset
 from kinema.data.encode import beside
@@ -266,13 +266,12 @@ class Store:
         if not self.path.exists():
             return None
         try:
-            # Opened here: numpy leaves a damaged file open.
-            with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                found = Measures(**{part.name: file[part.name] for part in fields(Measures)})
+            file = read_arrays(self.path)
+            found = Measures(**{part.name: file[part.name] for part in fields(Measures)})
             lengths = {len(getattr(found, part.name)) for part in fields(found)}
             if len(lengths) == 1 and np.isfinite(found.features).all() and len(found):
                 return found
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+        except (DataError, KeyError, TypeError):
             pass
         self.damaged = True
         return None

@@ -86,7 +86,7 @@ class Comparison:
     steps: Steps | None
 
 
-def compare_poses(made: Pose, truth: Pose, skeleton: Skeleton, share: float = 0.2) -> Comparison:
+def compare_poses(made: Pose, truth: Pose, skeleton: Skeleton, share: float = 0.2, begins: Sequence[int] = (0,)) -> Comparison:
     """Measure poses against the true ones in every way of this module.
 
     Args:
@@ -94,6 +94,7 @@ def compare_poses(made: Pose, truth: Pose, skeleton: Skeleton, share: float = 0.
         truth: the true ones; a joint without confidence is not asked for.
         skeleton: of both.
         share: of the longer edge of the box around a pose's true joints, within which a joint is right.
+        begins: first frames of clips, over whose borders nothing moves.
 
     Raises:
         EvaluationError: when no joint is in both.
@@ -112,13 +113,22 @@ def compare_poses(made: Pose, truth: Pose, skeleton: Skeleton, share: float = 0.
     similarity = object_keypoint_similarity(made, truth, skeleton)
     counted = similarity[~np.isnan(similarity)]
     mean = float(counted.mean()) if counted.size else None
-    return Comparison(near(slice(None)), joints, coordinate, mean, compare_steps(made, truth))
+    return Comparison(near(slice(None)), joints, coordinate, mean, compare_steps(made, truth, begins))
 
 
-def compare_steps(made: Float[np.ndarray, "T J 3"], truth: Float[np.ndarray, "T J 3"]) -> Steps | None:
-    """Return how far joints move in a frame and how far apart the moves are, where both know them; None where they never do."""
+def compare_steps(
+    made: Float[np.ndarray, "T J 3"], truth: Float[np.ndarray, "T J 3"], begins: Sequence[int] = (0,)
+) -> Steps | None:
+    """Return how far joints move in a frame and how far apart the moves are, where both know them; None where they never do.
+
+    Args:
+        made: poses of one person, frame by frame.
+        truth: the true ones.
+        begins: first frames of clips, to which no step leads.
+    """
     one, other = velocity(made), velocity(truth)
     both = _present(one) & _present(other)
+    both[[begin - 1 for begin in begins if begin > 0]] = False
     if not both.any():
         return None
     lengths = (np.linalg.norm(moves[..., :2][both], axis=-1).mean() for moves in (one, other, one - other))

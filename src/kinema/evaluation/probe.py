@@ -11,7 +11,6 @@ References:
 
 import json
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -27,8 +26,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from kinema.core.arrays import read_arrays
 from kinema.core.config import from_mapping
-from kinema.core.errors import EvaluationError
+from kinema.core.errors import DataError, EvaluationError
 from kinema.core.shape import ClipShape
 from kinema.data.dataset import Dataset
 from kinema.data.encode import beside
@@ -240,10 +240,10 @@ class Probe:
     def outcome(self, cell: Cell) -> Outcome | None:
         """Return what is stored of a cell; None where it is not done, or its file is damaged."""
         try:
-            with self._file(cell).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                numbers = (file["labelled"].item(), file["training_accuracy"].item(), file["seconds"].item())
-                found = Outcome(file["log_probabilities"], *numbers)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            file = read_arrays(self._file(cell))
+            numbers = (file["labelled"].item(), file["training_accuracy"].item(), file["seconds"].item())
+            found = Outcome(file["log_probabilities"], *numbers)
+        except (DataError, ValueError, KeyError):
             return None
         shape = (len(self.divisions[cell.seed].test), len(self.clips.classes))
         return found if found.log_probabilities.shape == shape else None

@@ -1,7 +1,6 @@
 """What work that may be stopped has done so far: arrays in a file, until all of it is there."""
 
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from kinema.core.arrays import read_arrays
+from kinema.core.errors import DataError
 from kinema.data.encode import beside
 
 UNFINISHED = "unfinished"  # folder beside a report that is not written yet
@@ -31,10 +32,9 @@ class Unfinished:
     def load(self) -> dict[str, np.ndarray]:
         """Return what there is; a damaged file, or one of other work, has nothing."""
         try:
-            with self.file.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
-                arrays = {name: found[name] for name in found}
+            arrays = read_arrays(self.file)
             return arrays if arrays.pop("what").item() == json.dumps(self.what) else {}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (DataError, ValueError, KeyError):
             return {}
 
     def save(self, arrays: Mapping[str, np.ndarray]) -> None:

@@ -32,7 +32,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from kinema.core.errors import ConfigError
-from kinema.pose.detect import Box, Picture, painted_over, visible
+from kinema.pose.detect import Box, Picture, painted_over, require_inside, visible
 from kinema.pose.sequence import mark_missing
 from kinema.pose.skeleton import BLAZEPOSE_33, HAND_21, Skeleton, trunk, whole
 
@@ -256,6 +256,7 @@ def _part(frame: Picture, view: Box | None) -> tuple[int, int, UInt8[np.ndarray,
     """Cut the view out of a frame; also return the corner at which it begins."""
     if view is None:
         return 0, 0, np.ascontiguousarray(frame)
+    require_inside(frame, view)
     height, width = frame.shape[:2]
     left, top = (min(max(0, round(corner)), side - 1) for corner, side in zip(view[:2], (width, height), strict=True))
     right, bottom = max(left + 1, round(view[0] + view[2])), max(top + 1, round(view[1] + view[3]))

@@ -63,6 +63,21 @@ class PoseDetector(Protocol):
         ...
 
 
+def require_inside(frame: Picture, view: Box) -> None:
+    """Refuse a place where the person is to be that lies beyond the frame.
+
+    Raises:
+        ConfigError: saying how large the frame is.
+    """
+    height, width = frame.shape[:2]
+    left, top, wide, high = view
+    if left >= width or top >= height or left + wide <= 0 or top + high <= 0:
+        place = ",".join(f"{value:g}" for value in view)
+        raise ConfigError(
+            f"--person {place} lies outside of the frames, which are {width}x{height}; give LEFT,TOP,WIDTH,HEIGHT"
+        )
+
+
 def open_detector(
     name: str,
     *,

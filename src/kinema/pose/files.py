@@ -7,10 +7,10 @@ from it and is not read.
 """
 
 import json
+import math
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from kinema.core.arrays import read_arrays
 from kinema.core.errors import DataError
 from kinema.pose.sequence import UNORDERED, Poses
 from kinema.pose.skeleton import BODY_25, COCO_18, EDN_23, SKELETONS, Skeleton, find_skeleton
@@ -36,11 +37,20 @@ BODY = "pose_keypoints_2d"
 FACE = "face_keypoints_2d"
 HANDS = ("hand_left_keypoints_2d", "hand_right_keypoints_2d")
 KNOWN = (BODY, FACE, *HANDS, "person_id")
+LARGEST = 1e30
+"""What no coordinate is beyond: such numbers are no pixels, and some are none that an array holds."""
 NO_FOLDERS = (".json", ".npy", ".csv", ".yml", ".yaml", ".pkl", ".txt", ".mp4")
 """Endings that nobody gives a folder: such a path is a mistake."""
 
 
-def read_poses(path: Path | str, *, width: int | None = None, height: int | None = None, fps: float | None = None) -> Poses:
+def read_poses(
+    path: Path | str,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    fps: float | None = None,
+    frames: int | None = None,
+) -> Poses:
     """Read poses from an .npz, or from a folder of OpenPose's ``*_keypoints.json``.
 
     People of an OpenPose file without ids are in the file's order, which may change from frame to frame:
@@ -51,13 +61,15 @@ def read_poses(path: Path | str, *, width: int | None = None, height: int | None
         width: of the frames, for OpenPose files without a side file.
         height: of the frames, likewise.
         fps: frames per second, likewise.
+        frames: of the film that the poses are of, where it is known: files that begin with a later number than the first,
+            and end within the film, are then of those frames. Else the first file is frame 0.
 
     Raises:
         DataError: when the files are damaged or of another kind, or size or rate are not known.
     """
     path = Path(path)
     if path.is_dir():
-        return _read_openpose(path, width, height, fps)
+        return _read_openpose(path, width, height, fps, frames)
     if not path.exists():
         raise DataError(f"{path} does not exist; poses are read from an .npz or a folder of *{SUFFIX} files")
     if path.suffix.lower() != ".npz":
@@ -84,6 +96,8 @@ def write_poses(path: Path | str, poses: Poses, *, overwrite: bool = False) -> N
     if path.exists() and not overwrite:
         raise DataError(f"{path} exists; name another place, or ask to overwrite it")
     if path.suffix.lower() == ".npz":
+        if path.is_dir():
+            raise DataError(f"{path} is a folder, which is not replaced by a file; name another place")
         _put(path, lambda beside: _write_npz(beside, poses))
     else:
         _refuse_foreign(path)
@@ -116,20 +130,16 @@ def _write_npz(path: Path, poses: Poses) -> None:
     if poses.extra is not None:
         arrays["extra"] = np.array(json.dumps(poses.extra))
     with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, **arrays)
 
 
 def _read_npz(path: Path) -> Poses:
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is damaged or no .npz: {str(error).splitlines()[0]}") from None
+    found = read_arrays(path)
     if "format_version" not in found or "points" not in found:
         raise DataError(f"{path} holds no poses of kinema but {', '.join(sorted(found)) or 'nothing'}")
-    if (version := int(found["format_version"])) > NPZ_VERSION:
-        raise DataError(f"{path} has version {version} of the pose format; this kinema reads up to {NPZ_VERSION}")
     try:
+        if (version := int(found["format_version"])) > NPZ_VERSION:
+            raise DataError(f"{path} has version {version} of the pose format; this kinema reads up to {NPZ_VERSION}")
         return Poses(
             found["points"].astype(np.float32),
             _skeleton(str(found["skeleton"]), found["joints"], found["edges"]),
@@ -141,7 +151,7 @@ def _read_npz(path: Path) -> Poses:
             extra=json.loads(str(found["extra"])) if "extra" in found else None,
             **{name: found[name].astype(np.float32) for name in ("face", "hands") if name in found},
         )
-    except (KeyError, ValueError, IndexError, TypeError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"{path} is damaged: {error}") from None
 
 
@@ -150,6 +160,8 @@ def _skeleton(name: str, joints: np.ndarray, edges: np.ndarray) -> Skeleton:
     names = tuple(str(joint) for joint in joints)
     if name in SKELETONS and SKELETONS[name].joints == names:
         return SKELETONS[name]
+    if edges.size and not (edges.min() >= 0 and edges.max() < len(names)):
+        raise ValueError(f"an edge of joints {edges.min()} to {edges.max()}, of which there are {len(names)}")
     return Skeleton(name, names, tuple((int(first), int(second)) for first, second in edges))
 
 
@@ -170,10 +182,10 @@ class _Side:
     begins: tuple[int, ...] = (0,)
 
 
-def _read_openpose(folder: Path, width: int | None, height: int | None, fps: float | None) -> Poses:
+def _read_openpose(folder: Path, width: int | None, height: int | None, fps: float | None, film: int | None) -> Poses:
     files = _numbered(folder)
     side = _read_side(folder / SIDE_FILE)
-    first = min(files) if side.first is None else min(side.first, *files)
+    first = _first(files, film) if side.first is None else min(side.first, *files)
     last = max(files) if side.frames is None else max(first + side.frames - 1, *files)
     if last - first > 1000 + 100 * len(files):
         raise DataError(f"{folder} has {len(files)} files for frames {first} to {last}; the numbers are no frame numbers")
@@ -205,6 +217,13 @@ def _read_openpose(folder: Path, width: int | None, height: int | None, fps: flo
     )
 
 
+def _first(files: Mapping[int, Path], film: int | None) -> int:
+    """Return the number of frame 0: the least one, or the film's first where the numbers are of a later part of its frames."""
+    if film is None or min(files) < 2 or max(files) > film:
+        return min(files)
+    return int(max(files) == film)  # counted from 1, or from 0
+
+
 def _numbered(folder: Path) -> dict[int, Path]:
     """Return frame number -> file of a folder."""
     files: dict[int, Path] = {}
@@ -230,7 +249,7 @@ def _read_frame(file: Path) -> dict[str, Any]:
     """
     try:
         frame = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file} is no JSON: {error}") from None
     people = frame.get("people") if isinstance(frame, dict) else None
     if not isinstance(people, list) or not all(isinstance(person, dict) and BODY in person for person in people):
@@ -243,7 +262,7 @@ def _read_frame(file: Path) -> dict[str, Any]:
 
 def _check_numbers(file: Path, name: str, numbers: Any, joints: tuple[int, ...]) -> None:
     numeric = isinstance(numbers, list) and all(isinstance(value, int | float) for value in numbers)
-    if not numeric:
+    if not numeric or any(LARGEST < abs(value) < math.inf for value in numbers):
         raise DataError(f"{file}: {name} is no list of numbers x, y, confidence, x, ...")
     if numbers and len(numbers) not in [3 * count for count in joints]:
         wanted = " or ".join(str(3 * count) for count in joints)
@@ -402,7 +421,7 @@ def _read_side(file: Path) -> _Side:
             people=tuple(map(int, found["people"])),
             begins=tuple(map(int, found["begins"])),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"{file} is damaged ({error}); delete it and give size and rate yourself") from None
 
 
@@ -429,7 +448,8 @@ def _is_ours(entry: Path) -> bool:
 
 
 def _put(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` make a file or folder beside `path`, then rename it into place."""
+    """Let `write` make a file or folder beside `path`, then rename it into place; of a link, where it leads to."""
+    path = path.resolve()
     beside, old = (path.with_name(f"{path.name}.{kind}-{os.getpid()}") for kind in ("tmp", "old"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

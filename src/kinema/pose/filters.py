@@ -8,6 +8,7 @@ References:
     Vogel, 1 Euro Filter, CHI 2012. Chan et al., Everybody Dance Now, ICCV 2019 (median and block mean of its release).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -258,16 +259,18 @@ def one_euro(poses: Poses, min_cutoff: float = 1.0, beta: float = 30.0, speed_cu
 def retimed(poses: Poses, fps: float) -> Poses:
     """Return the poses at another rate, on straight lines between the frames; a point is there if it was at both ends.
 
+    There are as many frames as a film shows when it is put on that rate (`kinema.data.media.resample`): the last frame is on
+    display for as long as any.
+
     Args:
         poses: at their own rate.
         fps: frames per second that are wanted.
     """
     _require(0 < fps <= 1000, f"a rate of {fps:g} frames per second; it must be above 0 and at most 1000")
     # Half a millionth of a frame: 25 -> 50 -> 25 frames per second must find the old frames.
-    times = [
-        np.minimum(np.arange(int((stop - first - 1) * fps / poses.fps + 5e-7) + 1) * poses.fps / fps, stop - first - 1)
-        for first, stop in clips(poses)
-    ]
+    counts = [max(1, math.ceil((stop - first) * fps / poses.fps - 0.25 - 5e-7)) for first, stop in clips(poses) if stop > first]
+    lasts = [stop - first - 1 for first, stop in clips(poses) if stop > first]
+    times = [np.minimum(np.arange(count) * poses.fps / fps, last) for count, last in zip(counts, lasts, strict=True)]
     begins = np.cumsum([0, *map(len, times[:-1])])
     each = iter(times * sum(getattr(poses, name) is not None for name in Parts))
 

@@ -18,7 +18,6 @@ References:
 """
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation, Slerp
 
+from kinema.core.arrays import read_arrays
 from kinema.core.errors import DataError
 from kinema.pose.kinematics import FACE
 from kinema.pose.skeleton import COCO_18
@@ -210,14 +210,16 @@ def read_capture(path: Path | str) -> Capture:
 
 
 def _read_cmu(path: Path) -> Capture:
+    found = read_arrays(path).get("expmap")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            table = np.asarray(file["expmap"], np.float64) if "expmap" in file.files else None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError):
-        raise DataError(f"{path} cannot be read as .npz; it may be damaged or still being written") from None
+        table = None if found is None else np.asarray(found, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path} has an expmap that is no table of numbers: {error}") from None
     if table is None or table.ndim != 2 or table.shape[1] != CMU_WIDTH:
-        found = "no array expmap" if table is None else f"expmap of shape {table.shape}"
-        raise DataError(f"{path} has {found}; CMU sequences have an array expmap of (T, {CMU_WIDTH})")
+        has = "no array expmap" if table is None else f"expmap of shape {table.shape}"
+        raise DataError(f"{path} has {has}; CMU sequences have an array expmap of (T, {CMU_WIDTH})")
+    if len(table) < 3:
+        raise DataError(f"{path} has {len(table)} rows, the first of them a T-pose; motion needs 2 frames or more")
     table = table[1:]  # the T-pose
     turns = Rotation.from_rotvec(-table[:, 3:].reshape(-1, 3)).as_matrix().reshape(len(table), -1, 3, 3)
     return Capture(CMU, np.arange(len(table)) / CMU_FPS, table[:, :3], turns)
@@ -227,7 +229,7 @@ def _read_deepmimic(path: Path) -> Capture:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["Frames"]
         table = np.array(rows, np.float64)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise DataError(f"{path} is no motion of DeepMimic, which is JSON with a list Frames") from None
     if table.ndim != 2 or table.shape[1] != DEEPMIMIC_WIDTH:
         raise DataError(f"{path} has Frames of shape {table.shape}; DeepMimic's humanoid has (T, {DEEPMIMIC_WIDTH})")
@@ -240,7 +242,7 @@ def _read_deepmimic(path: Path) -> Capture:
             column += 1
             continue
         quaternion = table[:, column : column + 4]  # some files have them longer or shorter than 1
-        if np.linalg.norm(quaternion, axis=1).min() < 0.1:
+        if not np.linalg.norm(quaternion, axis=1).min() >= 0.1:  # nor is one that is no number
             raise DataError(
                 f"{path} has in columns {column} to {column + 3} a quaternion (w, x, y, z) near 0, which is no rotation"
             )

@@ -210,7 +210,7 @@ def choose(poses: Poses, who: str = "largest") -> Choice:
 def _index(poses: Poses, who: str) -> int:
     if who == "largest":
         return int(areas(poses).sum(axis=0, dtype=np.float64).argmax())
-    if who.isdigit():
+    if who.isdecimal():
         if int(who) not in poses.people:
             raise DataError(f"there is no person {who}; there are {', '.join(map(str, poses.people))}")
         return poses.people.index(int(who))
@@ -236,7 +236,7 @@ def _pixel(who: str) -> tuple[float, float] | None:
 
 def is_choice(who: str) -> bool:
     """Whether `take` understands a choice; whether there is such a person is another matter."""
-    return who in ("all", "largest") or who.isdigit() or _pixel(who) is not None
+    return who in ("all", "largest") or who.isdecimal() or _pixel(who) is not None
 
 
 def told_apart(poses: Poses) -> tuple[Poses, tuple[str, ...]]:

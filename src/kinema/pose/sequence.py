@@ -7,6 +7,7 @@ to ``s (x + 1/2) - 1/2``. Missing is confidence 0; its coordinates are NaN in he
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from kinema.pose.skeleton import FACE_70, HAND_21, PARTS, Skeleton, converter, w
 
 Points = Float32[np.ndarray, "*frames J 3"]
 Parts = ("points", "face", "hands")
+SLOWEST = 0.001
+"""Frames per second at least."""
 UNORDERED = "unordered"
 """Key in `Poses.extra`: the people are listed in another order in every frame, `Poses.people` are places in these lists."""
 
@@ -63,8 +66,10 @@ class Poses:
             points, face, hands = divided(self.points, self.skeleton)
             for name, part in (("points", points), ("face", face), ("hands", hands), ("skeleton", self.skeleton.body)):
                 object.__setattr__(self, name, part)
-        if self.width < 1 or self.height < 1 or not 0 < self.fps <= 1000:
-            raise DataError(f"poses of {self.width}x{self.height} at {self.fps:g} fps: size and rate must be positive")
+        if self.width < 1 or self.height < 1 or not SLOWEST <= self.fps <= 1000:
+            raise DataError(
+                f"poses of {self.width}x{self.height} at {self.fps:g} fps: sizes must be positive, a rate {SLOWEST:g} to 1000"
+            )
         for name, shape in (("face", (len(FACE_70), 3)), ("hands", (2, len(HAND_21), 3))):
             part = getattr(self, name)
             if part is not None and part.shape != (*self.points.shape[:2], *shape):
@@ -76,6 +81,13 @@ class Poses:
                 object.__setattr__(self, name, mark_missing(getattr(self, name)))
         if not self.people:
             object.__setattr__(self, "people", tuple(range(self.points.shape[1])))
+        if len(set(self.people)) != self.points.shape[1] or len(self.people) != self.points.shape[1]:
+            raise DataError(f"poses of {self.points.shape[1]} people have the numbers {self.people}; each wants their own")
+        grow = all(before < after for before, after in pairwise(self.begins))
+        if not self.begins or self.begins[0] != 0 or not grow or self.begins[-1] >= max(1, len(self)):
+            raise DataError(f"clips of {len(self)} frames begin at {self.begins}; they begin at 0 and one after another")
+        if not isinstance(self.extra, dict | None):
+            raise DataError(f"what a file says besides is of type {type(self.extra).__name__}; it wants names with values")
 
     def __len__(self) -> int:
         return len(self.points)

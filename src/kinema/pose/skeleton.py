@@ -289,7 +289,7 @@ def find_skeleton(name: str) -> Skeleton:
             raise DataError(f"skeleton {name!r} names the parts {'+'.join(parts)}; accepted: face, hands, face+hands")
         return whole(find_skeleton(body), parts)
     kind, _, points = name.rpartition("-")
-    if kind == "anonymous" and points.isdigit() and int(points) > 0:
+    if kind == "anonymous" and points.isdecimal() and int(points) > 0:
         return anonymous(int(points))
     if name not in SKELETONS:
         known = accepted(name, [*SKELETONS, "anonymous-K"])
@@ -302,7 +302,10 @@ def find_skeleton(name: str) -> Skeleton:
 MEANS: Mapping[str, tuple[str, str]] = {"Neck": ("LShoulder", "RShoulder"), "MidHip": ("LHip", "RHip")}
 """Joint -> the two whose middle it is, where a layout lacks it."""
 
-STAND_INS: Mapping[str, str] = {"LBigToe": "LFootIndex", "RBigToe": "RFootIndex"}
+STAND_INS: Mapping[str, str] = {
+    **{"LBigToe": "LFootIndex", "RBigToe": "RFootIndex"},
+    **{"LFootIndex": "LBigToe", "RFootIndex": "RBigToe"},
+}
 """Joint -> one of another name in nearly the same place."""
 
 ROUGH: Mapping[str, str] = {"Head": "Nose", "Nose": "Head"}

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from kinema.core.errors import ConfigError
-from kinema.pose.detect import Box, Picture, visible
+from kinema.pose.detect import Box, Picture, require_inside, visible
 from kinema.pose.skeleton import COCO_17
 
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
@@ -56,6 +56,8 @@ class TopDown:
         """Yield one person or none per frame; see `kinema.pose.detect.PoseDetector`."""
         box = self._view
         for frame in frames:
+            if self._view is not None:
+                require_inside(frame, self._view)
             height, width = frame.shape[:2]
             points = visible(self._find(frame, box or (-0.5, -0.5, width, height)), width, height, self._least)
             found = points[points[:, 2] > 0, :2]

@@ -49,7 +49,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or not (number == "" or number.isdigit()):
+    if kind not in ("cpu", "cuda") or not (number == "" or number.isdecimal()):
         raise TrainingError(f"there is no device {name!r}; accepted: auto, cpu, cuda, cuda:N")
     if kind == "cpu":
         return torch.device("cpu")

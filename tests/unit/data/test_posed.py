@@ -16,7 +16,7 @@ from kinema.core.errors import ConfigError, DataError
 from kinema.data import plan, posed
 from kinema.data.cutting import PrepareSettings, kept_poser
 from kinema.data.dataset import Dataset, DatasetInfo
-from kinema.data.encode import write_video
+from kinema.data.encode import write_image, write_video
 from kinema.data.media import read_video
 from kinema.data.performers import PerformersSettings, render_clip
 from kinema.data.prepare import plan_footage, prepare
@@ -262,6 +262,42 @@ def test_poses_found_before_belong_to_their_frames(tmp_path: Path, settings: dic
     data, _ = cut(tmp_path / "films", pose=str(tmp_path / "poses"), duplicates=-1.0, **settings)
     assert {data.record(index).source for index in range(len(data))} == {"a.mp4", "b.mp4"}
     assert distances(data).max() < 0.35
+
+
+def test_where_the_poses_end_nobody_is(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    film = ball_film(24, 96, 64)
+    write_video(tmp_path / "films" / "a.mp4", film, 25)
+    recorded(tmp_path / "poses", "a", film[:11], 25)
+    data, info = cut(tmp_path / "films", pose=str(tmp_path / "poses"), min_pose=0.0)
+    there = [(np.array(data.array(index, "pose"))[:, 0, 2] > 0).tolist() for index in range(len(data))]
+    assert (info.kept, there) == (3, [[True] * 8, [True] * 4 + [False] * 4, [False] * 8])  # one frame's interval further
+
+
+def test_recorded_poses_of_a_folder_of_frames_are_counted_whatever_rate_it_is_given(tmp_path: Path) -> None:
+    film = ball_film(16, 96, 64)
+    (tmp_path / "films" / "a").mkdir(parents=True)
+    for number, image in enumerate(film):
+        write_image(tmp_path / "films" / "a" / f"{number:03d}.png", image)
+    recorded(tmp_path / "poses", "a", film, 25)
+    data, _ = cut(tmp_path / "films", pose=str(tmp_path / "poses"), fps=10)
+    assert distances(data).max() < 0.35
+
+
+def test_openpose_s_files_of_a_folder_of_frames_need_no_rate(tmp_path: Path) -> None:
+    (tmp_path / "films" / "a").mkdir(parents=True)
+    (tmp_path / "poses" / "a").mkdir(parents=True)
+    for number, image in enumerate(ball_film(12, 96, 64)):
+        write_image(tmp_path / "films" / "a" / f"{number:03d}.png", image)
+        if number >= 3:  # and those that begin later are of later frames
+            numbers = [float(value) for joint in range(18) for value in (10 + number, 5 + joint, 0.9)]
+            text = json.dumps({"people": [{"pose_keypoints_2d": numbers}]})
+            (tmp_path / "poses" / "a" / f"{number:012d}_keypoints.json").write_text(text)
+    about = {"pose": str(tmp_path / "poses"), "pose_skeleton": "coco-18", "size": "96x64", "frames": 12, "min_pose": 0.0}
+    data, _ = cut(tmp_path / "films", **about)
+    nose = np.array(data.array(0, "pose"))[:, 0]
+    assert nose[:, 2].tolist() == pytest.approx([0] * 3 + [0.9] * 9)
+    assert nose[3:, 0].tolist() == pytest.approx([10 + number for number in range(3, 12)])
 
 
 def test_sources_without_poses_are_refused_and_counted(tmp_path: Path) -> None:

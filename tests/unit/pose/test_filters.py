@@ -6,6 +6,7 @@ import pytest
 from scipy.signal import savgol_filter
 
 from kinema.core.errors import ConfigError
+from kinema.data.media import Frame, resample
 from kinema.data.motions import sample_motion
 from kinema.data.performers import sample_identity
 from kinema.data.stages import Stage
@@ -313,9 +314,15 @@ def test_half_the_rate_is_every_other_frame_and_twice_has_the_middles() -> None:
     poses = wave(9)
     half, twice = filters.retimed(poses, 12.5), filters.retimed(poses, 50)
     np.testing.assert_allclose(half.points, poses.points[::2], rtol=1e-6)
-    assert (len(half), half.fps, len(twice), twice.fps) == (5, 12.5, 17, 50)
-    np.testing.assert_allclose(twice.points[1::2], (poses.points[:-1] + poses.points[1:]) / 2, rtol=1e-5)
+    assert (len(half), half.fps, len(twice), twice.fps) == (5, 12.5, 18, 50)
+    np.testing.assert_allclose(twice.points[1:-1:2], (poses.points[:-1] + poses.points[1:]) / 2, rtol=1e-5)
     np.testing.assert_allclose(filters.retimed(twice, 25).points, poses.points, rtol=1e-6)
+
+
+@pytest.mark.parametrize("fps", [10.0, 12.0, 12.5, 15.0, 20.0, 24.0, 30.0, 50.0, 29.97])
+def test_there_are_as_many_frames_as_a_film_of_that_rate_has(fps: float) -> None:
+    film = (Frame(number / 25, np.zeros((1, 1, 3), np.uint8), 1 / 25) for number in range(40))
+    assert len(filters.retimed(wave(40), fps)) == len(list(resample(film, fps)))
 
 
 def test_a_point_between_a_found_and_a_missing_one_is_missing() -> None:
@@ -325,7 +332,7 @@ def test_a_point_between_a_found_and_a_missing_one_is_missing() -> None:
 
 def test_clips_are_retimed_each() -> None:
     twice = filters.retimed(concatenate([wave(5), wave(4)]), 50)
-    assert (len(twice), twice.begins) == (16, (0, 9))
+    assert (len(twice), twice.begins) == (18, (0, 10))
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,12 @@ def test_conversion_keeps_the_rest() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
-    [({"fps": 0.0}, "size and rate must be positive"), ({"face": np.ones((2, 1, 70, 3), np.float32)}, "face points have")],
+    [
+        ({"fps": 0.0}, "at 0 fps: sizes must be positive, a rate 0.001 to 1000"),
+        ({"begins": (1,)}, "begin at"),
+        ({"begins": (0, 99)}, "frames begin at"),
+        ({"face": np.ones((2, 1, 70, 3), np.float32)}, "face points have"),
+    ],
 )
 def test_nonsense_is_refused(fields: dict, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
