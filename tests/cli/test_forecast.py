@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,7 +155,7 @@ def test_predict_takes_footage_with_its_poses(place: Path, tmp_path: Path) -> No
     assert len(read_video(tmp_path / "out" / "clip.mp4")[0]) == 9
 
 
-@pytest.mark.parametrize(("rate", "frames"), [(12.0, [0, 2, 3, 4, 6]), (6.0, [0, 1, 2, 2, 3])])
+@pytest.mark.parametrize(("rate", "frames"), [(12.0, [0, 2, 3, 5, 6]), (6.0, [0, 1, 2, 2, 3])])
 def test_footage_of_any_rate_is_seen_at_the_rate_of_training(
     place: Path, tmp_path: Path, rate: float, frames: list[int]
 ) -> None:
@@ -247,7 +248,8 @@ def test_what_is_wrong_with_a_past_is_said(place: Path, tmp_path: Path, capsys: 
     clip, poses = clip_and_poses(place, tmp_path)
 
     def complaint(*words: object) -> str:
-        assert run("predict", place / "run", *words, "--out", tmp_path / "out") == 2
+        out = () if "--out" in words else ("--out", tmp_path / "out")
+        assert run("predict", place / "run", *words, *out) == 2
         return capsys.readouterr().err
 
     assert "give those of" in complaint(clip)
@@ -259,14 +261,45 @@ def test_what_is_wrong_with_a_past_is_said(place: Path, tmp_path: Path, capsys: 
     assert "keep is 2.0" in complaint(place / "data", "--keep", 2)
     assert "--format npy" in complaint(place / "data", "--format", "npy")
     assert "has no pose" in complaint(place / "posed-by-nobody")
-    write_poses(tmp_path / "small.npz", Poses(np.ones((20, 1, 18, 3), np.float32), COCO_18, 16, 16, 16.0))
-    assert "poses for frames of 16x16" in complaint(clip, "--poses", tmp_path / "small.npz")
+    assert "one.npy holds no modes" in complaint(place / "data", "--out", tmp_path / "one.npy")
+    assert "seed is 99999999999999999999; it must be less" in complaint(place / "data", "--seed", 99999999999999999999)
+    assert "--typical is one future without chance" in complaint(place / "data", "--typical", "--modes", 3)
+    assert "--count takes clips from datasets" in complaint(clip, "--poses", poses, "--count", 3)
+    write_poses(tmp_path / "wide.npz", Poses(np.ones((18, 1, 18, 3), np.float32), COCO_18, 16, 12, 16.0))
+    assert "holds poses of frames of 16x12" in complaint(clip, "--poses", tmp_path / "wide.npz")
+    write_poses(tmp_path / "long.npz", Poses(np.ones((36, 1, 18, 3), np.float32), COCO_18, 32, 32, 32.0))
+    assert "holds 36 frames of poses and" in complaint(clip, "--poses", tmp_path / "long.npz")
+    faint = np.full((18, 1, 18, 3), 0.05, np.float32)
+    write_poses(tmp_path / "faint.npz", Poses(faint, COCO_18, 32, 32, 16.0))
+    assert "has nobody in frame 8, the current one" in complaint(clip, "--poses", tmp_path / "faint.npz")
     nobody = np.zeros((20, 1, 17, 3), np.float32)
     write_poses(tmp_path / "nobody.npz", Poses(nobody, COCO_17, 32, 32, 16.0))
     assert "has nobody in any of its 20 frames" in complaint(clip, "--poses", tmp_path / "nobody.npz")
     nobody[0] = 1
     write_poses(tmp_path / "gone.npz", Poses(nobody, COCO_17, 32, 32, 16.0))
     assert "nobody in frame 8" in complaint(clip, "--poses", tmp_path / "gone.npz")
+
+
+def test_one_file_in_a_new_folder_has_its_poses_beside_it(place: Path, tmp_path: Path) -> None:
+    words = ("predict", place / "run", place / "data", "--futures", 2, "--skeletons", "--out")
+    assert run(*words, tmp_path / "new" / "folder" / "futures.png", "--count", 1) == 0
+    assert run(*words, tmp_path / "of.v2", "--sheet", "--count", 2) == 0
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*") if path.is_file())
+    keys = [Dataset(place / "data", "test").record(index).key for index in (0, -1)]
+    assert found == sorted(
+        [
+            *("new/folder/futures.png", "new/folder/futures.poses.npz", "of.v2/sheet.mp4"),
+            *(f"of.v2/sheet-{key}.poses.npz" for key in keys),
+        ]
+    )
+
+
+def test_a_dataset_of_another_rate_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(place / "data", tmp_path / "data")
+    about = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(about | {"fps": 24.0}))
+    assert run("predict", place / "run", tmp_path / "data", "--out", tmp_path / "out") == 2
+    assert "run forecasts 8; prepare the data with --fps 8" in capsys.readouterr().err
 
 
 def test_clips_without_anybody_in_the_current_frame_are_left_out(

@@ -607,3 +607,16 @@ def test_the_spread_is_that_of_the_footage_and_the_drawing_is_part_of_the_settin
     steps = batch.pose[:, ::2, :, :2].numpy()
     assert numbers["displacement_pixels"] == pytest.approx(float(np.sqrt(np.mean(np.diff(steps, axis=1) ** 2))), rel=1e-5)
     assert PoseKnowsConfig().drawing == STYLES["pose-knows"]
+
+
+def test_joints_that_count_as_missing_are_neither_drawn_nor_judged() -> None:
+    system = small(confidence=0.6)
+    batch = batch_for(system)
+    assert batch.pose is not None
+    batch.pose[:, :, 4, 2] = 0.3
+    moved = batch.pose.clone()
+    moved[:, :, 4, :2] += 3
+    c = system.config
+    assert torch.equal(*(system.draw(poses, c.height, c.width) for poses in (batch.pose, moved)))
+    judged = [system.validate(replace(batch, pose=poses), "pose") for poses in (batch.pose, moved)]
+    assert judged[0] == judged[1]

@@ -1,5 +1,6 @@
 """The verb predict for systems that forecast poses: many futures of a past, shown as a few modes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ Clip = UInt8[np.ndarray, "_ _ _ 3"]  # of any length
 Points = Float32[np.ndarray, "_ J 3"]
 BAR = 3  # pixels of the bar below a mode, per 64 of the picture
 POSES_SUFFIX = ".poses.npz"
+LARGEST_SEED = 2**62
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +67,16 @@ class Forecast(Sampled):
         """Refuse what cannot be done."""
         super().check()
         self.at_least(0, "seed", "start")
+        self.require(self.seed < LARGEST_SEED, "seed", f"less than {LARGEST_SEED}")
         self.at_least(1, "count", "futures", "modes")
         self.require(self.person != "all", "person", "one person: largest, a number or X,Y")
         self.require(0 < self.keep <= 1, "keep", "above 0 and at most 1")
-        if self.format == "npy":
-            raise ConfigError("--format npy holds no modes beside each other; NAME.poses.npz is written anyway")
+        without = ("futures", "modes", "keep")
+        if self.typical and any(getattr(self, name) != getattr(type(self), name) for name in without):
+            raise ConfigError(f"--typical is one future without chance; leave out --{', --'.join(without)}")
+        if "npy" in (self.format, self.ending[1:]):
+            what = "--format npy" if self.format else self.out
+            raise ConfigError(f"{what} holds no modes beside each other; NAME.poses.npz is written anyway")
         if not self.files:
             raise ConfigError("predict wants clips or datasets, and none is named")
 
@@ -118,6 +125,7 @@ def run(arguments: list[str]) -> int:
             samples = forecaster.forecast([past.frames], past.poses[None], [options.seed + number], options.futures)[0]
         found, row = _modes(past, samples, options, trained, video)
         output.add(row)
+        output.make_folder(table)
         with beside(table) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, **found, **output.tags)
         shares = ", ".join(f"{share:.0%}" for share in found["shares"])
@@ -132,7 +140,7 @@ def _tables(output: "Output", names: Sequence[str]) -> list[Path]:
     """Return the files that hold the poses: named as the clips in a folder, after the file where there is one."""
     if not output.one_file:
         return [output.out / f"{name}{POSES_SUFFIX}" for name in names]
-    stem = output.out.with_suffix("")
+    stem = output.one_file.with_suffix("")
     return [Path(f"{stem}{POSES_SUFFIX}" if len(names) == 1 else f"{stem}-{name}{POSES_SUFFIX}") for name in names]
 
 
@@ -184,6 +192,8 @@ def as_forecaster(name: str, trained: "Trained") -> "Forecaster":
         forecast=forecast,
         typical=typical if isinstance(system, ForecastsTypical) else None,
         about=describe_run(trained),
+        fps=trained.metadata.dataset.get("fps"),
+        confidence=float(getattr(trained.system.config, "confidence", 0.0)),
     )
 
 
@@ -260,6 +270,8 @@ def _pasts(file: Path, options: Forecast, forecaster: "Forecaster", trained: "Tr
         raise ConfigError(f"{trained.metadata.system} forecasts from poses; give those of {file} with --poses FILE.npz")
     if len(options.files) > 1:
         raise ConfigError("--poses belong to one clip; give one clip at a time")
+    if options.count != Forecast.count:
+        raise ConfigError(f"--count takes clips from datasets, and {file} is none")
     return [_footage(file, options.poses, options, forecaster, trained)]
 
 
@@ -278,7 +290,7 @@ def _stored(path: Path, options: Forecast, forecaster: "Forecaster") -> list[Pas
             f"--start {first} leaves {data.info.frames - first} of {data.info.frames} frames; {stop - first} are needed"
         )
     now = first + past - 1
-    peopled = [index for index in range(len(data)) if (np.array(data.array(index, "pose"))[now, :, 2] > 0).any()]
+    peopled = [index for index in range(len(data)) if forecaster.seen(np.array(data.array(index, "pose"))[now]).any()]
     if not peopled:
         raise DataError(f"{path} has nobody in frame {now} of any clip, the current one; choose another --start")
     if len(peopled) < len(data):
@@ -295,25 +307,20 @@ def _stored(path: Path, options: Forecast, forecaster: "Forecaster") -> list[Pas
 
 def _footage(file: Path, poses_file: Path, options: Forecast, forecaster: "Forecaster", trained: "Trained") -> Past:
     """Return the past out of a clip and its poses, at the rate and size of the system; what follows in the clip is shown."""
+    from kinema.cli.driving import read_driving
     from kinema.data.cutting import fitted
     from kinema.data.media import probe, read_frames, resample, scaled_to
     from kinema.pose.driving import as_prepared
-    from kinema.pose.files import read_poses
     from kinema.pose.found_by import of_poses, unlike
 
     info, shape = probe(file), trained.metadata.clip
     rate = float(info.fps) if info.fps else None
-    read = read_poses(poses_file, width=info.width, height=info.height, fps=rate)
+    read = read_driving(poses_file, info)
     if sentence := unlike(of_poses(read), trained.poses_found_by, f"the poses in {poses_file}", trained.name):
         print(f"note: {sentence}")
     poses = _one_person(read, poses_file, options.person)
-    if (poses.width, poses.height) != (info.width, info.height):
-        raise DataError(
-            f"{poses_file} has poses for frames of {poses.width}x{poses.height} and {file} has {info.width}x{info.height}; "
-            "give the poses of this clip"
-        )
     pace = rate / trained.fps if rate else 1.0
-    wanted = [options.start + round(pace * number) for number in range(forecaster.past + forecaster.future)]
+    wanted = [options.start + math.floor(pace * number + 0.5) for number in range(forecaster.past + forecaster.future)]
     resize = scaled_to(trained.fit, shape.width, shape.height)
     pictures: dict[int, UInt8[np.ndarray, "H W 3"]] = {}
     for number, image in enumerate(resample(read_frames(file, resize=resize), None)):
@@ -331,7 +338,7 @@ def _footage(file: Path, poses_file: Path, options: Forecast, forecaster: "Forec
         raise DataError(f"{poses_file} has no {' and no '.join(lacking)}, and {trained.name} forecasts {forecaster.skeleton}")
     moved = as_prepared(poses.converted(_layout(forecaster.skeleton)), shape.width, shape.height, trained.fit)
     points = moved.filled()[there]
-    if not (points[forecaster.past - 1, :, 2] > 0).any():
+    if not forecaster.seen(points[forecaster.past - 1]).any():
         raise DataError(
             f"{poses_file} has nobody in frame {there[forecaster.past - 1]}, the current one; choose another --start"
         )

@@ -123,7 +123,7 @@ class Output:
         if not self.streams:
             self.add([np.stack(list(frames))], fps)
             return "no sound"
-        self._make_folder(self._file)
+        self.make_folder(self._file)
         with film(self._file, width, height, fps, metadata=self.tags, sound=sound) as made:
             for frame in frames:
                 made.add(frame)
@@ -158,14 +158,15 @@ class Output:
             self._write(self.one_file, self.rows, self.rate)
         return self.one_file or self.out
 
-    def _make_folder(self, file: Path) -> None:
+    def make_folder(self, file: Path) -> None:
+        """Make the folder of a file where it is missing."""
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MediaError(f"the folder {file.parent} cannot be made: {error.strerror}") from None
 
     def _write(self, file: Path, rows: Sequence[Sequence[Clip]], fps: Fraction | float | None) -> None:
-        self._make_folder(file)
+        self.make_folder(file)
         if file.suffix.lower() == ARRAY_SUFFIX:
             array = [np.concatenate(list(row), axis=2) for row in rows]
             with beside(file) as temporary, temporary.open("wb") as stream:

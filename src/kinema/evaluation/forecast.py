@@ -68,6 +68,8 @@ class Forecaster:
         forecast: past clips and poses, a seed of each, how many -> futures of each.
         typical: past clips and poses -> one future of each without chance; None where the system has none.
         about: what else is known of it, as JSON values.
+        fps: frames per second of the clips that it learnt from; None where that is not known.
+        confidence: of which a joint counts as found; one of less is missing to the system, and is not judged.
     """
 
     name: str
@@ -79,6 +81,12 @@ class Forecaster:
     forecast: Callable[[Sequence[Clip], Poses, Sequence[int], int], Float32[np.ndarray, "B N T J 3"]]
     typical: Callable[[Sequence[Clip], Poses], Poses] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    fps: float | None = None
+    confidence: float = 0.0
+
+    def seen(self, poses: Float[np.ndarray, "*many J 3"]) -> Bool[np.ndarray, "*many J"]:
+        """Return which joints count as found."""
+        return (poses[..., 2] > 0) & (poses[..., 2] >= self.confidence)
 
 
 @dataclass(frozen=True)
@@ -225,6 +233,11 @@ def refuse_unfit(forecaster: Forecaster, data: Dataset) -> None:
             f"{data.path} has clips of {here} and {forecaster.name} takes {there} (frames x height x width); prepare the data "
             f"with --size {there.height}"
         )
+    if forecaster.fps is not None and abs(forecaster.fps - data.info.fps) > 0.01 * data.info.fps:
+        raise EvaluationError(
+            f"{data.path} has {data.info.fps:g} frames per second and {forecaster.name} forecasts {forecaster.fps:g}; prepare "
+            f"the data with --fps {forecaster.fps:g}"
+        )
     if here.frames < forecaster.past + forecaster.future:
         raise EvaluationError(
             f"{data.path} has clips of {here.frames} frames; {forecaster.name} forecasts {forecaster.future} from "
@@ -270,12 +283,12 @@ def _cases(
     typical = futures["typical"](indices) if "typical" in futures else [None] * len(indices)
     cases = []
     for index, poses, samples, one in zip(indices, every, made, typical, strict=True):
-        present = poses[past - 1, :, 2] > 0
-        mask = (poses[past:, :, 2] > 0) & present
+        present = forecaster.seen(poses[past - 1])
+        mask = forecaster.seen(poses[past:]) & present
         if not mask.any() or not mask[-1].any():
             continue
         before = poses[max(past - 2, 0)]
-        both = present & (before[:, 2] > 0)
+        both = present & forecaster.seen(before)
         key = data.record(index).key
         known = {} if forks is None else pose_futures(int(key), forks)
         cases.append(
@@ -492,7 +505,7 @@ def _warnings(report: Mapping[str, Any], forecaster: Forecaster, forks: Performe
     """Say in words what a reader of the numbers has to know."""
     said = []
     curve = report["best of"]["displacement error"]
-    if curve["value"][-1] > 0.98 * curve["value"][0]:
+    if len(curve["value"]) > 1 and curve["value"][-1] > 0.98 * curve["value"][0]:
         said.append("The best of n hardly falls with n: the samples are nearly one and the same future.")
     beaten = [name for name in (STILL, STEADY) if curve["beside"][name] <= curve["value"][0]]
     if beaten:

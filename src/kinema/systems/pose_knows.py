@@ -27,7 +27,7 @@ Departures from the release:
 - Terms are means over the batch with the release's weights for its batch of 32: 0.008 for the KL divergence.
 - Pixels lie in [-1, 1], twice as wide as in the release: a mean L1 of weight 500 here is its 1000.
 - Batch norm has one set of statistics for all steps, and uses them in evaluation; ordinary Adam for every part.
-- The drawing of the current pose is made at the size of the frame, not at half of it.
+- The drawing of the current pose is made at the size of the frame, not at half of it: limbs of 11 pixels for 6 at 240 x 320.
 - `laptop`: velocities in units of their own spread, joints around the person, layer norm, a small tower, a decoder that is fed
   its own poses; a discriminator with spectral norm that sees the skeleton; limbs of the current frame taken along. At 0.008
   its codes carry nothing; 0.001 is about 2 / 180 of the variance that 180 displacements of a future keep.
@@ -460,7 +460,7 @@ class PoseKnows(System[PoseKnowsConfig]):
             return {"l1_pixel": absolute_error(painted, real)}
         past, known, truth = batch.video[:, :, : c.past_frames], poses[:, : c.past_frames], poses[:, c.past_frames :]
         futures = self.forecast_poses(past, known, seeds=range(len(batch)), futures=GUESSES)
-        there = (known[:, -1:, :, 2] > 0) & (truth[..., 2] > 0)
+        there = self.seen(known[:, -1:]) & self.seen(truth)
 
         def apart(made: Float[Tensor, "B N T J 3"]) -> Float[Tensor, "B N"]:
             distance = (made[..., :2] - truth[:, None, ..., :2]).norm(dim=-1)
@@ -477,7 +477,8 @@ class PoseKnows(System[PoseKnowsConfig]):
         """Draw poses, in pixels of the clip, as skeletons of a size."""
         if poses.is_meta:  # of which only sizes are asked
             return poses.new_empty(len(poses), 3, poses.shape[1], height, width)
-        c, points = self.config, self.scaled(poses, height, width).flatten(0, 1).cpu().numpy()
+        c, known = self.config, torch.where(self.seen(poses)[..., None], poses, 0)
+        points = self.scaled(known, height, width).flatten(0, 1).cpu().numpy()
         drawn = draw_points(points, find_skeleton(c.skeleton), width, height, c.drawing)
         video = torch.from_numpy(drawn).to(poses.device).unflatten(0, poses.shape[:2])
         return rearrange(video, "b t h w c -> b c t h w").float().div(127.5).sub(1)

@@ -6,7 +6,8 @@ What a system does in some steps only (lazy regularisation) counts as in its fir
 is built without memory (meta tensors), where optimiser state is taken to be Adam's and activations are those of fp32.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,13 +30,15 @@ from kinema.training.trainer import TrainConfig, computes_in_bf16, only_learning
 
 LARGE = 100_000_000
 """Weights beyond which a system is built without memory."""
-ATTENTION = {
+UNCOUNTED = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
         sdpa_backward_flop_count(grad, q, k, v)
     ),
+    torch.ops.aten.mkldnn_rnn_layer: lambda inputs, *weights, **_: recurrent_flop_count(inputs, *weights[:2]),
+    torch.ops.aten.mkldnn_rnn_layer_backward: lambda inputs, *weights, **_: 2 * recurrent_flop_count(inputs, *weights[:2]),
 }
-"""What torch's counter leaves out: attention on a processor."""
+"""What torch's counter leaves out: attention and LSTMs on a processor."""
 CPU, META = torch.device("cpu"), torch.device("meta")
 
 
@@ -191,7 +194,7 @@ def coded(system: System[Any], stage: str, batch: Batch, dataset: Dataset, flip:
     encode = system.latents(stage)
     if encode is None:
         return None, batch
-    with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter, torch.no_grad():
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter, torch.no_grad():
         latent = encode(batch.video).float()
     index = index_of(dataset, frames=batch.video.shape[2], flip=flip, shape=latent.shape[1:], digest="")
     return Coding(index, counter.get_total_flops()), replace(batch, latent=latent)
@@ -229,7 +232,7 @@ def play(system: System[Any], player: Player, batch: Batch, bf16: bool) -> tuple
     system.train()
     for parameter in parameters:
         parameter.grad = None
-    with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter, only_learning(parameters, learned):
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter, only_learning(parameters, learned):
         with (
             torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
             torch.autocast("cpu", torch.bfloat16, enabled=bf16),
@@ -239,6 +242,11 @@ def play(system: System[Any], player: Player, batch: Batch, bf16: bool) -> tuple
         if objective.terms:
             objective.total.backward()
     return counter.get_total_flops(), saved
+
+
+def recurrent_flop_count(inputs: Sequence[int], of_input: Sequence[int], of_state: Sequence[int]) -> int:
+    """Return the FLOPs of a recurrent layer from the shapes of its inputs (two axes are steps and clips) and of its weights."""
+    return 2 * inputs[0] * inputs[1] * (math.prod(of_input) + math.prod(of_state))
 
 
 def state_of(player: Player, parameters: list[nn.Parameter]) -> int:

@@ -86,6 +86,31 @@ def test_somebody_who_knows_what_may_follow_is_right(data: Dataset) -> None:
     assert report["protocol"]["clips"] == 12
 
 
+def test_joints_that_count_as_missing_to_the_system_are_not_judged(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail where all found ones were judged: the distance was 6 pixels, though what it forecasts is right."""
+    array = Dataset.array
+
+    def faint(self: Dataset, index: int, name: str) -> Any:
+        poses = np.array(array(self, index, name))
+        poses[:, :3, 2] = 0.05
+        return poses
+
+    def without(*given: Any) -> np.ndarray:
+        made = oracle(*given)
+        made[..., :3, :] = 0
+        return made
+
+    monkeypatch.setattr(Dataset, "array", faint)
+    judged = judge_forecasts(forecaster(without, confidence=0.1), data, ForecastQuestion(samples=40)).report
+    assert judged["best of"]["distance of a joint, pixels"]["value"][-1] < 1e-5
+    assert judged["scores"]["FDE"]["value"] < 1e-6
+
+
+def test_one_sample_is_no_curve(data: Dataset) -> None:
+    report = judge_forecasts(forecaster(oracle), data, ForecastQuestion(samples=1)).report
+    assert not any("hardly falls" in said for said in report["warnings"])
+
+
 def test_somebody_who_forecasts_nothing_is_flat(data: Dataset) -> None:
     report = judge_forecasts(forecaster(frozen), data, ForecastQuestion(samples=5)).report
     curve = report["best of"]["displacement error"]

@@ -57,6 +57,25 @@ def test_attention_is_counted_on_a_processor() -> None:
     assert turn.flops.per_clip == linear + 7 * 2 * 64 * 64 * 32
 
 
+class Recurrent(Attentive):
+    """Its second stage is an LSTM of 16 numbers that sees 32 numbers in each of 5 steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.denoiser = nn.LSTM(32, 16, batch_first=True)
+
+    def denoising(self, batch: Batch) -> Objective:
+        return Objective({"mean": self.denoiser(torch.ones(len(batch), 5, 32, requires_grad=True))[0].mean()})
+
+
+def test_recurrent_layers_are_counted_on_a_processor() -> None:
+    """torch's own counter leaves them out: four gates from inputs and states forward, twice that backward."""
+    system = Recurrent()
+    _, players = system.stages().values()
+    turn = turns_of(system, players, clips(1), bf16=False)["denoiser"]  # type: ignore[arg-type]
+    assert turn.flops.per_clip == 3 * 2 * 5 * 4 * 16 * (32 + 16)
+
+
 @pytest.mark.parametrize("ema_samples", [0.0, 8.0])
 def test_optimiser_state_is_what_a_trainer_holds_after_a_step(ema_samples: float) -> None:
     trainer = Trainer(VGAN(VGAN.presets["tiny"].config), "adversarial", TrainConfig(ema_samples=ema_samples))
