@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from kinema.cli import main
+from kinema.cli.driving import source_frames
 from kinema.cli.mosaic import Mosaic
 from kinema.cli.trained import Trained
 from kinema.core.types import Batch
@@ -482,6 +483,77 @@ def test_a_mark_fits_into_any_picture_and_leaves_it_as_it_was(side: int, share: 
 # --- What is refused, each with one sentence ----------------------------------------------------------------------------------
 
 
+def test_a_picture_a_pixel_wider_than_its_cell_is_cut() -> None:
+    """Two roundings of one width; seen to fail with a source of 742x896 beside a target of 96 pixels."""
+    cells = [[(742, 896), (96, 96)]]
+    mosaic = Mosaic(cells, tall=96, enlarge=True)
+    source = np.full((mosaic.tall, round(742 * (mosaic.tall / 896)) + 1, 3), 7, np.uint8)
+    laid = mosaic.lay([[source, np.zeros((96, 96, 3), np.uint8)]])
+    assert (laid[:, : round(742 * mosaic.tall / 896)] == 7).all()
+
+
+def test_the_source_is_never_replaced(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "dancer.mp4"
+    copy.write_bytes((place / "dancer.mp4").read_bytes())
+    words = (
+        "--source",
+        copy,
+        "--poses",
+        place / "dancer.npz",
+        "--target",
+        place / "anna",
+        "--overwrite",
+        "--frames",
+        2,
+        "--out",
+    )
+    assert "is what the result is made of; give another --out" in refused(capsys, *words, copy)
+    assert copy.read_bytes() == (place / "dancer.mp4").read_bytes()
+    (tmp_path / "folder.mp4").mkdir()
+    assert "folder.mp4 is a folder; --out is a file that ends in" in refused(capsys, *words, tmp_path / "folder.mp4")
+    assert "cannot be made" in refused(capsys, *words, copy / "out.mp4")
+
+
+def test_poses_of_a_film_of_a_variable_rate_are_of_its_frames(place: Path, tmp_path: Path) -> None:
+    """Its container counts 24 pictures; at its nominal rate they fill more frames, as kinema pose detect counts them."""
+    with film(tmp_path / "phone.mp4", SIZE, SIZE, FPS) as made:
+        for number, image in enumerate(walking_in().video):
+            made.add(image, Fraction(number, FPS) if number < 12 else Fraction(12, FPS) + Fraction(number - 12, 15))
+    info = probe(tmp_path / "phone.mp4")
+    shown = sum(1 for _ in source_frames(info, 0, None))
+    assert shown > FRAMES + 4
+    write_poses(tmp_path / "phone.npz", poses(walking_in(shown).pose))
+    words = ("--source", tmp_path / "phone.mp4", "--poses", tmp_path / "phone.npz", "--target", place / "anna")
+    assert run(*words, "--out", tmp_path / "out.mp4") == 0
+    assert probe(tmp_path / "out.mp4").frames == shown
+
+
+def test_who_leaves_the_part_of_the_frame_that_is_prepared_is_counted(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = walking_in().pose.copy()
+    points[10:, ..., 0] += 500
+    write_poses(tmp_path / "left.npz", Poses(points[:, None].astype(np.float32), COCO_18, 600, SIZE, FPS))
+    points[..., 0] += 500
+    write_poses(tmp_path / "out.npz", Poses(points[:, None].astype(np.float32), COCO_18, 600, SIZE, FPS))
+    words = ("--target", place / "anna", "--as-is", "--out", tmp_path / "out.mp4", "--overwrite", "--poses")
+    shifted = replace(read_poses(tmp_path / "left.npz").cropped(-268, 0, 600, SIZE))
+    write_poses(tmp_path / "left.npz", shifted, overwrite=True)
+    assert run(*words, tmp_path / "left.npz", "--first-frame", 4) == 0
+    assert "of 20 frames nobody is in 14 frames (10-23)" in capsys.readouterr().out  # as the source counts them
+    assert "no person is inside of the target's picture in any of the 24 frames" in refused(
+        capsys, *words, tmp_path / "out.npz"
+    )
+
+
+def test_runs_are_called_by_their_folders(tmp_path: Path) -> None:
+    folder = save_run(tmp_path / "ada.v2", 0)
+    assert Trained(str(folder), "transfer").name == "ada.v2"
+    assert Trained(str(folder / "checkpoint.safetensors"), "transfer").name == "ada.v2"
+    (folder / "checkpoint.safetensors").rename(tmp_path / "best.safetensors")
+    assert Trained(str(tmp_path / "best.safetensors"), "transfer").name == "best"
+
+
 def test_nobody(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_poses(tmp_path / "empty.npz", poses(np.zeros((5, 18, 3))))
     said = refused(capsys, "--poses", tmp_path / "empty.npz", "--target", place / "anna", "--out", tmp_path / "out.mp4")
@@ -556,6 +628,8 @@ def test_json_that_is_not_openpose_s(place: Path, tmp_path: Path, capsys: pytest
         (("--person", "7"), "there is no person 7"),
         (("--as-is", "--normalise", "affine"), "--as-is takes poses unnormalised"),
         (("--as-is", "--keep-in-view"), "--as-is leaves everybody where they are"),
+        (("--as-is", "--smooth", "savgol"), "--as-is takes poses as they are; leave out --as-is, or --smooth and --window"),
+        (("--people", 2), "--poses are found already; leave out --poses, or --detector and --people"),
     ],
 )
 def test_wrong_options(

@@ -226,6 +226,16 @@ def test_the_face_is_judged_inside_its_box():
     assert terms["real"].item() == pytest.approx(0.5 * ((real - 1) ** 2).mean().item(), rel=1e-5)
 
 
+def test_beyond_the_picture_there_is_no_face():
+    system, given = dance(), batch()
+    assert given.pose is not None
+    for shift, seen in ((0.0, True), (-200.0, False), (200.0, False)):
+        moved = given.pose.clone()
+        moved[..., 0] += shift
+        _, visible = system.face_boxes(moved)
+        assert torch.cat(visible).all() == seen
+
+
 @pytest.mark.equation("dance", "4")
 def test_the_face_generator_adds_a_residual_inside_the_box():
     system = dance()

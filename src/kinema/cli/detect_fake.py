@@ -63,6 +63,8 @@ class Detect(Config):
     def check(self) -> None:
         """Refuse a share that is none."""
         self.require(0 < self.false_alarms < 1, "false_alarms", "between 0 and 1, both left out")
+        if not self.real and self.false_alarms != type(self).false_alarms:
+            raise ConfigError("--false-alarms is decided by real videos; give them with --real")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,8 @@ class Evaluate(Config):
     def check(self) -> None:
         """Refuse a seed that is none."""
         self.require(self.seed >= 0, "seed", "0 or more")
+        if self.as_is and self.seed:
+            raise ConfigError("--as-is measures everybody, and --seed divides them; leave out one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,13 +266,15 @@ def _words(facts: dict[str, Any], frames: int) -> list[str]:
 
 def _known(detector: "Detector", measured: dict[str, Any], options: Detect) -> list[dict[str, Any]]:
     """Return size and evidence of the videos that are known to be real, or refuse one that is also asked about."""
-    files = media_files(options.real)
+    files = list({file.resolve(): file for file in media_files(options.real)}.values())
     asked = {video.resolve() for video in options.videos}
     if both := next((file for file in files if file.resolve() in asked), None):
         raise EvaluationError(f"{both} is asked about, and --real says that it is real; leave it out of one of them")
     found = usable(files, lambda path: examine(detector, measured, path))
     if files and not found:
         raise EvaluationError("none of the videos of --real can be used")
+    if made := next((facts for facts in found if facts["says"]), None):
+        raise EvaluationError(f"{made['video']} is given as real, and its own metadata say: {made['says']}; leave it out")
     return [{name: facts[name] for name in ("video", "size", "evidence")} for facts in found]
 
 
@@ -306,9 +312,14 @@ def evaluate(arguments: list[str]) -> int:
     from kinema.training.distributed import choose_device
 
     detector = detection.open_detector(options.run, choose_device(options.device))
-    folder = _free_folder(options)
     opened = detection.open_others if options.as_is else detection.open_held_out
     videos = opened(detector, options.data)
+    if detector.calibrated and not (options.as_is or options.overwrite):
+        raise EvaluationError(
+            f"{options.run} is calibrated already, and its rates are measured; --overwrite does it anew, --as-is measures it "
+            "on other videos"
+        )
+    folder = _free_folder(options)
     parts = None if options.as_is else detection.divide(videos, options.data, options.seed)
     with Progress() as progress:
         judged = detection.judge(detector, videos, progress.show)
@@ -336,7 +347,7 @@ def _measured(
     name = videos.dataset.path.resolve().name
     if parts is None:
         which = f"the {split} split of {name}" if (split := videos.dataset.split) else name
-        about = {"about": f"of {which}, on which the detector was not trained", "calibration": "the videos that calibrated it"}
+        about = {"about": f"of {which}, another dataset than it was trained on", "calibration": "the videos that calibrated it"}
         return detection.measure(detector, judged), about
     calibrating = judged.of(parts[0])
     detection.fit(detector, calibrating)

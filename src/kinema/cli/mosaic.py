@@ -50,7 +50,7 @@ class Mosaic:
         for number, row in enumerate(rows):
             top, left = number * (self.tall + GAP), 0
             for room, picture, marked in zip(self._columns, row, self._marked[number], strict=False):
-                scaled = self._scaled(picture)
+                scaled = self._scaled(picture)[:, :room]  # which may be a pixel wider than the cell, as sizes are rounded
                 inset = left + (room - scaled.shape[1]) // 2
                 canvas[top : top + self.tall, inset : inset + scaled.shape[1]] = scaled
                 if marked:

@@ -78,7 +78,7 @@ class Output:
         self.there = [] if overwrite else [number for number, file in enumerate(self.files) if file.exists()]
         if self.there and not (resume and len(self.files) > 1):
             raise MediaError(f"{self.files[self.there[0]]} exists; give another --out, or --overwrite to replace it")
-        _refuse_unwritable(self.files[0].parent)
+        refuse_unwritable(self.files[0].parent)
         self.rows: list[list[Clip]] = []
         self.rate: Fraction | float | None = None
         self._next = 0
@@ -186,7 +186,7 @@ class Output:
         return generated_tags(self.about)
 
 
-def _refuse_unwritable(folder: Path) -> None:
+def refuse_unwritable(folder: Path) -> None:
     """Raise `MediaError` for a folder that cannot be made or written to: before clips are made, which may take hours."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir():

@@ -30,7 +30,7 @@ from kinema.evaluation.paired import Pairing
 from kinema.pose.found_by import FoundBy, of_run
 from kinema.pose.stature import BodyStatistics
 from kinema.systems import SYSTEMS
-from kinema.training.checkpoint import CHECKPOINT_NAME, ZOO_PREFIX, load_checkpoint, resolve
+from kinema.training.checkpoint import CHECKPOINT_NAME, ZOO_PREFIX, load_checkpoint, resolve, run_name
 from kinema.training.distributed import choose_device
 from kinema.training.sheets import to_pixels
 
@@ -58,7 +58,7 @@ class Trained:
         checkpoint = load_checkpoint(self._file)
         self.system: Any = checkpoint.system.to(self.device)
         self.metadata = checkpoint.metadata
-        self.name = run.removeprefix(ZOO_PREFIX) if run.startswith(ZOO_PREFIX) else Path(run).resolve().stem
+        self.name = run_name(run)
         self.ability = refuse_unable(checkpoint.system, [wanted] if isinstance(wanted, str) else wanted)
 
     @property

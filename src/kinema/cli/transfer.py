@@ -102,6 +102,11 @@ class Transfer(Config):
             raise ConfigError("transfer wants --source, a video of somebody who moves, or --poses")
         if self.as_is and self.keep_in_view:
             raise ConfigError("--as-is leaves everybody where they are; leave out --as-is or --keep-in-view")
+        defaults = type(self)
+        if self.as_is and (self.smooth, self.window) != (defaults.smooth, defaults.window):
+            raise ConfigError("--as-is takes poses as they are; leave out --as-is, or --smooth and --window")
+        if self.poses and (self.detector, self.people) != (defaults.detector, defaults.people):
+            raise ConfigError("--poses are found already; leave out --poses, or --detector and --people")
         if self.as_is and self.normalise not in ("depth", "none"):
             raise ConfigError(f"--as-is takes poses unnormalised; leave out --as-is or --normalise {self.normalise}")
 
@@ -127,7 +132,7 @@ def run(arguments: list[str]) -> int:
     maps: list[Any] = []
     driven = [_driven(options, poses, performed, target, maps) for target in targets]
     poses = poses.window(performed.start, performed.stop)
-    _say_absent(driven[0], poses)
+    _say_absent(driven[0], poses, performed.start if options.poses else options.first_frame)
     began = time.monotonic()
     with _film(options, info, poses, targets, maps) as (film, mosaic), Progress() as progress:
         for pictures in _performed(options, info, poses, targets, driven, mosaic.tall):
@@ -143,12 +148,18 @@ def run(arguments: list[str]) -> int:
 
 
 def _refuse_output(options: Transfer) -> None:
+    from kinema.cli.output import refuse_unwritable
     from kinema.data.film import FILM_SUFFIXES
 
     if options.out.suffix.lower() not in FILM_SUFFIXES:
         raise MediaError(f"{options.out} ends in {options.out.suffix!r}; accepted: {', '.join(FILM_SUFFIXES)}")
+    if options.source and options.out.resolve() == options.source.resolve():
+        raise MediaError(f"{options.out} is what the result is made of; give another --out")
+    if options.out.is_dir():
+        raise MediaError(f"{options.out} is a folder; --out is a file that ends in {' or '.join(FILM_SUFFIXES)}")
     if options.out.exists() and not options.overwrite:
         raise MediaError(f"{options.out} exists; give another --out, or --overwrite to replace it")
+    refuse_unwritable(options.out.parent)
 
 
 def _probed(options: Transfer) -> "MediaInfo | None":
@@ -227,6 +238,8 @@ def _source_poses(options: Transfer, info: "MediaInfo | None", parts: tuple[str,
     first, count = options.first_frame, options.frames
     if options.poses:
         poses = read_driving(options.poses, info)
+        if not len(poses):
+            raise DataError(f"{options.poses} holds no frames; give poses of somebody who moves")
         if first >= len(poses):
             raise DataError(f"{options.poses} has no frame {first}; its last is {len(poses) - 1}")
         performed = range(first, len(poses) if count is None else min(len(poses), first + count))
@@ -316,18 +329,20 @@ def _say(options: Transfer, target: "Trained", words: str) -> None:
     print(f"{target.name}: {words}" if len(options.target) > 1 else words)
 
 
-def _say_absent(driven: "Driving", poses: "Poses") -> None:
+def _say_absent(driven: "Driving", poses: "Poses", first: int) -> None:
+    """Say in which frames, as the source counts them, nobody is."""
     from kinema.pose.driving import bridged
     from kinema.pose.people import frame_list
 
-    if driven.flipped:
+    flipped, absent = ([first + frame for frame in kind] for kind in (driven.flipped, driven.absent))
+    if flipped:
         print(
-            f"in {frame_list(driven.flipped)} the detector had turned the person upside down from one frame to the next: they "
+            f"in {frame_list(flipped)} the detector had turned the person upside down from one frame to the next: they "
             "count as frames without anybody"
         )
-    if driven.absent:
+    if absent:
         print(
-            f"of {len(poses)} frames nobody is in {frame_list(driven.absent)}: gaps of up to {bridged(poses.fps)} frames are "
+            f"of {len(poses)} frames nobody is in {frame_list(absent)}: gaps of up to {bridged(poses.fps)} frames are "
             "bridged by a straight line, in longer ones the last pose is held, before the first person the first one"
         )
 

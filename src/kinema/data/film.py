@@ -162,7 +162,7 @@ class _Sound:
         self._begin = origin + start
         if start > 1:
             source.seek(int((self._begin - 1) / (given.time_base or 1)), stream=given)
-        codec, (encoder, copied) = given.codec_context.name, SOUND_CODECS[suffix]
+        codec, (encoder, copied) = given.codec_context.codec.canonical_name, SOUND_CODECS[suffix]  # mp3, whoever decodes it
         if codec in copied:
             self.words = f"sound copied ({codec})"
             self._pieces = self._packets(source, given, target.add_stream_from_template(given))

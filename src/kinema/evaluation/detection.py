@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from scipy.special import expit
 
-from kinema.core.errors import EvaluationError
+from kinema.core.errors import DataError, EvaluationError
 from kinema.core.seeds import numpy_generator
 from kinema.core.shape import ClipShape
 from kinema.data.dataset import Dataset
@@ -227,7 +227,8 @@ def open_others(detector: Detector, data: Path) -> Videos:
 
     Raises:
         DataError: for a dataset that is missing or damaged.
-        EvaluationError: for a run that is not calibrated, the dataset it was trained on, or other labels or sizes.
+        EvaluationError: for a run that is not calibrated, the dataset it was trained on, videos out of that one as far as it is
+            still there, or other labels or sizes.
     """
     if not detector.calibrated:
         raise EvaluationError(f"{detector.name} is not calibrated; first: kinema detect-fake evaluate {detector.name} DATA")
@@ -236,7 +237,13 @@ def open_others(detector: Detector, data: Path) -> Videos:
     if detector.metadata.dataset.get("fingerprint") == every.fingerprint:
         raise EvaluationError(f"{detector.name} was trained on {data}; --as-is measures it on other videos: leave it out")
     splits = {every.record(index).split for index in range(len(every))}
-    return _videos(Dataset(data, "test") if "test" in splits else every)
+    videos = _videos(Dataset(data, "test") if "test" in splits else every)
+    if known := _known(detector, videos):
+        raise EvaluationError(
+            f"{len(known)} of {len(videos.sources)} videos of {data} are among those that {detector.name} was trained on, such "
+            f"as {known[0]}; leave them out"
+        )
+    return videos
 
 
 def judge(detector: Detector, videos: Videos, said: Said = lambda what, done, total: None) -> Judged:
@@ -405,6 +412,28 @@ def _refuse_unlike(detector: Detector, clips: Dataset, *, both: bool) -> None:
             f"{clips.path} has clips of {has} and {detector.name} looks at windows of {wants} (frames x height x width); "
             "prepare clips of that size"
         )
+
+
+def _known(detector: Detector, videos: Videos) -> list[str]:
+    """Return the videos of which most frames are, to the bit, in the clips that a detector was trained on."""
+    trained = detector.metadata.dataset
+    try:
+        clips = Dataset(Path(trained["path"]), None if trained.get("split") == "all" else trained.get("split"))
+    except (DataError, KeyError):
+        return []  # it is gone
+    if clips.fingerprint != trained.get("fingerprint"):
+        return []
+    seen = {digest for index in range(len(clips)) for digest in _digests(clips, index)}
+    found = []
+    for source, indices in zip(videos.sources, videos.clips, strict=True):
+        digests = [digest for index in indices for digest in _digests(videos.dataset, index)]
+        if sum(digest in seen for digest in digests) > len(digests) / 2:
+            found.append(source)
+    return found
+
+
+def _digests(clips: Dataset, index: int) -> list[bytes]:
+    return [hashlib.blake2b(frame.tobytes(), digest_size=16).digest() for frame in clips.video(index)]
 
 
 def _videos(dataset: Dataset) -> Videos:

@@ -144,6 +144,9 @@ def drive(poses: Poses, skeleton: Skeleton, normalise: Map, *, smooth: str = "me
     found = _converted(upright, skeleton)
     absent = ~found.present.any(axis=(1, 2))
     found = normalise(fill_gaps(found, bridged(poses.fps)))
+    if not found.present.any():
+        raise DataError(f"no person is inside of the target's picture in any of the {len(poses)} frames")
+    absent |= ~found.present.any(axis=(1, 2))  # somebody who is beyond the part of the frame that the target has
     if smooth != "none":
         found = SMOOTHERS[smooth](found, window)
     return Driving(hold(found), *(tuple(np.nonzero(kind)[0].tolist()) for kind in (absent, flipped)))

@@ -368,7 +368,11 @@ class Dance(System[DanceConfig]):
             shift: of every item's boxes, at most, by chance, as a share of their side.
         """
         c = self.config
-        found = [places(points, self.joints, FACE_PLACES) for points in pose.unbind(1)]
+        found, edge = (
+            [places(points, self.joints, FACE_PLACES) for points in pose.unbind(1)],
+            pose.new_tensor([c.width, c.height]),
+        )
+        found = [(at, seen & ((at > -1) & (at < edge)).all(dim=1)) for at, seen in found]  # beyond the picture no face is
         apart = pose.new_zeros(len(pose), 2)
         if shift:
             apart += shift * c.face_side * (2 * draw_rows(lambda rows: torch.rand(rows, 2), len(pose)).to(pose) - 1)

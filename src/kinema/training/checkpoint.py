@@ -162,6 +162,14 @@ def resolve(source: Path | str) -> Path:
     return _zoo_directory() / f"{name}.safetensors"
 
 
+def run_name(source: Path | str) -> str:
+    """Return what a person calls what `resolve` takes: the folder of a run, the file of a checkpoint without its ending."""
+    if str(source).startswith(ZOO_PREFIX):
+        return str(source).removeprefix(ZOO_PREFIX)
+    path = Path(source).resolve()
+    return path.name if path.is_dir() else path.parent.name if path.name == CHECKPOINT_NAME else path.stem
+
+
 def zoo() -> list[str]:
     """Name the trained systems that come with kinema."""
     return sorted(file.stem for file in _zoo_directory().glob("*.safetensors"))

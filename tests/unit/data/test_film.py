@@ -64,6 +64,7 @@ def test_irregular_times_are_kept(tmp_path: Path) -> None:
     ("source", "codec", "target", "words"),
     [
         ("s.mp4", "aac", "a.mp4", "sound copied (aac)"),
+        ("s.mkv", "libmp3lame", "a.mp4", "sound copied (mp3)"),
         ("s.mkv", "pcm_s16le", "a.mp4", "sound encoded anew (pcm_s16le as aac)"),
         ("s.mp4", "aac", "a.webm", "sound encoded anew (aac as libopus)"),
     ],
