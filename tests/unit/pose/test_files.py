@@ -281,7 +281,7 @@ def test_npz_files_with_wrong_values_are_refused(tmp_path: Path, change: dict[st
 
 
 def test_npz_files_with_any_damaged_byte_are_read_or_refused(tmp_path: Path) -> None:
-    """Seen to fail before: zlib.error in one of seven, then NotImplementedError, IndexError and TokenError."""
+    """Seen to fail before, with errors of zlib, zipfile and the tokenizer."""
     write_poses(tmp_path / "a.npz", some(COCO_17))
     whole, generator = (tmp_path / "a.npz").read_bytes(), np.random.default_rng(0)
     for _ in range(300):
