@@ -361,26 +361,35 @@ def test_minutes_count_over_resumes(copy: Path, data: Path) -> None:
     assert lines[-2].get("seconds", 60) >= 59.999
 
 
+@pytest.mark.parametrize("full_at", [4, 5], ids=["state", "sampler"])
 def test_a_disk_that_fills_up_harms_nothing(
-    finished: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Path,
+    data: Path,
+    tmp_path: Path,
+    full_at: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out, original, calls = tmp_path / "run", checkpoint.replace_file, iter(range(100))
+    """What can be resumed and what samples are of one step whichever of the two does not fit any more."""
+    out, original, calls = tmp_path / "run", checkpoint.replacing, iter(range(100))
 
-    def fill(path: Path, write: Callable[[Path], object]) -> None:
+    def fill(path: Path, write: Callable[[Path], object]) -> Any:
         def half(beside: Path) -> None:
             write(beside)
-            if path.name in ("checkpoint.safetensors", "resume.pt") and next(calls) >= 5:
+            if path.name in ("checkpoint.safetensors", "resume.pt") and next(calls) >= full_at:
                 os.truncate(beside, 100)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(beside))
 
-        original(path, half)
+        return original(path, half)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "replace_file", fill)
+        patch.setattr(checkpoint, "replacing", fill)
         words = ("vgan", data, "--out", out, *SMALL, "--steps", 8, "--save-minutes", 0, "--look-steps", 4)
         sentence = refused(capsys, *words)
     assert "No space left on device" in sentence
     assert "the checkpoint of step 2 is intact: make room and go on with --resume" in sentence
+    assert checkpoint.read_metadata(out).steps == 2
+    assert checkpoint.load_resume(out / "resume.pt")["trainer"]["steps"] == 2
     assert load(out).generate([0]).isfinite().all()
     assert not [path for path in out.rglob("*") if "tmp" in path.name]
     assert "Failed" in (out / "index.html").read_text()

@@ -5,6 +5,7 @@ A verb module has ``run(arguments: list[str]) -> int``.
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -100,4 +101,10 @@ def dispatch(arguments: list[str]) -> int:
     if verb not in VERBS:
         raise ConfigError(f"no verb {verb!r}; {accepted(verb, VERBS)}")
     module, _, function = VERBS[verb][0].partition(":")
-    return getattr(importlib.import_module(module), function or "run")(rest)
+    return getattr(importlib.import_module(module), function or "run")([hyphened(word) for word in rest])
+
+
+def hyphened(word: str) -> str:
+    """Return an option spelt with underscores as it is spelt everywhere else; what is no option stays."""
+    name, equals, value = word.partition("=")
+    return f"{name.replace('_', '-')}{equals}{value}" if re.fullmatch(r"--[a-z][\w.-]*", name) else word

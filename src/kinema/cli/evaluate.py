@@ -395,7 +395,7 @@ def _compare(options: Evaluate) -> int:
     if len(options.compare) < 2:
         raise ConfigError("--compare wants two reports or more")
     reports: Mapping[str, Mapping[str, Any]] = {str(path): read_report(path) for path in options.compare}
-    if len(reports) < len(options.compare):
+    if len({(path.parent if path.is_file() else path).resolve() for path in options.compare}) < len(options.compare):
         raise ConfigError("--compare names a report twice; name each once")
     refuse_unequal(reports)
     first = next(iter(reports.values()))

@@ -300,7 +300,8 @@ class Dance(System[DanceConfig]):
         faces = int((shows_face(points[:, 0], self.joints) & placed.numpy()).sum())
         self.known.write({**found.to_mapping(), "faces": faces})
         standing = found.floor.standing if found.floor else 0
-        return {"frames": float(found.frames), "standing": float(standing), "faces": float(faces)}
+        seen = int((points[..., 2] > 0).any(axis=(1, 2)).sum())
+        return {"frames": float(found.frames), "seen": float(seen), "standing": float(standing), "faces": float(faces)}
 
     def target_statistics(self) -> BodyStatistics:
         """Return the statistics of the person that it was trained on, for a normaliser.

@@ -117,6 +117,12 @@ class DanceConfig(Config):
             self._divides(name, getattr(self, name), (2 if self.enhancer else 1) << self.depth)
         points = find_skeleton(self.skeleton)
         self.require(self.face or not self.alternate, "alternate", "0 where face is False: there is nothing to alternate with")
+        judged = self.face and self.face_terms == "all"
+        self.require(
+            judged or not self.discriminator_joins, "discriminator_joins", "0 unless face_terms is 'all' and face True"
+        )
+        named = self.perceptual_weights or self.perceptual_digest
+        self.require(self.perceptual_network == "vgg19" or not named, "perceptual_weights", "empty unless the network is vgg19")
         if self.face:
             self._divides("face_size", self.face_side, 1 << self.face_downs)
             self.require(self.face_side <= min(self.height, self.width), "face_size", "no larger than the frame")

@@ -12,7 +12,8 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -194,7 +195,15 @@ def provenance(command: Sequence[str] | None = None) -> dict[str, Any]:
 
 def save_resume(path: Path | str, state: Mapping[str, Any]) -> None:
     """Write the state to resume from (trainer, loader, ...); the file appears whole or not at all."""
-    replace_file(path, lambda beside: torch.save({"format_version": RESUME_VERSION, **state}, beside))
+    with saving_resume(path, state):
+        pass
+
+
+@contextmanager
+def saving_resume(path: Path | str, state: Mapping[str, Any]) -> Iterator[None]:
+    """Write the state to resume from, and put it into place when the block succeeds; what fails there leaves the old one."""
+    with replacing(path, lambda beside: torch.save({"format_version": RESUME_VERSION, **state}, beside)):
+        yield
 
 
 def load_resume(path: Path | str) -> dict[str, Any]:
@@ -221,18 +230,36 @@ def replace_file(path: Path | str, write: Callable[[Path], object]) -> None:
     Raises:
         CheckpointError: when the file cannot be written (permission, full disk); the old one is then untouched.
     """
+    with replacing(path, write):
+        pass
+
+
+@contextmanager
+def replacing(path: Path | str, write: Callable[[Path], object]) -> Iterator[None]:
+    """Let `write` make a file beside `path`, and rename it into place when the block succeeds; raises as `replace_file`."""
     path = Path(path)
     beside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
-        write(beside)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except (OSError, RuntimeError) as error:
-        free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
-        raise CheckpointError(f"{path} cannot be written: {_first_line(error)} ({free // 2**20} MiB free)") from None
+        with _told(path):
+            write(beside)
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+        yield
+        with _told(path):
+            beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say in a sentence why a file cannot be written; torch's own words for a full disk are those of its source code."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
+        reason = _first_line(error) if isinstance(error, OSError) else "not all of it could be written"
+        raise CheckpointError(f"{path} cannot be written: {reason} ({free // 2**20} MiB free)") from None
 
 
 def _storable(system: System[Any], dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, str]]:

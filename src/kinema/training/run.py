@@ -29,7 +29,7 @@ from kinema.data.dataset import Dataset
 from kinema.data.loader import Loader
 from kinema.pose.found_by import RECORDED, of_prepared
 from kinema.training import distributed, runlog
-from kinema.training.checkpoint import CHECKPOINT_NAME, load_resume, provenance, save_checkpoint, save_resume
+from kinema.training.checkpoint import CHECKPOINT_NAME, load_resume, provenance, save_checkpoint, saving_resume
 from kinema.training.health import (
     COMPARED,
     YOUNG,
@@ -237,8 +237,8 @@ class Run:
             "run": {name: getattr(self, name) for name in CARRIED},
         }
         try:
-            self.save_sampler(sampler, trainer.stage_name, self.step(trainer))
-            save_resume(self.folder / runlog.RESUME_NAME, state)
+            with saving_resume(self.folder / runlog.RESUME_NAME, state):  # both or none: they are of one step
+                self.save_sampler(sampler, trainer.stage_name, self.step(trainer))
         except CheckpointError as error:
             kept = f"the checkpoint of step {self.steps_saved} is intact" if self.steps_saved else "nothing was saved before"
             if isinstance(error, NotFiniteWeightsError):
@@ -449,9 +449,9 @@ class Run:
 
     def warn_of_few(self, stage: str, numbers: Mapping[str, float]) -> None:
         """Say that a closed-form stage has seen too few frames of a person for motion to be transferred to them."""
-        if not isinstance(self.system, Transfers) or "frames" not in numbers:
+        if not isinstance(self.system, Transfers) or "seen" not in numbers:
             return
-        if found := few_frames(round(numbers["frames"]), self.started is not None):
+        if found := few_frames(round(numbers["seen"]), self.started is not None):
             if self.display:
                 self.display.say(f"{found.name}: {found.sentence}")
             self.log.report(self.steps_before, stage, [found])
