@@ -240,7 +240,7 @@ def test_it_is_measured_on_others_as_it_is(place: Path, tmp_path: Path, capsys: 
     [
         (("run",), "detect-fake wants a run and videos, and no video is named"),
         (("nowhere", "short.apng"), "nowhere does not exist; give a run directory"),
-        (("run", "nowhere.mp4"), "nowhere.mp4 does not exist; give a video file"),
+        (("run", "nowhere.mp4"), "nowhere.mp4 does not exist; give a video or an image"),
         (
             ("run", "short.apng"),
             "short.apng has at most 1 frame without a cut, and run looks at 2 that follow each other; give a",

@@ -104,6 +104,7 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path: Path, capsys: pytest.Capt
         ([source, *out, "--skeleton", "coco-19"], "did you mean 'coco-1"),
         ([source, *out, "--person", "3"], "there is no person 3"),
         ([source, *out, "--person", "²"], "--person '²' is none of"),
+        ([source, *out, "--person", "640,40"], "--person 640,40 lies outside of the frames, which are 320x240"),
         ([source, *out, "--skeleton", "anonymous-²"], "there is no skeleton 'anonymous-²'"),
         ([source, "--out", ".", "--person", "each"], "has no name that could be numbered"),
         ([source, *out, "--window", "4"], "odd"),

@@ -69,6 +69,21 @@ def test_a_film_in_poses_a_report_and_a_film_to_look_at_out(capsys: pytest.Captu
     assert not list(Path().glob("*parts*"))
 
 
+def test_somebody_upside_down_by_mistake_counts_as_nobody_and_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    frames, _ = read_video(write_film(Path("film.mp4"), 30))
+    frames = frames[:, ::-1].copy()  # the dots' hips are above their shoulders
+    frames[8:11] = frames[8:11, ::-1]
+    write_video("film.mp4", frames, 25)
+    detect("film.mp4", "--out", "poses.npz")
+    said = capsys.readouterr().out
+    assert "a person in 27 of 30 frames" in said
+    assert "upside down by mistake, and so counted as nobody, in 3 frames: 8-10\n" in said
+    assert np.flatnonzero(~read_poses("poses.npz").present.any(axis=(1, 2))).tolist() == [8, 9, 10]
+    assert json.loads(Path("poses.json").read_text())["upside_down"] == {"count": 3, "ranges": [[8, 10]]}
+    detect("film.mp4", "--out", "still.npz", "--still")  # nothing follows anything there
+    assert "upside down" not in capsys.readouterr().out
+
+
 def test_what_is_there_is_not_done_again(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     write_film(Path("film.mp4"), 6)
     detect("film.mp4", "--out", "poses.npz")
@@ -152,8 +167,11 @@ def test_an_interrupted_run_goes_on_and_repeats_nothing(
 def test_several_films_by_several_workers_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     write_film(Path("films/a/one.mp4"), 12)
     write_film(Path("films/two.mp4"), 8, empty=range(8))
+    Path("films/notes.txt").touch()
     detect("films", "--out", "two", "--workers", "2", "--overlay", "look")
-    assert "two.mp4: nobody was found in 8 frames; no poses are written" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "two.mp4: nobody was found in 8 frames; no poses are written" in said
+    assert "passed over, as no footage: notes.txt\n" in said
     detect("films", "--out", "one")
     assert sorted(path.relative_to("two").as_posix() for path in Path("two").rglob("*.*")) == [
         "a/one.json", "a/one.npz", "two.json",

@@ -134,7 +134,7 @@ def test_predict_takes_a_folder_and_goes_on_without_what_is_no_picture(
     words = ("--format", "npy", "--seed", 4, "--out")
     assert run("predict", runs / "vgan-future", tmp_path / "in", *words, tmp_path / "out") == 1
     said = capsys.readouterr()
-    assert said.err == f"kinema: {tmp_path / 'in' / 'b.png'} is empty (0 bytes); give a video file\n"
+    assert said.err == f"kinema: {tmp_path / 'in' / 'b.png'} is empty (0 bytes); give a video or an image\n"
     assert said.out.startswith("2 clips of 8x16x16 at")
     assert (
         run("predict", runs / "vgan-future", tmp_path / "in" / "c.png", "--seed", 6, *words[:2], "--out", tmp_path / "one") == 0

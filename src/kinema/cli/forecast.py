@@ -128,12 +128,17 @@ def run(arguments: list[str]) -> int:
         output.make_folder(table)
         with beside(table) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, **found, **output.tags)
-        shares = ", ".join(f"{share:.0%}" for share in found["shares"])
-        print(f"{past.name}: {len(found['shares'])} modes of {shares} of {int((found['groups'] >= 0).sum())} futures")
+        print(f"{past.name}: {_said(found) if not options.typical else 'the one future without chance'}")
     place = output.close()
     forecasts = "1 forecast" if len(pasts) == 1 else f"{len(pasts)} forecasts"
     print(f"{forecasts} of {forecaster.future} frames at {output.fps:g} frames per second: {place}")
     return 0
+
+
+def _said(found: dict[str, Any]) -> str:
+    """Say how many modes there are, and how likely each."""
+    modes, shares = len(found["shares"]), ", ".join(f"{share:.0%}" for share in found["shares"])
+    return f"{modes} mode{'s' * (modes != 1)} of {shares} of {int((found['groups'] >= 0).sum())} futures"
 
 
 def _tables(output: "Output", names: Sequence[str]) -> list[Path]:

@@ -113,7 +113,10 @@ def plan(roots: Sequence[Path], out: Path) -> tuple[list[Film], int]:
 
     if not roots:
         raise DataError("no source was given; give videos, folders of frames or images")
-    found = find_sources(roots).sources
+    looked = find_sources(roots)
+    if looked.ignored:
+        print(f"passed over, as no footage: {', '.join(looked.ignored[:RANGES_SHOWN])}{_more(looked.ignored)}")
+    found = looked.sources
     sources = usable(found, lambda source: measure(source, None))
     bad = len(found) - len(sources)
     if not sources:
@@ -147,9 +150,9 @@ def summary(film: Film, report: dict[str, Any]) -> list[str]:
         f"{name}: a person in {report['found']:,} of {frames:,} frames ({share:.1%}), {rate:.1f} frames/s -> {film.out}"
     )
     if missed["count"]:
-        shown = [str(first) if first == last else f"{first}-{last}" for first, last in missed["ranges"][:RANGES_SHOWN]]
-        more = ", ..." if len(missed["ranges"]) > RANGES_SHOWN else ""
-        lines.append(f"  nobody in {missed['count']:,} frames: {', '.join(shown)}{more}")
+        lines.append(f"  nobody in {_listed(missed)}")
+    if (flipped := report["upside_down"])["count"]:
+        lines.append(f"  upside down by mistake, and so counted as nobody, in {_listed(flipped)}")
     joints = report["joints"]
     sure = [values["confidence"] for values in joints.values() if values["found"]]
     weak = sorted(joints, key=lambda joint: joints[joint]["found"])[:WEAK_SHOWN]
@@ -168,6 +171,16 @@ def summary(film: Film, report: dict[str, Any]) -> list[str]:
     if said := crowd(others["looks"], seen, asked, f"{choice}--people {asked + 1} finds more"):
         lines.append(f"  {said}")
     return lines
+
+
+def _listed(found: dict[str, Any]) -> str:
+    """Return how many frames, and the first ranges of them."""
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in found["ranges"][:RANGES_SHOWN]]
+    return f"{found['count']:,} frame{'s' * (found['count'] != 1)}: {', '.join(shown)}{_more(found['ranges'])}"
+
+
+def _more(listed: Sequence[object]) -> str:
+    return ", ..." if len(listed) > RANGES_SHOWN else ""
 
 
 def _stem(source: "Source") -> str:

@@ -7,6 +7,8 @@
 A part but the first begins `LEAD` seconds early, so that the detector has found the person again where its frames begin.
 Killing at any moment loses the parts under way: the same call does what is not there yet. Frames pass as a stream.
 
+Frames in which somebody is upside down by mistake (`kinema.pose.filters.flips`) count as without them, and are listed.
+
 One person is followed unless more are asked for. So that nobody is surprised whom, some frames are looked at again with those
 who were found painted over: somebody found then is somebody else. Several people come from a detector in any order, and are
 followed when the parts of their film are joined, so that nobody changes number where two parts meet.
@@ -46,6 +48,7 @@ from kinema.pose.detect import (
     somebody_else,
 )
 from kinema.pose.files import write_poses
+from kinema.pose.filters import drop_flips
 from kinema.pose.people import chosen, is_choice, told_apart
 from kinema.pose.sequence import UNORDERED, Poses
 from kinema.pose.skeleton import converter, find_skeleton
@@ -329,11 +332,15 @@ def finish(film: Film, settings: DetectSettings, parts: Sequence[Part]) -> dict[
         poses, notes = told_apart(replace(poses, extra={UNORDERED: True}))
         choice = chosen(poses, settings.choice)
         poses, notes = choice.poses, (*notes, *filter(None, [choice.sentence]))
+    upright = poses if settings.still else drop_flips(poses)
+    flipped = np.flatnonzero((poses.present & ~upright.present).any(axis=(1, 2))).tolist()
+    poses = upright
     looks = [(round(seconds / interval) if interval else 0, bool(seen)) for part in read for seconds, seen in part.looks]
     about = {"source": film.source.name, "settings": to_mapping(settings)}
     report = describe(poses) | {
         **about,
         "notes": list(notes),
+        "upside_down": {"count": len(flipped), "ranges": ranges(flipped)},
         "somebody_else": {"looks": len(looks), "frames": [frame for frame, seen in looks if seen]},
         "damage": next((part.damage for part in read if part.damage), ""),
         "seconds": round(sum(part.seconds for part in read), 3),

@@ -285,11 +285,11 @@ def _is_for_pillow(path: Path) -> bool:
 
 def _refuse_unreadable(path: Path) -> None:
     if not path.exists():
-        raise MediaError(f"{path} does not exist; give a video file")
+        raise MediaError(f"{path} does not exist; give a video or an image")
     if path.is_dir():
-        raise MediaError(f"{path} is a folder; give a video file")
+        raise MediaError(f"{path} is a folder; give a video or an image")
     if path.stat().st_size == 0:
-        raise MediaError(f"{path} is empty (0 bytes); give a video file")
+        raise MediaError(f"{path} is empty (0 bytes); give a video or an image")
 
 
 @contextmanager

@@ -247,9 +247,12 @@ def chosen_pairs(pairing: Pairing, count: int | None) -> int:
     Raises:
         EvaluationError: when there are fewer, or fewer than `MINIMUM_PAIRS`.
     """
-    there = f"{pairing.truth_name} has {pairing.count} clips to stand beside {pairing.name}"
+    there = f"{pairing.truth_name} has {pairing.count} clip{'s' * (pairing.count != 1)} to stand beside {pairing.name}"
     if pairing.count < MINIMUM_PAIRS:
-        raise EvaluationError(f"{there}; a mean with an interval needs at least {MINIMUM_PAIRS}")
+        raise EvaluationError(
+            f"{there}; a mean with an interval needs at least {MINIMUM_PAIRS}: hold out more, or prepare more clips of fewer "
+            "frames"
+        )
     if count is not None and not MINIMUM_PAIRS <= count <= pairing.count:
         what = there if count > pairing.count else f"--count {count} is below the least number of pairs, {MINIMUM_PAIRS}"
         raise EvaluationError(f"{what}; give --count {MINIMUM_PAIRS} to {pairing.count}")

@@ -180,10 +180,12 @@ def rows(found: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
             unit = f", {score['unit']}" if score["unit"] else ""
             lines.append((f"{region}: {name}{unit}", number(score["value"]), _range(score), _pasted(score), ""))
     for name, score in found.get("poses", {}).items():
-        true = f"true frames {_known(score['of true frames'])}"
+        nothing = "none" if not score.get("clips") else "too few clips"
+        true = f"true frames {_known(score['of true frames'], nothing)}"
         every = len(found["clips"][name])  # a distance is known only where a detector finds something in all three
         counted = name if score.get("clips", every) == every else f"{name}, in {score['clips']} of {every} clips"
-        lines.append((counted, _known(score["value"]), _range(score), true, f"pasted {_known(score[PASTED])}"))
+        pasted = f"pasted {_known(score[PASTED], nothing)}"
+        lines.append((counted, _known(score["value"], nothing), _range(score), true, pasted))
     return lines
 
 
@@ -273,8 +275,8 @@ def _plain(values: Sequence[float]) -> list[float | None]:
     return [value if np.isfinite(value) else None for value in values]
 
 
-def _known(value: float | None) -> str:
-    return "none" if value is None else number(value)
+def _known(value: float | None, nothing: str) -> str:
+    return nothing if value is None else number(value)
 
 
 def _pasted(score: Mapping[str, Any]) -> str:

@@ -217,6 +217,8 @@ def _index(poses: Poses, who: str) -> int:
     if (pixel := _pixel(who)) is None:
         raise ConfigError(f"--person {who!r} is none of: largest, the number of a person, a pixel such as 320,200")
     x, y = pixel
+    if not (-1 < x < poses.width and -1 < y < poses.height):
+        raise DataError(f"--person {who} lies outside of the frames, which are {poses.width}x{poses.height}")
     there: Bool[np.ndarray, "T P"] = poses.present.any(axis=-1)
     first = int(there.any(axis=1).argmax())
     left, top, right, bottom = np.moveaxis(boxes(poses)[first], -1, 0)
