@@ -245,6 +245,7 @@ def concatenate(sequences: Sequence[Poses]) -> Poses:
     present = {name for clip in sequences for name in Parts if getattr(clip, name) is not None}
     if any(getattr(clip, name) is None for clip in sequences for name in present):
         raise DataError("some clips of poses have faces or hands and others have none; leave them out first")
+    sequences = [clip for clip in sequences if len(clip)] or sequences[:1]
     starts = np.cumsum([0, *map(len, sequences[:-1])])
     begins = tuple(int(start + begin) for start, clip in zip(starts, sequences, strict=True) for begin in clip.begins)
     parts = {name: np.concatenate([getattr(clip, name) for clip in sequences]) for name in present}
