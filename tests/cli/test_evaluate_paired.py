@@ -69,6 +69,8 @@ def test_predictions_stand_beside_the_held_out_clips(place: Path, tmp_path: Path
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/webp;base64,") == 6
     assert not re.search(r"(?:src|href)=\"(?!data:)", page)
+    assert run("--compare", tmp_path, tmp_path / "report.json") == 2
+    assert "--compare names a report twice" in capsys.readouterr().err
     (tmp_path / "other.json").write_text((tmp_path / "report.json").read_text())
     assert run("--compare", tmp_path, tmp_path / "other.json") == 0
     assert "mean frame" in capsys.readouterr().out

@@ -390,12 +390,12 @@ def _free_folder(options: Evaluate, name: str, kind: str = "evaluation") -> Path
 
 
 def _compare(options: Evaluate) -> int:
-    from kinema.evaluation.report import number, read_report, refuse_unequal
+    from kinema.evaluation.report import JSON_NAME, number, read_report, refuse_unequal
 
     if len(options.compare) < 2:
         raise ConfigError("--compare wants two reports or more")
     reports: Mapping[str, Mapping[str, Any]] = {str(path): read_report(path) for path in options.compare}
-    if len({(path.parent if path.is_file() else path).resolve() for path in options.compare}) < len(options.compare):
+    if len({(path / JSON_NAME if path.is_dir() else path).resolve() for path in options.compare}) < len(options.compare):
         raise ConfigError("--compare names a report twice; name each once")
     refuse_unequal(reports)
     first = next(iter(reports.values()))
