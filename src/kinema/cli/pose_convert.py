@@ -120,7 +120,7 @@ def _apart(options: Convert, poses: "Poses") -> "dict[Path, Poses]":
 
 def filtered(poses: "Poses", options: Convert) -> "Poses":
     """Drop outliers, fill gaps and smooth, and say how many points that were."""
-    from kinema.pose.filters import SMOOTHERS, drop_flips, drop_outliers, fill_gaps
+    from kinema.pose.filters import SMOOTHERS, drop_flips, drop_outliers, fill_gaps, filled_points
 
     if options.outliers:
         before, poses = poses, drop_outliers(drop_flips(poses))
@@ -128,8 +128,7 @@ def filtered(poses: "Poses", options: Convert) -> "Poses":
         print(f"outliers: dropped {(there & ~stayed).sum()} of {there.sum()} points")
     if options.fill:
         before, poses = poses, fill_gaps(poses, options.fill)
-        missing = ~_there(before)
-        print(f"gaps: filled {(missing & _there(poses)).sum()} of {missing.sum()} missing points")
+        print(f"gaps: filled {filled_points(before, poses).sum()} of {(~_there(before)).sum()} missing points")
     return poses if options.smooth == "none" else SMOOTHERS[options.smooth](poses, options.window)
 
 

@@ -230,6 +230,8 @@ def _recorded(
     """Read the poses of one person, in pixels of the footage, and the time of each in seconds."""
     about = {"width": width, "height": height, "fps": fps or STILL_FPS, "frames": frames} if path.is_dir() else {}
     poses = read_poses(path, **about)
+    if not len(poses):
+        raise DataError(f"{path} holds no frames; find the poses of this footage with kinema pose detect")
     if abs(poses.width / poses.height / (width / height) - 1) > ASPECT:
         raise DataError(f"{path} holds poses of {poses.width}x{poses.height} frames, and the footage is {width}x{height}")
     if lacking := poses.lacking(skeleton):

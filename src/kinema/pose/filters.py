@@ -27,9 +27,9 @@ Track = Float64[np.ndarray, "_ N 3"]
 """Points of one clip: x, y and confidence; what is missing is (NaN, NaN, 0)."""
 
 
-def filled_points(before: Poses, after: Poses) -> Bool[np.ndarray, "T P J"]:
-    """Return which body joints a filter put where there was none."""
-    return after.present & ~before.present
+def filled_points(before: Poses, after: Poses) -> Bool[np.ndarray, "T P K"]:
+    """Return which points of body, face and hands a filter has made up: those of the frames that had none."""
+    return ~(before.joined[..., 2] > 0) & (after.joined[..., 2] > 0)
 
 
 def fill_gaps(poses: Poses, max_gap: int = 5) -> Poses:

@@ -274,6 +274,17 @@ def test_where_the_poses_end_nobody_is(tmp_path: Path) -> None:
     assert (info.kept, there) == (3, [[True] * 8, [True] * 4 + [False] * 4, [False] * 8])  # one frame's interval further
 
 
+def test_poses_of_no_frames_are_refused_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    for name in "ab":
+        write_video(tmp_path / "films" / f"{name}.mp4", ball_film(8, 96, 64), 25)
+    recorded(tmp_path / "poses", "a", ball_film(8, 96, 64), 25)
+    empty = Poses(np.zeros((0, 1, 1, 3), np.float32), anonymous(1), 96, 64, 25.0)
+    write_poses(tmp_path / "poses" / "b.npz", empty)
+    _, info = cut(tmp_path / "films", pose=str(tmp_path / "poses"), duplicates=-1.0)
+    assert (info.kept, sum(info.refused.values())) == (1, 1)
+
+
 def test_recorded_poses_of_a_folder_of_frames_are_counted_whatever_rate_it_is_given(tmp_path: Path) -> None:
     film = ball_film(16, 96, 64)
     (tmp_path / "films" / "a").mkdir(parents=True)
